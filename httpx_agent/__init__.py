@@ -1,0 +1,1 @@
+"""A socket agent for httpx."""

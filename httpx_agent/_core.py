@@ -1,0 +1,840 @@
+"""The rules of the agent: a pure state machine.
+
+Theory
+======
+
+The core decides which socket serves which request, when a socket is opened and when one is closed. It does no I/O,
+reads no clock and takes no lock; it knows sockets and requests by number only. Every input takes the time ``now``
+and answers with a list of actions that its driver carries out *after* it has let go of the lock:
+
+``Grant``   this request may use this socket (to be opened by it, when ``new``)
+``Close``   close this socket, then report ``closed``
+``Abort``   break this socket under the request that uses it; the request will report its end
+``Refuse``  this waiting request fails: the agent was closed
+
+**A socket** lives through these states; each one counts against both limits until ``closed`` or ``detach``::
+
+    submit ──> CONNECTING ──opened──> ACTIVE <──────────> FREE
+                   │                    │  release / grant  │
+                   │                    ├──detach──> (gone) │ expire, lost, evicted
+                   └──────> CLOSING <───┴───────────────────┘
+                               └──closed──> (gone)
+
+**A request** is waiting, or heir of a closing socket, or in flight. **A lane** is what requests and sockets of one
+key (origin) and one home (event loop, or the sync world) have in common: only within a lane can a socket be handed
+from request to request.
+
+**A slot** is the right to have a socket. Slots come from three sources, taken in this order: unused capacity; a
+socket that is closing; a free socket that the waiting request cannot use, which is then closed for it (the one free
+for longest). A request that takes a slot of the last two kinds is the *heir* of that socket: it leaves the queue, and
+its own socket is opened the moment the other one is closed. So both limits hold at every moment.
+
+**The one rule of dispatch.** After every input, no request waits that could have a slot, and slots go to the oldest
+request that may use them. Hence a newcomer never overtakes: when it finds something, nobody older could use it.
+
+**Bounded overtaking.** A socket that comes free goes to the oldest request waiting in its lane, even if an older one
+elsewhere could use its slot; that one is passed over ``MAX_OVERTAKEN`` times at most, then the socket closes for it.
+
+**Streams.** A socket that turns out to be HTTP/2 serves up to ``capacity`` requests at once. In a lane that may
+negotiate HTTP/2, the first request opens a socket and the others wait until its protocol is known.
+
+Rule numbers (R1 … R41) and defect numbers (N…, A…) are those of the page "Node's rules" in the documentation.
+
+Cost: every operation is O(1) in sockets and waiting requests, O(log n) where a deadline or the oldest waiting
+request among lanes is kept in order, and linear only in the number of homes of one key. ``close``, ``end_home``,
+``reconfigure``, ``status`` and ``sockets`` look at everything, and say so.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple
+
+#: How often the oldest waiting request that could use a slot is passed over by younger ones.
+MAX_OVERTAKEN = 16
+
+#: For how many keys the core remembers whether they speak HTTP/2.
+MAX_REMEMBERED_PROTOCOLS = 1000
+
+
+class State(Enum):
+    """Where a socket is in its life."""
+
+    CONNECTING = "connecting"
+    ACTIVE = "active"
+    FREE = "free"
+    CLOSING = "closing"
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What holds for the sockets of one key. Times are seconds; ``math.inf`` means no limit."""
+
+    keep_alive: bool = True
+    max_sockets: float = math.inf
+    max_free_sockets: float = 256
+    lifo: bool = True
+    free_socket_timeout: float = 15.0
+    socket_active_ttl: float = math.inf
+    keep_alive_timeout_buffer: float = 1.0
+
+
+class Grant(NamedTuple):
+    """The request may use the socket.
+
+    Attributes:
+        request: The request's number.
+        socket: The socket's number.
+        new: Whether the request has to open it.
+        requests_on_socket: How many requests the socket was given to, this one included.
+        queued_for: Seconds between ``submit`` and this grant.
+        idle_for: Seconds that the socket had been free, ``None`` if it was not.
+    """
+
+    request: int
+    socket: int
+    new: bool
+    requests_on_socket: int
+    queued_for: float
+    idle_for: float | None
+
+
+class Close(NamedTuple):
+    """The socket is to be closed; ``closed`` is to be called when it is."""
+
+    socket: int
+
+
+class Abort(NamedTuple):
+    """The socket is to be broken under the requests that use it."""
+
+    socket: int
+
+
+class Refuse(NamedTuple):
+    """The waiting request is to fail."""
+
+    request: int
+
+
+Action = Grant | Close | Abort | Refuse
+
+
+@dataclass(slots=True)
+class Counters:
+    """What happened so far; `httpx_agent.AgentStatus` says what each one means."""
+
+    create_socket: int = 0
+    create_socket_error: int = 0
+    close_socket: int = 0
+    detached_socket: int = 0
+    error_socket: int = 0
+    timeout_socket: int = 0
+    request: int = 0
+    request_error: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SocketView:
+    """What the core knows of one socket."""
+
+    id: int
+    key: Hashable
+    home: Hashable
+    state: State
+    request_count: int
+    age: float
+    idle_for: float | None
+    expires_in: float | None
+
+
+class _Socket:
+    __slots__ = (
+        "alarm", "capacity", "created", "deadline", "error", "free_since", "heir", "hint", "id", "idle_from", "lane",
+        "request_count", "retired", "state", "streams", "usable",
+    )  # fmt: skip
+
+    def __init__(self, id: int, lane: _Lane, now: float) -> None:
+        self.id = id
+        self.lane = lane
+        self.created = now
+        self.state = State.CONNECTING
+        self.request_count = 0
+        self.streams = 0  # requests in flight on it
+        self.capacity = 1  # how many may be
+        self.usable = False  # has ever been open
+        self.retired = False  # takes no further request
+        self.error = False  # an error is what closes it
+        self.heir: _Request | None = None
+        self.hint: float | None = None  # what its last response said of how long the server will keep it
+        self.idle_from = now  # when its last response ended
+        self.free_since = now
+        self.deadline = math.inf  # when a free one expires
+        self.alarm = math.inf  # its earliest entry in the heap of deadlines
+
+
+class _Request:
+    __slots__ = ("heir_of", "id", "lane", "passed_over", "since", "socket")
+
+    def __init__(self, id: int, lane: _Lane, now: float) -> None:
+        self.id = id
+        self.lane = lane
+        self.since = now
+        self.passed_over = 0
+        self.socket: _Socket | None = None
+        self.heir_of: _Socket | None = None
+
+    def is_waiting(self) -> bool:
+        """Whether it has no socket yet (one that was detached from its request leaves it in flight)."""
+        return self.heir_of is not None or self.id in self.lane.waiting
+
+
+class _Lane:
+    """One key in one home."""
+
+    __slots__ = ("free", "home", "key", "leader", "negotiates", "queued_as", "shareable", "waiting")
+
+    def __init__(self, key: _Key, home: Hashable) -> None:
+        self.key = key
+        self.home = home
+        self.negotiates = False
+        self.waiting: OrderedDict[int, _Request] = OrderedDict()
+        self.free: OrderedDict[int, _Socket] = OrderedDict()  # in order of becoming free
+        self.shareable: OrderedDict[int, _Socket] = OrderedDict()  # HTTP/2, in use, with room for more
+        self.leader: _Request | None = None  # opens a socket whose protocol the others wait to learn
+        self.queued_as: int | None = None  # the request for which the lane stands in the heap of lanes
+
+    def oldest(self) -> _Request | None:
+        """The oldest waiting request that may have a socket of its own."""
+        if self.leader is not None:
+            return None
+        return next(iter(self.waiting.values()), None)
+
+
+class _Key:
+    __slots__ = ("free", "lanes", "name", "rules", "unclaimed", "used")
+
+    def __init__(self, name: Hashable, rules: Rules) -> None:
+        self.name = name
+        self.rules = rules
+        self.used = 0  # sockets, and slots of other keys' closing sockets that an heir of this key will have
+        self.lanes: dict[Hashable, _Lane] = {}
+        self.free: OrderedDict[int, _Socket] = OrderedDict()  # least recently used first
+        self.unclaimed: OrderedDict[int, _Socket] = OrderedDict()  # closing, without an heir
+
+    def oldest(self) -> _Request | None:
+        """The oldest waiting request over all homes that may have a socket of its own."""
+        candidates = [request for lane in self.lanes.values() if (request := lane.oldest()) is not None]
+        return min(candidates, key=lambda request: request.id, default=None)
+
+
+class Core:
+    """The agent's rules. Not thread-safe: its driver holds one lock around every call.
+
+    Args:
+        rules_for: Gives the rules of a key when the key is first met.
+        max_total_sockets: Open sockets over all keys.
+        max_total_free_sockets: Free sockets over all keys; above it the least recently used is closed.
+    """
+
+    def __init__(
+        self,
+        rules_for: Callable[[Hashable], Rules],
+        *,
+        max_total_sockets: float = math.inf,
+        max_total_free_sockets: float = math.inf,
+    ) -> None:
+        self.counters = Counters()
+        self._rules_for = rules_for
+        self._max_total = max_total_sockets
+        self._max_total_free = max_total_free_sockets
+        self._next_socket = 0
+        self._keys: dict[Hashable, _Key] = {}
+        self._sockets: dict[int, _Socket] = {}
+        self._requests: dict[int, _Request] = {}
+        self._free: OrderedDict[int, _Socket] = OrderedDict()  # least recently used first
+        self._unclaimed: OrderedDict[int, _Socket] = OrderedDict()  # closing, without an heir
+        self._lanes: list[tuple[int, int, _Lane]] = []  # heap: lanes by their oldest request, validated when looked at
+        self._alarms: dict[Hashable, list[tuple[float, int]]] = {}  # per home, a heap of (time, socket)
+        self._multiplexes: OrderedDict[Hashable, bool] = OrderedDict()  # keys known to speak HTTP/2, or not to
+        self._actions: list[Action] = []
+
+    # Requests ---------------------------------------------------------------------------------------------------------
+
+    def submit(
+        self, request: int, key: Hashable, home: Hashable, now: float, *, negotiates: bool = False
+    ) -> list[Action]:
+        """A request arrives (R1): it gets a free socket (R2), a new one (R4), or waits (R5).
+
+        Args:
+            request: Its number, greater than every one before: numbers are ages.
+            key: What its sockets have in common.
+            home: Where its sockets can be used.
+            now: The time.
+            negotiates: Whether a socket opened for it may turn out to serve many requests at once.
+        """
+        lane = self._lane(key, home)
+        lane.negotiates = negotiates
+        asking = self._requests[request] = _Request(request, lane, now)
+        if not self._find_socket(asking, now):
+            lane.waiting[request] = asking
+            self._settle(lane.key, now)
+        return self._answer()
+
+    def withdraw(self, request: int, now: float) -> list[Action]:
+        """A request that has sent nothing gives up, waiting or just granted; a socket it holds goes on to the next."""
+        leaving = self._drop(request)
+        self.counters.request_error += 1
+        lane = leaving.lane
+        if leaving.socket is not None:
+            leaving.socket.request_count -= 1
+            self._end_use(leaving.socket, now, reusable=leaving.socket.usable)
+        elif leaving.heir_of is not None:
+            self._disinherit(leaving, leaving.heir_of)
+        else:
+            del lane.waiting[request]
+        self._settle(lane.key, now)
+        return self._answer()
+
+    def release(
+        self,
+        request: int,
+        now: float,
+        *,
+        reusable: bool,
+        complete: bool,
+        hint: float | None = None,
+        error: bool = False,
+        timed_out: bool = False,
+    ) -> list[Action]:
+        """A request in flight is over (R7, R11, R12, R18, R23).
+
+        Args:
+            request: Its number.
+            now: The time.
+            reusable: Whether its socket is known to be fit for another request.
+            complete: Whether its response was read to the end.
+            hint: What the server's ``Keep-Alive: timeout=`` said, in seconds (R15).
+            error: Whether an error is what ended the socket.
+            timed_out: Whether the limit on a socket in use is what ended it (R33).
+        """
+        socket = self._drop(request).socket
+        self.counters.timeout_socket += timed_out
+        if complete:
+            self.counters.request += 1
+        else:
+            self.counters.request_error += 1
+        if socket is not None:  # a detached one is no longer ours
+            socket.error = socket.error or error
+            socket.hint = hint
+            socket.idle_from = now
+            self._end_use(socket, now, reusable=reusable)
+            self._settle(socket.lane.key, now)
+        return self._answer()
+
+    def replace(
+        self, request: int, now: float, *, fresh: bool = False, error: bool = False, timed_out: bool = False
+    ) -> list[Action]:
+        """The socket of a request in flight is dead; the request goes on with another and keeps its place (N8, N16).
+
+        Args:
+            request: Its number.
+            now: The time.
+            fresh: Whether only a new socket will do.
+            error: Whether an error is what ended the socket.
+            timed_out: Whether the limit on a socket in use is what ended it.
+        """
+        asking = self._requests[request]
+        dead = asking.socket
+        assert dead is not None
+        dead.error = dead.error or error
+        self.counters.timeout_socket += timed_out
+        asking.socket = None
+        lane = asking.lane
+        self._end_use(dead, now, reusable=False)
+        if not fresh and self._find_socket(asking, now):
+            pass
+        elif dead.state is State.CLOSING:
+            self._inherit(dead, asking)
+        else:  # others still use it: the request goes back to the head of the queue
+            lane.waiting[request] = asking
+            lane.waiting.move_to_end(request, last=False)
+        self._settle(lane.key, now)
+        return self._answer()
+
+    def detach(self, request: int, now: float) -> list[Action]:
+        """The socket of a request now belongs to the caller: 101, or 2xx to CONNECT (R25). The request goes on."""
+        leaving = self._requests[request]
+        socket = leaving.socket
+        assert socket is not None
+        leaving.socket = None
+        self.counters.detached_socket += 1
+        self._remove(socket, now)
+        return self._answer()
+
+    # Sockets ----------------------------------------------------------------------------------------------------------
+
+    def opened(self, socket: int, now: float) -> list[Action]:
+        """A new socket is open and serves one request at a time, as far as is known."""
+        opening = self._sockets[socket]
+        opening.usable = True
+        if opening.state is State.CONNECTING:
+            opening.state = State.ACTIVE
+        return self._answer()
+
+    def negotiated(self, socket: int, now: float, *, capacity: int, multiplexes: bool) -> list[Action]:
+        """The protocol of a socket is known.
+
+        Args:
+            socket: Its number.
+            now: The time.
+            capacity: How many requests it may serve at once.
+            multiplexes: Whether its key speaks HTTP/2; remembered.
+        """
+        opening = self._sockets[socket]
+        lane = opening.lane
+        self._remember(lane.key.name, multiplexes)
+        if lane.leader is not None and lane.leader.socket is opening:
+            lane.leader = None
+        opening.capacity = capacity
+        if opening.state is State.ACTIVE and not opening.retired:
+            self._share(opening, now)
+        self._settle(lane.key, now)
+        return self._answer()
+
+    def lost(self, socket: int, now: float, *, error: bool = False) -> list[Action]:
+        """A free socket was closed by its server, or wrote unasked (R14, N23). Anything else is not touched."""
+        gone = self._sockets.get(socket)
+        if gone is not None and gone.state is State.FREE:
+            gone.error = error
+            self._close(gone)
+            self._settle(gone.lane.key, now)
+        return self._answer()
+
+    def retire(self, socket: int, now: float) -> list[Action]:
+        """A socket takes no further request, and closes after its last (GOAWAY)."""
+        old = self._sockets.get(socket)
+        if old is not None and old.state in (State.CONNECTING, State.ACTIVE):
+            old.retired = True
+            old.lane.shareable.pop(socket, None)
+        return self._answer()
+
+    def closed(self, socket: int, now: float) -> list[Action]:
+        """A socket that was to be closed is closed: its slot goes to its heir, or to whom it may concern (R8, R9)."""
+        gone = self._sockets[socket]
+        self._count_closed(gone)
+        self._remove(gone, now)
+        return self._answer()
+
+    # Time -------------------------------------------------------------------------------------------------------------
+
+    def next_deadline(self, home: Hashable) -> float | None:
+        """When ``expire`` is to be called next for a home; ``None`` while nothing in it can expire."""
+        alarms = self._alarms.get(home)
+        return alarms[0][0] if alarms else None
+
+    def expire(self, home: Hashable, now: float) -> list[Action]:
+        """Closes the free sockets of a home whose time is over (R16, R31, R34)."""
+        alarms = self._alarms.get(home, [])
+        while alarms and alarms[0][0] <= now:
+            _, number = heapq.heappop(alarms)
+            socket = self._sockets.get(number)
+            if socket is None:
+                continue
+            socket.alarm = math.inf
+            if socket.state is State.FREE:
+                if socket.deadline <= now:
+                    self._time_out(socket)
+                    self._settle(socket.lane.key, now)
+                else:
+                    self._set_alarm(socket)
+        if not alarms:
+            self._alarms.pop(home, None)
+        return self._answer()
+
+    # The whole --------------------------------------------------------------------------------------------------------
+
+    def close(self, now: float) -> list[Action]:
+        """Node's ``destroy()`` (R24), which also ends the queue (N13). The core stays usable. Looks at everything."""
+        for request in list(self._requests.values()):
+            if request.is_waiting():
+                self._give_up(request)
+                self._actions.append(Refuse(request.id))
+        for socket in list(self._sockets.values()):
+            if socket.state is State.FREE:
+                self._close(socket)
+            elif socket.state is not State.CLOSING:
+                socket.retired = True
+                socket.lane.shareable.pop(socket.id, None)
+                self._actions.append(Abort(socket.id))
+        return self._answer()
+
+    def end_home(self, home: Hashable, now: float) -> list[Action]:
+        """A home is no more: its requests are gone and its sockets are closed already. Looks at everything."""
+        for request in [r for r in self._requests.values() if r.lane.home == home]:
+            self._give_up(request)
+        for socket in [s for s in self._sockets.values() if s.lane.home == home]:
+            if socket.state is State.FREE:
+                self._leave_free(socket)
+            self._count_closed(socket)
+            self._remove(socket, now)
+        for key in list(self._keys.values()):
+            key.lanes.pop(home, None)
+            self._settle(key, now)
+        self._alarms.pop(home, None)
+        return self._answer()
+
+    def reconfigure(
+        self,
+        now: float,
+        rules_for: Callable[[Hashable], Rules],
+        *,
+        max_total_sockets: float,
+        max_total_free_sockets: float,
+    ) -> list[Action]:
+        """Other limits from now on; requests that now may go are served (N5). Looks at every key."""
+        self._rules_for = rules_for
+        self._max_total = max_total_sockets
+        self._max_total_free = max_total_free_sockets
+        for key in list(self._keys.values()):
+            key.rules = rules_for(key.name)
+            for lane in key.lanes.values():
+                self._enqueue(lane)
+        for key in list(self._keys.values()):
+            self._settle(key, now)
+        return self._answer()
+
+    # Looking ----------------------------------------------------------------------------------------------------------
+
+    def sockets(self, now: float) -> Iterator[SocketView]:
+        """Every socket that counts, oldest first."""
+        for socket in self._sockets.values():
+            free = socket.state is State.FREE
+            yield SocketView(
+                id=socket.id,
+                key=socket.lane.key.name,
+                home=socket.lane.home,
+                state=socket.state,
+                request_count=socket.request_count,
+                age=now - socket.created,
+                idle_for=now - socket.free_since if free else None,
+                expires_in=max(0.0, socket.deadline - now) if free and socket.deadline < math.inf else None,
+            )
+
+    def waiting(self) -> Iterator[tuple[int, Hashable, Hashable]]:
+        """The waiting requests (number, key, home), oldest first."""
+        for request in self._requests.values():
+            if request.is_waiting():
+                yield request.id, request.lane.key.name, request.lane.home
+
+    @property
+    def total(self) -> int:
+        """Sockets that count against the limit."""
+        return len(self._sockets)
+
+    def use_of(self, key: Hashable) -> tuple[int, Rules]:
+        """How many slots a key has taken, and its rules."""
+        known = self._keys.get(key)
+        return (known.used, known.rules) if known is not None else (0, self._rules_for(key))
+
+    # Choosing ---------------------------------------------------------------------------------------------------------
+
+    def _find_socket(self, request: _Request, now: float) -> bool:
+        """Gives the request a socket of its lane that is there already (R2)."""
+        lane = request.lane
+        while lane.shareable:
+            number, socket = next(iter(lane.shareable.items()))
+            if now - socket.created < lane.key.rules.socket_active_ttl:
+                self._grant(request, socket, now)
+                return True
+            socket.retired = True
+            del lane.shareable[number]
+        while lane.free:
+            number = next(reversed(lane.free)) if lane.key.rules.lifo else next(iter(lane.free))
+            socket = lane.free[number]
+            if socket.deadline <= now:  # its timer is late
+                self._time_out(socket)
+                continue
+            idle_for = now - socket.free_since
+            self._leave_free(socket)
+            self._grant(request, socket, now, idle_for=idle_for)
+            return True
+        return False
+
+    def _settle(self, key: _Key, now: float) -> None:
+        """Serves every waiting request that may have a slot, oldest first. Call it when something of ``key`` changed.
+
+        Two kinds wait: those that only the total stops, over all keys, and those of ``key`` that its own limit stops;
+        the latter can use a slot of their own key only.
+        """
+        for lane in key.lanes.values():
+            self._enqueue(lane)
+        while True:
+            anywhere = self._oldest_below_limit()
+            here = key.oldest() if key.used >= key.rules.max_sockets else None
+            candidates = sorted((r for r in (anywhere, here) if r is not None), key=lambda r: r.id)
+            if not any(self._give_slot(request, now) for request in candidates):
+                break
+        self._forget_if_unused(key)
+
+    def _give_slot(self, request: _Request, now: float) -> bool:
+        """Opens a socket for a waiting request, now or once another is closed; tells whether it could."""
+        key = request.lane.key
+        below = key.used < key.rules.max_sockets
+        total = len(self._sockets)
+        if below and total < self._max_total:
+            self._take_off_queue(request)
+            key.used += 1
+            self._open(request, now)
+            return True
+        if total > self._max_total or key.used > key.rules.max_sockets:  # a limit was lowered
+            return False
+        unclaimed, free = (self._unclaimed, self._free) if below else (key.unclaimed, key.free)
+        source = next(iter(unclaimed.values()), None) or next(iter(free.values()), None)
+        if source is None:
+            return False
+        self._take_off_queue(request)
+        if source.state is State.FREE:
+            self._close(source)
+        self._inherit(source, request)
+        return True
+
+    def _oldest_below_limit(self) -> _Request | None:
+        """The oldest waiting request whose key is below its limit; brings the heap of lanes up to date."""
+        while self._lanes:
+            number, _, lane = self._lanes[0]
+            oldest = lane.oldest()
+            if oldest is not None and oldest.id == number and lane.key.used < lane.key.rules.max_sockets:
+                return oldest
+            heapq.heappop(self._lanes)
+            if lane.queued_as == number:
+                lane.queued_as = None
+                self._enqueue(lane)
+        return None
+
+    def _enqueue(self, lane: _Lane) -> None:
+        """Makes the lane stand in the heap with its oldest request, if that may be served."""
+        oldest = lane.oldest()
+        if oldest is None or lane.queued_as == oldest.id or lane.key.used >= lane.key.rules.max_sockets:
+            return
+        lane.queued_as = oldest.id
+        heapq.heappush(self._lanes, (oldest.id, id(lane), lane))
+
+    def _rival(self, socket: _Socket) -> _Request | None:
+        """The oldest request waiting outside the socket's lane that could have its slot, were it closed."""
+        lane = socket.lane
+        key = lane.key
+        rivals = []
+        if len(self._sockets) >= self._max_total:
+            rivals.append(self._oldest_below_limit())
+        if key.used <= key.rules.max_sockets and len(self._sockets) <= self._max_total:
+            rivals.extend(other.oldest() for other in key.lanes.values())
+        return min(
+            (r for r in rivals if r is not None and r.lane is not lane), key=lambda request: request.id, default=None
+        )
+
+    # Moving -----------------------------------------------------------------------------------------------------------
+
+    def _end_use(self, socket: _Socket, now: float, *, reusable: bool) -> None:
+        """A socket lost one of its requests: hand it over (R7), keep it free (R12), share it, or close it."""
+        socket.streams -= 1
+        lane = socket.lane
+        rules = lane.key.rules
+        end_of_life = socket.created + rules.socket_active_ttl
+        if not reusable or end_of_life <= now:
+            socket.retired = True
+        if not socket.retired and lane.waiting and self._must_yield(socket):
+            socket.retired = True
+        if socket.retired:
+            lane.shareable.pop(socket.id, None)
+            if socket.streams == 0:
+                self._close(socket)
+            return
+        self._share(socket, now)
+        if socket.streams:
+            return
+        lane.shareable.pop(socket.id, None)
+        limit = rules.free_socket_timeout
+        if socket.hint is not None:
+            limit = min(limit, socket.hint - rules.keep_alive_timeout_buffer)
+        socket.deadline = min(socket.idle_from + limit, end_of_life)
+        if (
+            not rules.keep_alive
+            or socket.deadline <= now
+            or len(self._sockets) > self._max_total
+            or lane.key.used > rules.max_sockets
+            or len(lane.key.free) >= rules.max_free_sockets
+            or self._max_total_free < 1
+        ):
+            self._close(socket)
+            return
+        socket.state = State.FREE
+        socket.free_since = now
+        lane.free[socket.id] = lane.key.free[socket.id] = self._free[socket.id] = socket
+        self._set_alarm(socket)
+        if len(self._free) > self._max_total_free:
+            self._close(next(iter(self._free.values())))
+
+    def _must_yield(self, socket: _Socket) -> bool:
+        """Whether an older request elsewhere was passed over often enough to get this socket's slot (N29)."""
+        own = next(iter(socket.lane.waiting.values()))
+        rival = self._rival(socket)
+        if rival is None or rival.id > own.id:
+            return False
+        rival.passed_over += 1
+        return rival.passed_over > MAX_OVERTAKEN
+
+    def _share(self, socket: _Socket, now: float) -> None:
+        """Gives the room on a socket in use to the requests waiting in its lane, oldest first."""
+        lane = socket.lane
+        while lane.waiting and socket.streams < socket.capacity:
+            _, request = lane.waiting.popitem(last=False)
+            self._grant(request, socket, now)
+        if socket.streams < socket.capacity:
+            lane.shareable[socket.id] = socket
+
+    def _grant(self, request: _Request, socket: _Socket, now: float, *, idle_for: float | None = None) -> None:
+        request.socket = socket
+        socket.streams += 1
+        socket.request_count += 1
+        if socket.usable:
+            socket.state = State.ACTIVE
+        if socket.streams >= socket.capacity:
+            socket.lane.shareable.pop(socket.id, None)
+        elif socket.usable:
+            socket.lane.shareable[socket.id] = socket
+        self._actions.append(
+            Grant(
+                request=request.id,
+                socket=socket.id,
+                new=not socket.usable,
+                requests_on_socket=socket.request_count,
+                queued_for=now - request.since,
+                idle_for=idle_for,
+            )
+        )
+
+    def _open(self, request: _Request, now: float) -> None:
+        """Makes a socket for a request, whose key has counted it already."""
+        lane = request.lane
+        socket = _Socket(self._next_socket, lane, now)
+        self._next_socket += 1
+        self._sockets[socket.id] = socket
+        self.counters.create_socket += 1
+        self._grant(request, socket, now)
+
+    def _take_off_queue(self, request: _Request) -> None:
+        """The request is about to open a socket; the others of its lane may have to wait for the protocol."""
+        lane = request.lane
+        del lane.waiting[request.id]
+        if lane.negotiates and self._multiplexes.get(lane.key.name) is not False:
+            lane.leader = request
+
+    def _inherit(self, source: _Socket, heir: _Request) -> None:
+        """The heir's socket will be opened when ``source`` is closed."""
+        source.heir = heir
+        heir.heir_of = source
+        self._unclaimed.pop(source.id, None)
+        source.lane.key.unclaimed.pop(source.id, None)
+        if heir.lane.key is not source.lane.key:
+            heir.lane.key.used += 1
+
+    def _disinherit(self, heir: _Request, source: _Socket) -> None:
+        """The heir is gone; the slot of the closing socket is anybody's."""
+        source.heir = heir.heir_of = None
+        self._unclaimed[source.id] = source.lane.key.unclaimed[source.id] = source
+        if heir.lane.key is not source.lane.key:
+            heir.lane.key.used -= 1
+
+    def _close(self, socket: _Socket) -> None:
+        if socket.state is State.FREE:
+            self._leave_free(socket)
+        socket.state = State.CLOSING
+        self._unclaimed[socket.id] = socket.lane.key.unclaimed[socket.id] = socket
+        self._actions.append(Close(socket.id))
+
+    def _time_out(self, socket: _Socket) -> None:
+        self.counters.timeout_socket += 1
+        self._close(socket)
+
+    def _leave_free(self, socket: _Socket) -> None:
+        del socket.lane.free[socket.id]
+        del socket.lane.key.free[socket.id]
+        del self._free[socket.id]
+
+    def _remove(self, socket: _Socket, now: float) -> None:
+        """The socket counts no longer; its slot goes to its heir, or is free."""
+        del self._sockets[socket.id]
+        lane, heir = socket.lane, socket.heir
+        key = lane.key
+        self._unclaimed.pop(socket.id, None)
+        key.unclaimed.pop(socket.id, None)
+        lane.shareable.pop(socket.id, None)
+        key.used -= 1
+        if heir is not None:
+            heir.heir_of = None
+            if heir.lane.key is key:
+                key.used += 1
+            self._open(heir, now)
+        self._settle(key, now)
+
+    # Small ------------------------------------------------------------------------------------------------------------
+
+    def _answer(self) -> list[Action]:
+        actions = self._actions
+        if actions:
+            self._actions = []
+        return actions
+
+    def _set_alarm(self, socket: _Socket) -> None:
+        """One entry in the heap is enough for a socket: one that rings too early is set again (see ``expire``)."""
+        if socket.deadline < socket.alarm:
+            socket.alarm = socket.deadline
+            heapq.heappush(self._alarms.setdefault(socket.lane.home, []), (socket.deadline, socket.id))
+
+    def _drop(self, number: int) -> _Request:
+        """The request is no longer known; if others waited for it to learn the protocol, they wait no more."""
+        request = self._requests.pop(number)
+        if request.lane.leader is request:
+            request.lane.leader = None
+        return request
+
+    def _give_up(self, request: _Request) -> None:
+        """The request ends without a word to its socket."""
+        self._drop(request.id)
+        self.counters.request_error += 1
+        request.lane.waiting.pop(request.id, None)
+        if request.heir_of is not None:
+            self._disinherit(request, request.heir_of)
+
+    def _count_closed(self, socket: _Socket) -> None:
+        if not socket.usable:
+            self.counters.create_socket_error += 1
+            return
+        self.counters.close_socket += 1
+        self.counters.error_socket += socket.error
+
+    def _remember(self, key: Hashable, multiplexes: bool) -> None:
+        self._multiplexes[key] = multiplexes
+        self._multiplexes.move_to_end(key)
+        if len(self._multiplexes) > MAX_REMEMBERED_PROTOCOLS:
+            self._multiplexes.popitem(last=False)
+
+    def _lane(self, name: Hashable, home: Hashable) -> _Lane:
+        key = self._keys.get(name)
+        if key is None:
+            key = self._keys[name] = _Key(name, self._rules_for(name))
+        lane = key.lanes.get(home)
+        if lane is None:
+            lane = key.lanes[home] = _Lane(key, home)
+        return lane
+
+    def _forget_if_unused(self, key: _Key) -> None:
+        """A key without sockets and requests is dropped: there may be millions over a long life."""
+        if key.used == 0 and not any(lane.waiting for lane in key.lanes.values()):
+            self._keys.pop(key.name, None)
