@@ -9,7 +9,7 @@ import weakref
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, overload
 
 import sniffio
 
@@ -206,7 +206,7 @@ class BaseAgent:
         home = self.find_async_home() or await self.new_async_home()
         await arun(self._closing(home))
 
-    def __enter__(self: T) -> T:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -217,7 +217,7 @@ class BaseAgent:
     ) -> None:
         self.close()
 
-    async def __aenter__(self: T) -> T:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(

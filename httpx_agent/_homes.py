@@ -6,6 +6,7 @@ import asyncio
 import threading
 import weakref
 from collections.abc import AsyncGenerator, Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -184,10 +185,8 @@ class AsyncioHome(AsyncHome):
             self.keeper = ThreadKeeper(self, agent.now)
 
     def call_soon(self, function: Callable[[], None]) -> None:
-        try:
+        with suppress(RuntimeError):  # closed
             self._loop.call_soon_threadsafe(function)
-        except RuntimeError:
-            pass  # closed
 
     def do_soon(self, flow: Flow[None]) -> None:
         self.call_soon(lambda: self._start(flow))
@@ -219,10 +218,8 @@ class TrioHome(AsyncHome):
     def call_soon(self, function: Callable[[], None]) -> None:
         import trio
 
-        try:
+        with suppress(trio.RunFinishedError):
             self._token.run_sync_soon(function)
-        except trio.RunFinishedError:
-            pass
 
     def do_soon(self, flow: Flow[None]) -> None:
         import trio
