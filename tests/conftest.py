@@ -1,0 +1,41 @@
+"""Fixtures for all tests, and the hook that runs `async def` tests in their world."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+from tests.support.worlds import WORLDS, World
+
+
+@pytest.fixture(params=WORLDS, ids=lambda world: world.name)
+def world(request: pytest.FixtureRequest) -> World:
+    """Sync, asyncio, and trio: a test that takes this runs in each of them."""
+    found: World = request.param
+    return found
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run an `async def` test that takes `world` on that world's loop."""
+    running = pyfuncitem.funcargs.get("world")
+    if not inspect.iscoroutinefunction(pyfuncitem.obj) or not isinstance(running, World):
+        return None
+    arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+    running.run(pyfuncitem.obj, **arguments)
+    return True
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let a request's body be dropped half-way in trio.
+
+    The bodies of httpx and httpcore are async generators; when a write fails, nothing closes them but the collector,
+    of which trio warns. That is theirs: no generator of this library is among those named here.
+    """
+    for item in items:
+        item.add_marker(
+            pytest.mark.filterwarnings(
+                r"ignore:Async generator 'http(x|core)\._(content|models|multipart)\.:ResourceWarning"
+            )
+        )
