@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
 
 import pytest
 
+from tests.support.servers import Certificates, Server
 from tests.support.worlds import WORLDS, World
 
 
@@ -39,3 +41,30 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 r"ignore:Async generator 'http(x|core)\._(content|models|multipart)\.:ResourceWarning"
             )
         )
+
+
+@pytest.fixture(scope="session")
+def certificates() -> Certificates:
+    """A certificate authority for the whole run."""
+    return Certificates()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """An HTTP/1.1 server."""
+    with Server() as running:
+        yield running
+
+
+@pytest.fixture
+def tls_server(certificates: Certificates) -> Iterator[Server]:
+    """An HTTPS server that speaks HTTP/1.1."""
+    with Server(tls=certificates.server(alpn=["http/1.1"])) as running:
+        yield running
+
+
+@pytest.fixture
+def h2_server(certificates: Certificates) -> Iterator[Server]:
+    """An HTTPS server that speaks HTTP/2, and HTTP/1.1 to those who want that."""
+    with Server(tls=certificates.server(alpn=["h2", "http/1.1"])) as running:
+        yield running
