@@ -1,1 +1,39 @@
-"""A socket agent for httpx."""
+"""A socket agent for httpx: Node's `http.Agent` and `agentkeepalive`, with their defects repaired.
+
+Importing this module imports neither httpx nor httpcore; asking for a name of it does (PEP 562).
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ._httpx import Agent, AgentTransport
+    from ._options import AgentOptions
+    from ._status import AgentStatus, RequestInfo, SocketInfo
+
+__version__ = "0.1.0"
+
+__all__ = ["Agent", "AgentOptions", "AgentStatus", "AgentTransport", "RequestInfo", "SocketInfo"]
+
+_HOMES = {
+    "Agent": "._httpx",
+    "AgentOptions": "._options",
+    "AgentStatus": "._status",
+    "AgentTransport": "._httpx",
+    "RequestInfo": "._status",
+    "SocketInfo": "._status",
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(home, __name__), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -9,8 +9,7 @@ and answers with a list of actions that its driver carries out *after* it has le
 
 ``Grant``   this request may use this socket (to be opened by it, when ``new``)
 ``Close``   close this socket, then report ``closed``
-``Abort``   break this socket under the request that uses it; the request will report its end
-``Refuse``  this waiting request fails: the agent was closed
+``Refuse``  this request fails, the core knows it no more: the agent was closed
 
 **A socket** lives through these states; each one counts against both limits until ``closed`` or ``detach``::
 
@@ -110,19 +109,13 @@ class Close(NamedTuple):
     socket: int
 
 
-class Abort(NamedTuple):
-    """The socket is to be broken under the requests that use it."""
-
-    socket: int
-
-
 class Refuse(NamedTuple):
-    """The waiting request is to fail."""
+    """The request is to fail; it is over."""
 
     request: int
 
 
-Action = Grant | Close | Abort | Refuse
+Action = Grant | Close | Refuse
 
 
 @dataclass(slots=True)
@@ -381,10 +374,11 @@ class Core:
 
     def opened(self, socket: int, now: float) -> list[Action]:
         """A new socket is open and serves one request at a time, as far as is known."""
-        opening = self._sockets[socket]
-        opening.usable = True
-        if opening.state is State.CONNECTING:
-            opening.state = State.ACTIVE
+        opening = self._sockets.get(socket)
+        if opening is not None:
+            opening.usable = True
+            if opening.state is State.CONNECTING:
+                opening.state = State.ACTIVE
         return self._answer()
 
     def negotiated(self, socket: int, now: float, *, capacity: int, multiplexes: bool) -> list[Action]:
@@ -396,7 +390,9 @@ class Core:
             capacity: How many requests it may serve at once.
             multiplexes: Whether its key speaks HTTP/2; remembered.
         """
-        opening = self._sockets[socket]
+        opening = self._sockets.get(socket)
+        if opening is None:  # closed meanwhile
+            return self._answer()
         lane = opening.lane
         self._remember(lane.key.name, multiplexes)
         if lane.leader is not None and lane.leader.socket is opening:
@@ -460,18 +456,18 @@ class Core:
     # The whole --------------------------------------------------------------------------------------------------------
 
     def close(self, now: float) -> list[Action]:
-        """Node's ``destroy()`` (R24), which also ends the queue (N13). The core stays usable. Looks at everything."""
+        """Node's ``destroy()`` (R24), which also ends the queue (N13). The core stays usable. Looks at everything.
+
+        Every request is refused, but for those whose socket was detached; every socket is to be closed.
+        """
         for request in list(self._requests.values()):
-            if request.is_waiting():
+            if request.socket is not None or request.is_waiting():
                 self._give_up(request)
                 self._actions.append(Refuse(request.id))
         for socket in list(self._sockets.values()):
-            if socket.state is State.FREE:
-                self._close(socket)
-            elif socket.state is not State.CLOSING:
-                socket.retired = True
+            if socket.state is not State.CLOSING:
                 socket.lane.shareable.pop(socket.id, None)
-                self._actions.append(Abort(socket.id))
+                self._close(socket)
         return self._answer()
 
     def end_home(self, home: Hashable, now: float) -> list[Action]:
@@ -531,6 +527,11 @@ class Core:
         for request in self._requests.values():
             if request.is_waiting():
                 yield request.id, request.lane.key.name, request.lane.home
+
+    def is_free(self, socket: int) -> bool:
+        """Whether the socket is free."""
+        known = self._sockets.get(socket)
+        return known is not None and known.state is State.FREE
 
     @property
     def total(self) -> int:

@@ -1,0 +1,155 @@
+"""Makes connections: httpcore's own, by its public factory."""
+
+from __future__ import annotations
+
+import math
+import socket
+import ssl
+import sys
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ._network import AsyncBackend, SyncBackend, SyncConnector, Wire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ._family import Family
+    from ._network import Listener
+    from ._options import AgentOptions, SocketOption
+
+#: What Linux takes for TCP_KEEPIDLE at most.
+_MAX_KEEP_IDLE = 32767
+
+
+class Key(NamedTuple):
+    """What the sockets of one pool have in common (R27): `max_sockets` counts per key."""
+
+    scheme: str
+    host: str
+    port: int
+    sni_hostname: str | None
+
+    @property
+    def origin(self) -> str:
+        """``scheme://host:port``, the port always there, and the server name where it is another."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        name = f" ({self.sni_hostname})" if self.sni_hostname not in (None, self.host) else ""
+        return f"{self.scheme}://{host}:{self.port}{name}"
+
+
+class Connector:
+    """Makes the connections of one agent, by its options.
+
+    Args:
+        family: The libraries.
+        options: The agent's options.
+    """
+
+    def __init__(self, family: Family, options: AgentOptions) -> None:
+        self._family = family
+        self._options = options
+        self._proxy = self._make_proxy()
+        if options.verify is not True or options.cert is not None:
+            _ = self._ssl_context  # what is wrong with these is told at once; the default costs 30 ms, and can wait
+
+    @cached_property
+    def _ssl_context(self) -> ssl.SSLContext:
+        options = self._options
+        context: ssl.SSLContext = self._family.httpx.create_ssl_context(
+            verify=options.verify, cert=options.cert, trust_env=options.trust_env
+        )
+        return context
+
+    def wire(self, key: Key, listener: Listener, options: AgentOptions) -> Wire:
+        """The network side of a new socket."""
+        return Wire(
+            self._family,
+            listener,
+            local_address=options.local_address,
+            socket_options=_socket_options(options),
+        )
+
+    def sync_connection(self, key: Key, wire: Wire) -> Any:
+        """A connection that connects when it gets its first request."""
+        inner = self._options.network_backend or SyncConnector(wire)
+        return self._create(self._family.httpcore.ConnectionPool, key, SyncBackend(wire, inner))
+
+    def async_connection(self, key: Key, wire: Wire, library: str, call_soon: Callable[..., None]) -> Any:
+        """The same for an event loop of asyncio or trio."""
+        httpcore = self._family.httpcore
+        inner = self._options.async_network_backend
+        if inner is None:
+            inner = httpcore.TrioBackend() if library == "trio" else httpcore.AnyIOBackend()
+        return self._create(httpcore.AsyncConnectionPool, key, AsyncBackend(wire, inner, call_soon))
+
+    def handshakes(self, key: Key) -> float:
+        """How many TLS handshakes make a new socket usable; infinite where only the first response shows it."""
+        proxy = self._proxy
+        if proxy is None:
+            return _is_secure(key)
+        if proxy.url.scheme.startswith(b"socks"):
+            return 1 if key.scheme == "https" else math.inf
+        return int(proxy.url.scheme == b"https") + int(key.scheme != "http")
+
+    def may_multiplex(self, key: Key) -> bool:
+        """Whether a new connection may turn out to speak HTTP/2."""
+        if not self._options.http2:
+            return False
+        return not self._options.http1 or _is_secure(key)
+
+    def speaks_http2(self, stream: Any) -> bool:
+        """Whether the connection over a stream speaks HTTP/2."""
+        ssl_object = stream.get_extra_info("ssl_object")
+        if ssl_object is not None and ssl_object.selected_alpn_protocol() == "h2":
+            return True
+        return self._options.http2 and not self._options.http1
+
+    def _create(self, pool: Any, key: Key, backend: Any) -> Any:
+        """One factory for each socket, so that its backend knows which one it opens; no request goes through it."""
+        options = self._options
+        httpcore = self._family.httpcore
+        factory = pool(
+            ssl_context=self._ssl_context if _is_secure(key) or self._proxy is not None else None,
+            proxy=self._proxy,
+            keepalive_expiry=None,
+            http1=options.http1,
+            http2=options.http2,
+            retries=options.retries,
+            local_address=options.local_address,
+            uds=options.uds,
+            network_backend=backend,
+            socket_options=options.socket_options,
+        )
+        return factory.create_connection(
+            httpcore.Origin(scheme=key.scheme.encode(), host=key.host.encode(), port=key.port)
+        )
+
+    def _make_proxy(self) -> Any:
+        proxy = self._options.proxy
+        if proxy is None:
+            return None
+        httpcore = self._family.httpcore
+        url = proxy.url
+        return httpcore.Proxy(
+            url=httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
+            auth=proxy.raw_auth,
+            headers=proxy.headers.raw,
+            ssl_context=proxy.ssl_context,
+        )
+
+
+def _is_secure(key: Key) -> bool:
+    return key.scheme in ("https", "wss")
+
+
+def _socket_options(options: AgentOptions) -> tuple[SocketOption, ...]:
+    """TCP keep-alive (R26), then the user's own, which win."""
+    own = options.socket_options or ()
+    delay = options.keep_alive_initial_delay
+    if delay is None or not options.keep_alive:
+        return own
+    # On macOS the option has another name.
+    idle = socket.TCP_KEEPALIVE if sys.platform == "darwin" else socket.TCP_KEEPIDLE
+    seconds = min(math.ceil(delay), _MAX_KEEP_IDLE)
+    return ((socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1), (socket.IPPROTO_TCP, idle, seconds), *own)

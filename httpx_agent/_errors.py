@@ -1,0 +1,74 @@
+"""Errors that explain themselves: what, where, how long, which limit, what to do. Their classes stay as they are."""
+
+from __future__ import annotations
+
+import ssl
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ._exchange import Exchange
+
+CLOSED = "the agent was closed"
+
+
+def explain(error: BaseException, exchange: Exchange) -> BaseException:
+    """The error to raise in the place of ``error``: of the same class where that is one of httpcore's.
+
+    What is not httpcore's and can come from the network only, becomes the class that fits.
+    """
+    httpcore = exchange.agent.family.httpcore
+    socket = exchange.socket
+    method = exchange.request.method.decode("ascii", errors="replace")
+    what = f"{method} {exchange.key.origin}"
+    connecting = socket is None or not socket.usable
+    if exchange.refused or (socket is not None and socket.wire.broken):
+        if not isinstance(error, Exception):
+            return error
+        if connecting:
+            return httpcore.ConnectError(f"{what}: {CLOSED}; nothing was sent")
+        return httpcore.ReadError(f"{what}: {CLOSED} while the request was in flight")
+    if isinstance(error, httpcore.ConnectionNotAvailable):
+        return httpcore.RemoteProtocolError(
+            f"{what}: the server closed the HTTP/2 connection to new requests, and the body cannot be sent again"
+        )
+    if isinstance(error, httpcore.PoolTimeout):
+        return error
+    if isinstance(error, httpcore.TimeoutException):
+        return type(error)(f"{what}: {_timeout(error, exchange)}")
+    if isinstance(error, ssl.SSLError):
+        return (httpcore.ConnectError if connecting else httpcore.ReadError)(f"{what}: {error}")
+    if connecting and isinstance(error, (OSError, UnicodeError)):
+        return httpcore.ConnectError(f"{what}: {error}")
+    if exchange.is_stale(error):
+        return type(error)(f"{what}: {_stale(error, exchange)}")
+    return error
+
+
+def _timeout(error: BaseException, exchange: Exchange) -> str:
+    """Which timeout it was, and how long."""
+    kind = type(error).__name__.removesuffix("Timeout").lower()
+    seconds = exchange.request.extensions.get("timeout", {}).get(kind)
+    limit = f"{seconds:g} s" if isinstance(seconds, (int, float)) else "the time allowed"
+    happened = {
+        "connect": f"no connection within {limit}",
+        "read": f"nothing received for {limit}",
+        "write": f"nothing could be sent for {limit}",
+    }[kind]
+    return f"{happened} ({kind} timeout; the request's own, or the agent's `timeout`)"
+
+
+def _stale(error: BaseException, exchange: Exchange) -> str:
+    """Why a request on a dead socket was not sent again."""
+    grant = exchange.grant
+    assert grant is not None
+    served = grant.requests_on_socket - 1
+    idle = f" and was free for {grant.idle_for:.3f} s" if grant.idle_for is not None else ""
+    if exchange.retried:
+        why = "it was sent a second time already"
+    elif not exchange.agent.options.retry_stale_sockets:
+        why = "retry_stale_sockets is off"
+    elif not exchange.is_idempotent():
+        why = "the method is not idempotent; an Idempotency-Key header allows it"
+    else:
+        why = "its body cannot be sent again"
+    return f"{error} The socket had served {served} request(s){idle}, and was stale; not sent again: {why}."

@@ -1,0 +1,271 @@
+"""One request from its arrival to the end of its response, written once for both worlds as flows (see `_steps`)."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import TYPE_CHECKING, Any
+
+from . import _errors
+from ._status import RequestInfo
+from ._steps import CloseStream, Drain, Send, Wait
+
+if TYPE_CHECKING:
+    from ._agent import BaseAgent
+    from ._connector import Key
+    from ._core import Grant
+    from ._homes import Home
+    from ._socket import Socket
+    from ._steps import Flow
+
+#: RFC 9110, 9.2.2.
+IDEMPOTENT_METHODS = frozenset({b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"TRACE"})
+
+#: Headers by which a client says that a request may be sent twice.
+IDEMPOTENCY_KEYS = frozenset({b"idempotency-key", b"x-idempotency-key"})
+
+#: Node reads the header only if it begins so (R15).
+_HINT = re.compile(rb"timeout=(\d+)")
+
+
+class Exchange:
+    """A request and what becomes of it.
+
+    Args:
+        agent: The agent.
+        home: Where it was made.
+        key: What it needs a socket for.
+        request: httpcore's request.
+    """
+
+    def __init__(self, agent: BaseAgent, home: Home, key: Key, request: Any) -> None:
+        self.agent = agent
+        self.home = home
+        self.key = key
+        self.request = request
+        self.number = -1
+        self.grant: Grant | None = None
+        self.socket: Socket | None = None
+        self.event: Any = None  # set when a grant or a refusal came; exists while it waits
+        self.started = False  # something may have been sent
+        self.retried = False
+        self.refused = False  # the agent was closed
+        self.detached = False
+        self.over = False
+        self._submitted = agent.now()
+        self._hint: float | None = None
+        self._prepare_request()
+
+    # Flows ------------------------------------------------------------------------------------------------------------
+
+    def send(self) -> Flow[Any]:
+        """Gets a socket, sends the request, gives the response; all that it began is ended if it fails."""
+        agent = self.agent
+        try:
+            yield from agent.settle(self.home, agent.submit(self))
+            while True:
+                if self.grant is None:
+                    yield from self._wait()
+                socket = self._prepare_socket()
+                if self._is_dead(socket):
+                    yield from agent.settle(self.home, agent.replace(self))
+                    continue
+                self.started = True
+                try:
+                    response = yield Send(socket.connection, self.request)
+                except Exception as error:
+                    if not self._may_send_again(error):
+                        raise
+                    self.retried = True
+                    self.started = False
+                    yield from agent.settle(self.home, agent.replace(self, fresh=True, error=not socket.wire.ended))
+                    continue
+                return (yield from self._accept(response))
+        except GeneratorExit:
+            agent.abandon(self)
+            raise
+        except BaseException as error:
+            explained = _errors.explain(error, self)
+            yield from self._fail(error)
+            if explained is error:
+                raise
+            raise explained from error
+
+    def read(self, stream: Any) -> Flow[None]:
+        """The response was read to its end: the socket is free for the next request (R7, R12)."""
+        yield CloseStream(stream)
+        yield from self._finish(complete=True)
+
+    def fail(self, stream: Any, error: BaseException) -> Flow[BaseException]:
+        """Reading the response failed; gives the error to raise."""
+        explained = _errors.explain(error, self)
+        try:
+            yield CloseStream(stream)
+        finally:
+            yield from self._fail(error)
+        return explained
+
+    def close(self, stream: Any) -> Flow[None]:
+        """The response is closed: before its end that costs the socket (R23), unless the end has arrived already."""
+        if self.over:
+            return
+        socket = self.socket
+        assert socket is not None
+        try:
+            complete = self.detached
+            if not complete and (not socket.multiplexed or self._has_no_body):
+                complete = yield Drain(stream, socket)
+            yield CloseStream(stream)
+        except BaseException as error:
+            yield from self._fail(error)
+            raise
+        yield from self._finish(complete=complete)
+
+    def _wait(self) -> Flow[None]:
+        """Waits for a socket, until one absolute deadline."""
+        timeout = self.request.extensions.get("timeout", {}).get("pool")
+        deadline = None if timeout is None else self._submitted + timeout
+        while self.grant is None:
+            left = None if deadline is None else max(0.0, deadline - self.agent.now())
+            yield Wait(self.event, left)
+            if self.refused:
+                raise self.agent.family.httpcore.ConnectError(_errors.CLOSED)
+            if self.grant is None and deadline is not None and self.agent.now() >= deadline:
+                raise self.agent.family.httpcore.PoolTimeout(self.agent.why_waiting(self))
+
+    def _accept(self, response: Any) -> Flow[Any]:
+        """Makes the response ours."""
+        socket, grant = self.socket, self.grant
+        assert socket is not None
+        assert grant is not None
+        if not socket.was_used():  # a mock answered in the connection's place; its response stays as it made it
+            yield from self._finish(complete=True)
+            return response
+        socket.answered(response)
+        if response.status == 101 or (self.request.method == b"CONNECT" and 200 <= response.status < 300):
+            self.detached = True
+            yield from self.agent.settle(self.home, self.agent.detach(self))
+        self._has_no_body = self.request.method == b"HEAD" or response.status in (204, 304)
+        self._hint = _read_hint(response.headers)
+        response.extensions["agent"] = RequestInfo(
+            socket_id=grant.socket,
+            reused=grant.requests_on_socket > 1,
+            requests_on_socket=grant.requests_on_socket,
+            queued_for=grant.queued_for,
+            idle_for=grant.idle_for,
+            retried=self.retried,
+        )
+        return response
+
+    def _finish(self, *, complete: bool) -> Flow[None]:
+        socket = self.socket
+        assert socket is not None
+        reusable = complete and not self.detached and socket.is_reusable()
+        yield from self.agent.settle(
+            self.home, self.agent.release(self, reusable=reusable, complete=complete, hint=self._hint)
+        )
+
+    def _fail(self, error: BaseException) -> Flow[None]:
+        """Ends the request, in whatever state it is."""
+        if self.started:
+            httpcore = self.agent.family.httpcore
+            timed_out = isinstance(error, httpcore.TimeoutException)
+            socket = self.socket
+            assert socket is not None
+            is_error = timed_out or (isinstance(error, Exception) and not socket.wire.ended)
+            closing = self.agent.release(
+                self, reusable=False, complete=False, error=is_error, timed_out=timed_out, hint=None
+            )
+        else:
+            closing = self.agent.withdraw(self)
+        yield from self.agent.settle(self.home, closing)
+
+    # Deciding ---------------------------------------------------------------------------------------------------------
+
+    def _prepare_request(self) -> None:
+        """What the agent's options change in a request."""
+        request = self.request
+        options = self.agent.options_for(self.key)
+        timeout = request.extensions.get("timeout", {})
+        default = options.timeout
+        missing = [
+            name
+            for name in ("connect", "read", "write")
+            if name not in timeout or (timeout[name] is None and "timeout" in self.agent.given)
+        ]
+        if missing and default is not None:
+            timeout = {**timeout, **dict.fromkeys(missing, default)}
+            request.extensions = {**request.extensions, "timeout": timeout}
+        if not options.keep_alive and options.max_sockets is None:  # R13
+            request.headers = [
+                (name, b"close" if name.lower() == b"connection" and value.lower() == b"keep-alive" else value)
+                for name, value in request.headers
+            ]
+
+    def _prepare_socket(self) -> Socket:
+        socket = self.socket
+        assert socket is not None
+        if socket.connection is None:
+            socket.connection = self.home.connect(self.agent, socket)
+        if not socket.multiplexed:
+            socket.wire.begin_request()
+        return socket
+
+    def _is_dead(self, socket: Socket) -> bool:
+        """Whether a socket that served before cannot serve again (N8, N16). One poll; none for a new socket."""
+        grant = self.grant
+        assert grant is not None
+        if grant.requests_on_socket == 1 or (socket.multiplexed and grant.idle_for is None):
+            return False
+        return socket.wire.ended or socket.wire.is_readable()
+
+    def _may_send_again(self, error: Exception) -> bool:
+        """Go's rules for a socket that turned out dead, and httpcore's for one that takes no more requests."""
+        httpcore = self.agent.family.httpcore
+        socket, grant = self.socket, self.grant
+        assert socket is not None
+        assert grant is not None
+        if self.retried or self.refused or socket.wire.broken:
+            return False
+        if isinstance(error, httpcore.ConnectionNotAvailable):
+            return not socket.wire.wrote or self._has_replayable_body()
+        if not self.is_stale(error) or not self.agent.options.retry_stale_sockets:
+            return False
+        return not socket.wire.wrote or (self.is_idempotent() and self._has_replayable_body())
+
+    def is_stale(self, error: BaseException) -> bool:
+        """Whether an error means that a used socket was dead: not one byte of a response came."""
+        httpcore = self.agent.family.httpcore
+        grant, socket = self.grant, self.socket
+        return (
+            grant is not None
+            and socket is not None
+            and grant.requests_on_socket > 1
+            and not socket.wire.received
+            and isinstance(error, (httpcore.ReadError, httpcore.WriteError, httpcore.RemoteProtocolError))
+        )
+
+    def is_idempotent(self) -> bool:
+        """Whether sending the request twice means the same as once."""
+        return self.request.method in IDEMPOTENT_METHODS or any(
+            name.lower() in IDEMPOTENCY_KEYS for name, _ in self.request.headers
+        )
+
+    def _has_replayable_body(self) -> bool:
+        """Whether the body can be sent again: none, bytes, or multipart of bytes and seekable files."""
+        stream = self.request.stream
+        if isinstance(stream, self.agent.family.httpx.ByteStream):
+            return True
+        fields = getattr(stream, "fields", None)  # httpx's multipart stream; its class is private
+        return isinstance(fields, list) and all(_is_replayable_file(getattr(field, "file", b"")) for field in fields)
+
+
+def _is_replayable_file(file: Any) -> bool:
+    return isinstance(file, (str, bytes)) or (hasattr(file, "seekable") and file.seekable())
+
+
+def _read_hint(headers: list[tuple[bytes, bytes]]) -> float | None:
+    """What `Keep-Alive: timeout=` says, in seconds; read as Node does (R15)."""
+    value = b", ".join(value for name, value in headers if name.lower() == b"keep-alive")
+    found = _HINT.match(value)
+    return min(float(found[1]), math.inf) if found else None

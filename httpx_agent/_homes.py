@@ -1,0 +1,233 @@
+"""Homes: where a socket can be used. The sync world is one, each event loop is another."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import weakref
+from collections.abc import AsyncGenerator, Callable
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from ._keepers import LoopKeeper, ThreadKeeper
+from ._steps import arun, run
+
+if TYPE_CHECKING:
+    from ._agent import BaseAgent
+    from ._socket import Socket
+    from ._steps import Flow
+
+
+class Home:
+    """What the sync world and an event loop have in common for an agent.
+
+    Args:
+        agent: The agent; referred to weakly.
+    """
+
+    is_async: bool
+    keeper: ThreadKeeper | LoopKeeper
+
+    def __init__(self, agent: BaseAgent) -> None:
+        self._agent = weakref.ref(agent)
+
+    def on_readable(self, number: int) -> None:
+        """A free socket was closed by its server, or written to."""
+        agent = self._agent()
+        if agent is not None:
+            agent.socket_lost(number)
+
+    def on_time(self) -> None:
+        """A free socket expires."""
+        agent = self._agent()
+        if agent is not None:
+            agent.expire(self)
+
+    def watch(self, socket: Socket) -> None:
+        """Looks after a socket while it is free."""
+        descriptor = socket.wire.descriptor()
+        if descriptor is not None:
+            socket.watched = True
+            self.keeper.watch(descriptor, socket.id)
+
+    def unwatch(self, socket: Socket) -> None:
+        """Looks after it no longer."""
+        if socket.watched:
+            socket.watched = False
+            descriptor = socket.wire.descriptor()
+            if descriptor is not None:
+                self.keeper.unwatch(descriptor)
+
+    def new_event(self) -> Any:
+        """An event to wait for in this home."""
+        raise NotImplementedError
+
+    def wake(self, event: Any, here: Home | None) -> None:
+        """Sets an event, from any thread.
+
+        Args:
+            event: What `new_event` gave.
+            here: The home in which this is called; ``None`` if in none.
+        """
+        raise NotImplementedError
+
+    def connect(self, agent: BaseAgent, socket: Socket) -> Any:
+        """A connection for a new socket."""
+        raise NotImplementedError
+
+    def do_soon(self, flow: Flow[None]) -> None:
+        """Drives a flow in this home, from any thread; at once where nothing in it can block."""
+        raise NotImplementedError
+
+    def is_over(self) -> bool:
+        """Whether this home has ended, so that nothing can be done in it any more."""
+        raise NotImplementedError
+
+
+class SyncHome(Home):
+    """The sync world: all threads. Its sockets can be closed from any of them."""
+
+    is_async = False
+
+    def __init__(self, agent: BaseAgent) -> None:
+        super().__init__(agent)
+        self.keeper = ThreadKeeper(self, agent.now)
+
+    def new_event(self) -> threading.Event:
+        return threading.Event()
+
+    def wake(self, event: Any, here: Home | None) -> None:
+        event.set()
+
+    def connect(self, agent: BaseAgent, socket: Socket) -> Any:
+        return agent.connector.sync_connection(socket.key, socket.wire)
+
+    def do_soon(self, flow: Flow[None]) -> None:
+        run(flow)
+
+    def is_over(self) -> bool:
+        return False
+
+
+class AsyncHome(Home):
+    """An event loop.
+
+    It ends with the loop: `asyncio.run`, `uvloop.run` and `trio.run` finalise the async generators that were started in
+    them, so one of ours waits in each loop for its end, and closes the home there.
+
+    Args:
+        agent: The agent.
+    """
+
+    is_async = True
+    library: str
+
+    def __init__(self, agent: BaseAgent) -> None:
+        super().__init__(agent)
+        self._ended = False
+        self._guard = self._until_the_end()
+
+    async def start(self) -> None:
+        """To be called in the loop, once."""
+        await self._guard.__anext__()
+
+    async def _until_the_end(self) -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            agent = self._agent()
+            if agent is None:
+                self.end()
+            elif not self._ended:
+                await agent.end_home(self)
+
+    def end(self) -> None:
+        """Nothing happens here any more."""
+        self._ended = True
+        self.keeper.stop()
+
+    def new_event(self) -> anyio.Event:
+        return anyio.Event()
+
+    def wake(self, event: Any, here: Home | None) -> None:
+        if here is self:
+            event.set()
+        else:
+            self.call_soon(event.set)
+
+    def connect(self, agent: BaseAgent, socket: Socket) -> Any:
+        return agent.connector.async_connection(socket.key, socket.wire, self.library, self.call_soon)
+
+    def call_soon(self, function: Callable[[], None]) -> None:
+        """Calls a function in the loop, from any thread; not at all if the loop is over."""
+        raise NotImplementedError
+
+
+class AsyncioHome(AsyncHome):
+    """An event loop of asyncio, or one that is made like it.
+
+    Args:
+        agent: The agent.
+        loop: The loop.
+    """
+
+    library = "asyncio"
+
+    def __init__(self, agent: BaseAgent, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(agent)
+        self._loop = loop
+        self._tasks: set[asyncio.Task[None]] = set()
+        try:
+            self.keeper = LoopKeeper(self, agent.now, loop)
+        except (AttributeError, NotImplementedError):  # a selector without a descriptor, a loop without readers
+            self.keeper = ThreadKeeper(self, agent.now)
+
+    def call_soon(self, function: Callable[[], None]) -> None:
+        try:
+            self._loop.call_soon_threadsafe(function)
+        except RuntimeError:
+            pass  # closed
+
+    def do_soon(self, flow: Flow[None]) -> None:
+        self.call_soon(lambda: self._start(flow))
+
+    def is_over(self) -> bool:
+        return self._ended or self._loop.is_closed()
+
+    def _start(self, flow: Flow[None]) -> None:
+        task = self._loop.create_task(arun(flow))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+class TrioHome(AsyncHome):
+    """A run of trio.
+
+    Args:
+        agent: The agent.
+        token: The run's token.
+    """
+
+    library = "trio"
+
+    def __init__(self, agent: BaseAgent, token: Any) -> None:
+        super().__init__(agent)
+        self._token = token
+        self.keeper = ThreadKeeper(self, agent.now)
+
+    def call_soon(self, function: Callable[[], None]) -> None:
+        import trio
+
+        try:
+            self._token.run_sync_soon(function)
+        except trio.RunFinishedError:
+            pass
+
+    def do_soon(self, flow: Flow[None]) -> None:
+        import trio
+
+        self.call_soon(lambda: trio.lowlevel.spawn_system_task(arun, flow) and None)
+
+    def is_over(self) -> bool:
+        return self._ended

@@ -1,0 +1,213 @@
+"""Keepers look after the free sockets of one home: they tell when one is closed by its server, and what time it is.
+
+A keeper watches descriptors with one selector. On asyncio the event loop watches that selector; elsewhere a thread does,
+which lives only while there is something to look after.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+import socket
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any, Protocol
+
+
+class Owner(Protocol):
+    """Who is told."""
+
+    def on_readable(self, number: int) -> None:
+        """The watched socket of this number can be read: closed, or written to unasked."""
+
+    def on_time(self) -> None:
+        """The time that was asked for has come."""
+
+
+class ThreadKeeper:
+    """A keeper with a thread.
+
+    Args:
+        owner: Who is told, in the thread; referred to weakly.
+        clock: Gives the time in which `arm` is meant.
+    """
+
+    def __init__(self, owner: Owner, clock: Callable[[], float]) -> None:
+        self._owner = weakref.ref(owner)
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._watched: dict[int, int] = {}  # descriptor to number
+        self._when: float | None = None
+        self._watcher: _Watcher | None = None
+
+    def watch(self, descriptor: int, number: int) -> None:
+        """Begins to watch a descriptor."""
+        with self._lock:
+            self._watched[descriptor] = number
+            self._running().add(descriptor)
+
+    def unwatch(self, descriptor: int) -> None:
+        """Ends it."""
+        with self._lock:
+            if self._watched.pop(descriptor, None) is not None and self._watcher is not None:
+                self._watcher.remove(descriptor)
+
+    def arm(self, when: float) -> None:
+        """Asks to be told at a time, unless an earlier one is asked for already."""
+        with self._lock:
+            if self._when is None or when < self._when:
+                self._when = when
+                self._running().wake()
+
+    def stop(self) -> None:
+        """Forgets everything; the thread ends."""
+        with self._lock:
+            self._watched.clear()
+            self._when = None
+            if self._watcher is not None:
+                self._watcher.wake()
+
+    def _running(self) -> _Watcher:
+        if self._watcher is None:
+            self._watcher = _Watcher()
+            threading.Thread(target=self._run, args=(self._watcher,), name="httpx-agent", daemon=True).start()
+        return self._watcher
+
+    def _run(self, watcher: _Watcher) -> None:
+        while True:
+            with self._lock:
+                owner = self._owner()
+                if owner is None or (not self._watched and self._when is None):
+                    self._watcher = None
+                    watcher.close()
+                    return
+                wait = None if self._when is None else max(0.0, self._when - self._clock())
+            del owner  # nobody is kept alive by being looked after
+            ready = watcher.wait(wait)
+            with self._lock:
+                numbers = []
+                for descriptor in ready:
+                    number = self._watched.pop(descriptor, None)
+                    watcher.remove(descriptor)
+                    if number is not None:
+                        numbers.append(number)
+                on_time = self._when is not None and self._when <= self._clock()
+                if on_time:
+                    self._when = None
+            owner = self._owner()
+            if owner is not None:
+                for number in numbers:
+                    owner.on_readable(number)
+                if on_time:
+                    owner.on_time()
+
+
+class _Watcher:
+    """A selector, and a way to wake who waits for it."""
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._ear, self._mouth = socket.socketpair()
+        self._ear.setblocking(False)
+        self._mouth.setblocking(False)
+        self._selector.register(self._ear, selectors.EVENT_READ)
+
+    def add(self, descriptor: int) -> None:
+        register(self._selector, descriptor)
+
+    def remove(self, descriptor: int) -> None:
+        unregister(self._selector, descriptor)
+
+    def wake(self) -> None:
+        try:
+            self._mouth.send(b"\0")
+        except BlockingIOError:
+            pass  # enough calls are in the pipe
+
+    def wait(self, timeout: float | None) -> list[int]:
+        ready = [key.fd for key, _ in self._selector.select(timeout)]
+        if self._ear.fileno() in ready:
+            ready.remove(self._ear.fileno())
+            self._ear.recv(4096)
+        return ready
+
+    def close(self) -> None:
+        self._selector.close()
+        self._ear.close()
+        self._mouth.close()
+
+
+class LoopKeeper:
+    """A keeper in an asyncio event loop; `unwatch` may be called from other threads.
+
+    Args:
+        owner: Who is told.
+        clock: Gives the time in which `arm` is meant.
+        loop: The loop.
+    """
+
+    def __init__(self, owner: Owner, clock: Callable[[], float], loop: asyncio.AbstractEventLoop) -> None:
+        self._owner = owner
+        self._clock = clock
+        self._loop = loop
+        self._selector: Any = selectors.DefaultSelector()
+        self._watched: dict[int, int] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._when = 0.0
+        loop.add_reader(self._selector.fileno(), self._look)
+
+    def watch(self, descriptor: int, number: int) -> None:
+        """Begins to watch a descriptor."""
+        self._watched[descriptor] = number
+        register(self._selector, descriptor)
+
+    def unwatch(self, descriptor: int) -> None:
+        """Ends it."""
+        if self._watched.pop(descriptor, None) is not None:
+            unregister(self._selector, descriptor)
+
+    def arm(self, when: float) -> None:
+        """Asks to be told at a time, unless an earlier one is asked for already."""
+        if self._timer is not None:
+            if self._when <= when:
+                return
+            self._timer.cancel()
+        self._when = when
+        self._timer = self._loop.call_later(max(0.0, when - self._clock()), self._ring)
+
+    def stop(self) -> None:
+        """Forgets everything."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if not self._loop.is_closed():
+            self._loop.remove_reader(self._selector.fileno())
+        self._selector.close()
+
+    def _look(self) -> None:
+        for key, _ in self._selector.select(0):
+            number = self._watched.pop(key.fd, None)
+            unregister(self._selector, key.fd)
+            if number is not None:
+                self._owner.on_readable(number)
+
+    def _ring(self) -> None:
+        self._timer = None
+        self._owner.on_time()
+
+
+def register(selector: Any, descriptor: int) -> None:
+    """Registers, even where a descriptor of that number was registered and closed before."""
+    unregister(selector, descriptor)
+    try:
+        selector.register(descriptor, selectors.EVENT_READ)
+    except (OSError, ValueError):
+        pass  # closed in the meantime
+
+
+def unregister(selector: Any, descriptor: int) -> None:
+    """Unregisters, if it is registered."""
+    try:
+        selector.unregister(descriptor)
+    except (KeyError, ValueError):
+        pass

@@ -1,0 +1,462 @@
+"""Between httpcore's connections and the network: one backend for each socket.
+
+httpcore lets anyone pass a network backend. Ours stands around another one, for these reasons: TCP keep-alive and the
+local address hold through proxies too, where httpcore drops them; what was opened is known from the first moment, so
+that it can be closed whatever becomes of the handshake; and the agent learns what only the wire tells: when a socket is
+usable, which protocol was negotiated, whether a request left and whether an answer began.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+import anyio
+
+if TYPE_CHECKING:
+    import ssl
+
+    from ._family import Family
+    from ._options import SocketOption
+
+#: RFC 9113, 6.5.2: SETTINGS_MAX_CONCURRENT_STREAMS.
+_MAX_CONCURRENT_STREAMS = 3
+
+
+class Listener(Protocol):
+    """Hears what happens on the wire of one socket."""
+
+    def connected(self, stream: Any) -> None:
+        """The other end, or the proxy, took the connection."""
+
+    def secured(self, stream: Any) -> None:
+        """A TLS handshake is done."""
+
+    def settings(self, max_concurrent_streams: int | None) -> None:
+        """The other end of an HTTP/2 connection said how many streams it takes."""
+
+
+class Wire:
+    """What is known of the network side of one socket, and how to break it.
+
+    Args:
+        family: The libraries.
+        listener: Who wants to know.
+        local_address: Address to connect from.
+        socket_options: Arguments for `setsockopt`.
+    """
+
+    def __init__(
+        self,
+        family: Family,
+        listener: Listener,
+        *,
+        local_address: str | None,
+        socket_options: tuple[SocketOption, ...] | None,
+    ) -> None:
+        self.family = family
+        self.listener = listener
+        self.local_address = local_address
+        self.socket_options = socket_options
+        self.stream: Any = None  # the outermost stream so far
+        self.wrote = False  # since `begin_request`
+        self.received = False  # since `begin_request`
+        self.ended = False  # the other end has closed
+        self.impatient = False  # reads what has arrived, and does not wait
+        self.preface: bytearray | None = None  # what came so far of the first HTTP/2 frame, while it is awaited
+        self.broken = False
+        self._breakers: list[Any] = []  # what wakes those who are in here
+        self._wake = threading.Event()
+        self._left: threading.Event | None = None
+
+    def begin_request(self) -> None:
+        """From here on `wrote` and `received` speak of another request."""
+        self.wrote = self.received = False
+
+    def break_off(self) -> None:
+        """Wakes whoever waits for this socket, from any thread; what they do next fails."""
+        self.broken = True
+        self._wake.set()
+        for breaker in list(self._breakers):
+            breaker()
+
+    def wait_until_left(self, timeout: float) -> None:
+        """After `break_off`: waits until no other thread is in here, which then has closed what it held."""
+        self._left = threading.Event()
+        if self._breakers:
+            self._left.wait(timeout)
+
+    def is_readable(self) -> bool:
+        """Whether the other end has closed, or written, as far as the system knows. Costs one poll."""
+        return bool(self.stream.get_extra_info("is_readable"))
+
+    def descriptor(self) -> int | None:
+        """The file descriptor, where there is one to watch."""
+        sock = self.stream.get_extra_info("socket") if self.stream is not None else None
+        number = sock.fileno() if sock is not None else -1
+        return number if number >= 0 else None
+
+    def close_raw(self) -> None:
+        """Closes the descriptor and nothing else: for sockets of an event loop that is no more."""
+        sock = self.stream.get_extra_info("socket") if self.stream is not None else None
+        sock = getattr(sock, "_sock", sock)  # asyncio and trio hide the socket
+        if isinstance(sock, socket.socket):
+            sock.close()
+
+    # For the backends and streams ---------------------------------------------------------------------------------
+
+    def enter(self, breaker: Any) -> None:
+        """Until `leave`, `break_off` calls ``breaker``. Raises if the socket was broken."""
+        self._breakers.append(breaker)
+        if self.broken:
+            self.leave(breaker)
+            self.check()
+
+    def leave(self, breaker: Any) -> None:
+        """Ends what `enter` began."""
+        self._breakers.remove(breaker)
+        if self._left is not None:
+            self._left.set()
+
+    @contextmanager
+    def breakable(self, breaker: Any) -> Iterator[None]:
+        """From `enter` to `leave`."""
+        self.enter(breaker)
+        try:
+            yield
+        finally:
+            self.leave(breaker)
+
+    def is_in_use(self) -> bool:
+        """Whether somebody is between `enter` and `leave`."""
+        return bool(self._breakers)
+
+    def check(self) -> None:
+        """Raises if the socket was broken."""
+        if self.broken:
+            raise self.family.httpcore.ConnectError("the agent was closed")
+
+    def sleep(self, seconds: float) -> None:
+        """Waits, unless the socket is broken."""
+        self._wake.wait(seconds)
+        self.check()
+
+    def heard(self, data: bytes) -> None:
+        """Bytes, or their end, came in."""
+        if not data:
+            self.ended = True
+            return
+        self.received = True
+        if self.preface is not None:
+            self.preface += data
+            self._read_settings(self.preface)
+
+    def _read_settings(self, preface: bytearray) -> None:
+        """The first frame of an HTTP/2 server is its SETTINGS (RFC 9113, 3.4)."""
+        length = int.from_bytes(preface[:3], "big")
+        if len(preface) < 9 + length:
+            return
+        self.preface = None
+        is_settings = preface[3] == 4
+        entries = [preface[at : at + 6] for at in range(9, 9 + length, 6)] if is_settings else []
+        values = {int.from_bytes(entry[:2], "big"): int.from_bytes(entry[2:], "big") for entry in entries}
+        self.listener.settings(values.get(_MAX_CONCURRENT_STREAMS))
+
+
+def shut_down(sock: socket.socket) -> None:
+    """Wakes a thread that waits for a socket: connecting, reading or writing."""
+    try:
+        sock.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass  # not connected, or closed in the meantime
+
+
+# Sync -----------------------------------------------------------------------------------------------------------------
+
+
+class SyncConnector:
+    """Opens sockets as `httpcore.SyncBackend` does, but so that a thread that waits in here can be woken."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+
+    def connect_tcp(
+        self, host: str, port: int, timeout: float | None, local_address: str | None, socket_options: Iterable[Any]
+    ) -> Any:
+        """Tries one address after the other, as `socket.create_connection`."""
+        errors: list[OSError] = []
+        with _OsErrors(self._wire.family, connecting=True):
+            for family, kind, protocol, _, address in socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM):
+                try:
+                    sock = socket.socket(family, kind, protocol)
+                    try:
+                        if local_address is not None:
+                            sock.bind((local_address, 0))
+                        self._connect(sock, address, timeout)
+                        for option in socket_options:
+                            sock.setsockopt(*option)
+                        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                    except BaseException:
+                        sock.close()
+                        raise
+                    return self._wire.family.socket_stream(sock)
+                except OSError as error:
+                    self._wire.check()
+                    errors.append(error)
+            raise errors[-1]
+
+    def connect_unix_socket(self, path: str, timeout: float | None, socket_options: Iterable[Any]) -> Any:
+        """Connects to a path."""
+        with _OsErrors(self._wire.family, connecting=True):
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            try:
+                for option in socket_options:
+                    sock.setsockopt(*option)
+                self._connect(sock, path, timeout)
+            except BaseException:
+                sock.close()
+                raise
+            return self._wire.family.socket_stream(sock)
+
+    def _connect(self, sock: socket.socket, address: Any, timeout: float | None) -> None:
+        sock.settimeout(timeout)
+        with self._wire.breakable(lambda: shut_down(sock)):
+            sock.connect(address)
+
+
+class _OsErrors:
+    """Turns the system's errors into httpcore's."""
+
+    def __init__(self, family: Family, *, connecting: bool) -> None:
+        self._httpcore = family.httpcore
+        self._timeout = self._httpcore.ConnectTimeout if connecting else self._httpcore.ReadTimeout
+        self._error = self._httpcore.ConnectError if connecting else self._httpcore.ReadError
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, TimeoutError):
+            raise self._timeout(str(error)) from error
+        if isinstance(error, (OSError, UnicodeError)):
+            raise self._error(str(error)) from error
+
+
+class SyncBackend:
+    """The `httpcore.NetworkBackend` of one socket.
+
+    Args:
+        wire: The socket's wire.
+        inner: The backend that does the work.
+    """
+
+    def __init__(self, wire: Wire, inner: Any) -> None:
+        self._wire = wire
+        self._inner = inner
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> Any:
+        """Opens a TCP connection; the agent's own address and options hold, through proxies too."""
+        wire = self._wire
+        wire.check()
+        return self._opened(self._inner.connect_tcp(host, port, timeout, wire.local_address, wire.socket_options or ()))
+
+    def connect_unix_socket(
+        self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None
+    ) -> Any:
+        """Opens a connection to a Unix socket."""
+        self._wire.check()
+        return self._opened(self._inner.connect_unix_socket(path, timeout, socket_options or ()))
+
+    def sleep(self, seconds: float) -> None:
+        """Waits between attempts to connect."""
+        self._wire.sleep(seconds)
+
+    def _opened(self, inner: Any) -> Any:
+        self._wire.stream = stream = self._wire.family.sync_stream(self._wire, inner)
+        self._wire.listener.connected(stream)
+        return stream
+
+
+class SyncStream:
+    """The `httpcore.NetworkStream` of one socket; one more after each TLS handshake."""
+
+    def __init__(self, wire: Wire, inner: Any) -> None:
+        self._wire = wire
+        self._inner = inner
+        self._closed = False
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        """Reads at least one byte, or none at the end."""
+        wire = self._wire
+        if wire.impatient and not self._inner.get_extra_info("is_readable"):
+            raise wire.family.httpcore.ReadError("the rest of the response has not arrived")
+        wire.enter(self._shut_down)
+        try:
+            data: bytes = self._inner.read(max_bytes, timeout)
+        finally:
+            self._leave()
+        wire.heard(data)
+        return data
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        """Writes all of it."""
+        wire = self._wire
+        wire.enter(self._shut_down)
+        try:
+            wire.wrote = wire.wrote or bool(buffer)
+            self._inner.write(buffer, timeout)
+        finally:
+            self._leave()
+
+    def close(self) -> None:
+        """Closes; while another thread is in here, that one does when it leaves: a descriptor in use must stay ours."""
+        if self._wire.is_in_use():
+            self._wire.break_off()
+        elif not self._closed:
+            self._closed = True
+            self._inner.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> Any:
+        """Secures the connection."""
+        wire = self._wire
+        handle = self._duplicate()
+        try:
+            with wire.breakable(lambda: shut_down(handle) if handle is not None else None):
+                inner = self._inner.start_tls(ssl_context, server_hostname, timeout)
+        finally:
+            if handle is not None:
+                handle.close()
+        wire.stream = stream = type(self)(wire, inner)
+        wire.listener.secured(stream)
+        return stream
+
+    def get_extra_info(self, info: str) -> Any:
+        """What httpcore's streams know."""
+        return self._inner.get_extra_info(info)
+
+    def _shut_down(self) -> None:
+        sock = self._inner.get_extra_info("socket")
+        if isinstance(sock, socket.socket):
+            shut_down(sock)
+
+    def _leave(self) -> None:
+        self._wire.leave(self._shut_down)
+        if self._wire.broken:
+            self.close()
+
+    def _duplicate(self) -> socket.socket | None:
+        """A second descriptor, to break a handshake by: TLS takes the first one away from its socket object."""
+        sock = self._inner.get_extra_info("socket")
+        return sock.dup() if type(sock) is socket.socket else None
+
+
+# Async ----------------------------------------------------------------------------------------------------------------
+
+
+class AsyncBackend:
+    """The `httpcore.AsyncNetworkBackend` of one socket.
+
+    Args:
+        wire: The socket's wire.
+        inner: The backend that does the work.
+        call_soon: Runs a function in the event loop, from any thread.
+    """
+
+    def __init__(self, wire: Wire, inner: Any, call_soon: Any) -> None:
+        self._wire = wire
+        self._inner = inner
+        self._call_soon = call_soon
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> Any:
+        """Opens a TCP connection; the agent's own address and options hold, through proxies too."""
+        wire = self._wire
+        return self._opened(
+            await self._unless_broken(
+                self._inner.connect_tcp, host, port, timeout, wire.local_address, wire.socket_options or ()
+            )
+        )
+
+    async def connect_unix_socket(
+        self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None
+    ) -> Any:
+        """Opens a connection to a Unix socket."""
+        return self._opened(
+            await self._unless_broken(self._inner.connect_unix_socket, path, timeout, socket_options or ())
+        )
+
+    async def sleep(self, seconds: float) -> None:
+        """Waits between attempts to connect."""
+        await self._unless_broken(self._inner.sleep, seconds)
+
+    async def _unless_broken(self, function: Any, *args: Any) -> Any:
+        with anyio.CancelScope() as scope:
+            with self._wire.breakable(lambda: self._call_soon(scope.cancel)):
+                return await function(*args)
+        self._wire.check()
+        return None  # pragma: no cover - the scope is cancelled only when the wire is broken
+
+    def _opened(self, inner: Any) -> Any:
+        self._wire.stream = stream = self._wire.family.async_stream(self._wire, inner)
+        self._wire.listener.connected(stream)
+        return stream
+
+
+class AsyncStream:
+    """The `httpcore.AsyncNetworkStream` of one socket; one more after each TLS handshake."""
+
+    def __init__(self, wire: Wire, inner: Any) -> None:
+        self._wire = wire
+        self._inner = inner
+        self._closed = False
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        """Reads at least one byte, or none at the end."""
+        wire = self._wire
+        if wire.impatient and not self._inner.get_extra_info("is_readable"):
+            raise wire.family.httpcore.ReadError("the rest of the response has not arrived")
+        data: bytes = await self._inner.read(max_bytes, timeout)
+        wire.heard(data)
+        return data
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        """Writes all of it."""
+        self._wire.wrote = self._wire.wrote or bool(buffer)
+        await self._inner.write(buffer, timeout)
+
+    async def aclose(self) -> None:
+        """Closes, once."""
+        if not self._closed:
+            await self._inner.aclose()
+            self._closed = True
+
+    async def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> Any:
+        """Secures the connection."""
+        inner = await self._inner.start_tls(ssl_context, server_hostname, timeout)
+        self._wire.stream = stream = type(self)(self._wire, inner)
+        self._wire.listener.secured(stream)
+        return stream
+
+    def get_extra_info(self, info: str) -> Any:
+        """What httpcore's streams know."""
+        return self._inner.get_extra_info(info)

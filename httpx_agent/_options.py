@@ -1,0 +1,380 @@
+"""The options of an agent: what they are, what they accept, and what an unsuitable value is told."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import operator
+import ssl
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from enum import Enum
+from typing import Any, Final, Literal, TypedDict
+
+from ._core import Rules
+from ._patterns import OriginPattern
+
+Seconds = float | timedelta
+SocketOption = tuple[int, int, int] | tuple[int, int, bytes | bytearray] | tuple[int, int, None, int]
+
+
+class Unset(Enum):
+    """Stands for an option that was not given, which differs from one given as its default."""
+
+    UNSET = "the default"
+
+    def __repr__(self) -> str:
+        return "<default>"
+
+
+UNSET: Final = Unset.UNSET
+
+
+class AgentKeywords(TypedDict, total=False):
+    """The agent's own options, as keyword arguments of `Agent` and `AgentTransport`."""
+
+    keep_alive: bool
+    keep_alive_initial_delay: Seconds | None
+    max_sockets: int | float | None
+    max_total_sockets: int | float | None
+    max_free_sockets: int | float | None
+    max_total_free_sockets: int | float | None
+    scheduling: Literal["lifo", "fifo"]
+    timeout: Seconds | None
+    free_socket_timeout: Seconds | None
+    socket_active_ttl: Seconds | None
+    keep_alive_timeout_buffer: Seconds
+    max_cached_sessions: int
+    http1_engine: Literal["auto", "httptools", "h11"]
+    per_origin: Mapping[str, Mapping[str, Any]] | None
+    debug: bool
+    retry_stale_sockets: bool
+    network_backend: Any
+    async_network_backend: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentOptions:
+    """Every option of an agent, as it understood them. Times are seconds, ``None`` means no limit.
+
+    Attributes:
+        keep_alive: Whether a socket may stay open after its response (Node `keepAlive`).
+        keep_alive_initial_delay: TCP keep-alive: idle seconds before the first probe, rounded up to whole seconds;
+            ``None`` sends none (Node `keepAliveMsecs`, R26, repair N26).
+        max_sockets: Open sockets per origin: connecting, active, free and closing (Node `maxSockets`, R4).
+        max_total_sockets: The same over all origins (Node `maxTotalSockets`, R6).
+        max_free_sockets: Free sockets per origin; 0 keeps none; at the limit the socket that comes free is closed
+            (Node `maxFreeSockets`, R12).
+        max_total_free_sockets: Free sockets over all origins; the least recently used is closed.
+        scheduling: Which free socket serves next: the one used last (``"lifo"``) or the one free for longest
+            (``"fifo"``) (Node `scheduling`, R2).
+        timeout: Inactivity of a socket in use: connecting, reading, writing (Node `timeout`, R17, R33). A number in
+            the request's own timeout wins.
+        free_socket_timeout: How long a socket may stay free; 0 never keeps one (`freeSocketTimeout`, R31).
+        socket_active_ttl: How old a socket may grow; one in use is never cut (`socketActiveTTL`, R34).
+        keep_alive_timeout_buffer: Taken off the server's `Keep-Alive: timeout=` hint
+            (`agentKeepAliveTimeoutBuffer`, R15).
+        max_cached_sessions: TLS sessions kept for resumption (`maxCachedSessions`, R28).
+        http1_engine: Which HTTP/1.1 implementation is used: ``"auto"``, ``"httptools"`` or ``"h11"``.
+        per_origin: Other values of some options for some origins, by httpx's URL patterns.
+        debug: Whether to remember where responses were asked for, to name the ones that are never closed.
+        retry_stale_sockets: Whether a request is sent again when a used socket turns out dead (R19, N16).
+        verify: TLS verification, as in `httpx.HTTPTransport`.
+        cert: Client certificate, as in `httpx.HTTPTransport`.
+        trust_env: Whether `SSL_CERT_FILE` and `SSL_CERT_DIR` count, as in `httpx.HTTPTransport`.
+        http1: Whether HTTP/1.1 may be spoken.
+        http2: Whether HTTP/2 may be spoken.
+        limits: The `httpx.Limits` that were given, whose values the options above show.
+        proxy: The proxy, as in `httpx.HTTPTransport`.
+        uds: Path of a Unix socket to connect to instead.
+        local_address: Address to connect from.
+        retries: Further attempts to connect.
+        socket_options: Arguments for `socket.setsockopt`, set last.
+        network_backend: `httpcore.NetworkBackend` to use instead of the usual one.
+        async_network_backend: `httpcore.AsyncNetworkBackend` to use instead of the usual ones.
+    """
+
+    keep_alive: bool = True
+    keep_alive_initial_delay: float | None = 1.0
+    max_sockets: int | None = None
+    max_total_sockets: int | None = None
+    max_free_sockets: int | None = 256
+    max_total_free_sockets: int | None = None
+    scheduling: Literal["lifo", "fifo"] = "lifo"
+    timeout: float | None = 30.0
+    free_socket_timeout: float | None = 15.0
+    socket_active_ttl: float | None = None
+    keep_alive_timeout_buffer: float = 1.0
+    max_cached_sessions: int = 100
+    http1_engine: Literal["auto", "httptools", "h11"] = "auto"
+    per_origin: Mapping[str, Mapping[str, Any]] | None = None
+    debug: bool = False
+    retry_stale_sockets: bool = True
+    verify: ssl.SSLContext | str | bool = True
+    cert: Any = field(default=None, repr=False)
+    trust_env: bool = True
+    http1: bool = True
+    http2: bool = False
+    limits: Any = None
+    proxy: Any = None
+    uds: str | None = None
+    local_address: str | None = None
+    retries: int = 0
+    socket_options: tuple[SocketOption, ...] | None = None
+    network_backend: Any = None
+    async_network_backend: Any = None
+
+
+#: The options that may be set while the agent runs, as in Node.
+LIVE_OPTIONS = frozenset({"max_sockets", "max_total_sockets", "max_free_sockets", "scheduling"})
+
+#: The options that may differ between origins.
+ORIGIN_OPTIONS = frozenset(
+    {
+        "max_sockets",
+        "max_free_sockets",
+        "scheduling",
+        "keep_alive",
+        "keep_alive_initial_delay",
+        "keep_alive_timeout_buffer",
+        "timeout",
+        "free_socket_timeout",
+        "socket_active_ttl",
+    }
+)
+
+
+class OptionsPerOrigin:
+    """The options that hold for an origin: the agent's, with what `per_origin` changes."""
+
+    def __init__(self, options: AgentOptions) -> None:
+        self._options = options
+        patterns = [(OriginPattern(text), changes) for text, changes in (options.per_origin or {}).items()]
+        self._patterns = sorted(patterns, key=lambda entry: entry[0].priority)
+
+    def options(self, scheme: str, host: str, port: int) -> AgentOptions:
+        """The options for one origin; the most specific pattern that matches counts."""
+        for pattern, changes in self._patterns:
+            if pattern.matches(scheme, host, port):
+                return replace(self._options, **changes)
+        return self._options
+
+    def rules(self, scheme: str, host: str, port: int) -> Rules:
+        """The same for the core."""
+        options = self.options(scheme, host, port)
+        return Rules(
+            keep_alive=options.keep_alive,
+            max_sockets=no_limit(options.max_sockets),
+            max_free_sockets=no_limit(options.max_free_sockets),
+            lifo=options.scheduling == "lifo",
+            free_socket_timeout=no_limit(options.free_socket_timeout),
+            socket_active_ttl=no_limit(options.socket_active_ttl),
+            keep_alive_timeout_buffer=options.keep_alive_timeout_buffer,
+        )
+
+
+def no_limit(value: float | None) -> float:
+    """``None`` as the number that it stands for."""
+    return math.inf if value is None else value
+
+
+def check_options(given: Mapping[str, Any], httpx: Any) -> AgentOptions:
+    """Makes the options from what a user gave.
+
+    Args:
+        given: The options by name, without those that were not given.
+        httpx: The module whose `Limits` and `Proxy` count.
+
+    Raises:
+        TypeError: For an unknown option, or a value of a wrong type.
+        ValueError: For a value that cannot be.
+    """
+    values = {name: check_option(name, value) for name, value in given.items() if name not in ("limits", "proxy")}
+    limits = given.get("limits")
+    if limits is not None:
+        if not isinstance(limits, httpx.Limits):
+            raise TypeError(f"limits={limits!r}: accepted is httpx.Limits or None")
+        mapped = {
+            "max_total_sockets": limits.max_connections,
+            "max_total_free_sockets": limits.max_keepalive_connections,
+            "free_socket_timeout": limits.keepalive_expiry,
+        }
+        values = {**{name: check_option(name, value) for name, value in mapped.items()}, **values, "limits": limits}
+    if given.get("proxy") is not None:
+        values["proxy"] = _check_proxy(given["proxy"], httpx)
+    if values.get("http2") and importlib.util.find_spec("h2") is None:
+        raise ImportError("http2=True needs the package 'h2': pip install httpx-agent[http2]")
+    return AgentOptions(**values)
+
+
+def check_option(name: str, value: object) -> Any:
+    """One option as the agent keeps it.
+
+    Raises:
+        TypeError: If there is no such option, or for a value of a wrong type.
+        ValueError: For a value that cannot be.
+    """
+    check = _CHECKS.get(name)
+    if check is None:
+        raise TypeError(f"{name!r} is not an option; there are: {', '.join(AgentOptions.__dataclass_fields__)}")
+    return check(name, value)
+
+
+def _count(minimum: int, *, none: bool) -> Callable[[str, object], int | None]:
+    accepted = f"an int >= {minimum}" + (", math.inf or None for no limit" if none else "")
+
+    def check(name: str, value: object) -> int | None:
+        if none and (value is None or value == math.inf):
+            return None
+        if isinstance(value, float) and math.isnan(value):
+            raise ValueError(f"{name}={value!r}: accepted is {accepted}")
+        if isinstance(value, bool) or not hasattr(value, "__index__"):
+            raise TypeError(f"{name}={value!r}: accepted is {accepted}, not {type(value).__name__}")
+        number = operator.index(value)  # type: ignore[arg-type]
+        if number < minimum:
+            raise ValueError(f"{name}={value!r}: accepted is {accepted}")
+        return number
+
+    return check
+
+
+def _time(*, zero: bool, none: bool) -> Callable[[str, object], float | None]:
+    accepted = f"seconds {'>=' if zero else '>'} 0 (int, float or datetime.timedelta)"
+    accepted += ", or None for no limit" if none else ""
+
+    def check(name: str, value: object) -> float | None:
+        if none and value is None:
+            return None
+        if isinstance(value, timedelta):
+            value = value.total_seconds()
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise TypeError(f"{name}={value!r}: accepted is {accepted}, not {type(value).__name__}")
+        if none and value == math.inf:
+            return None
+        if not math.isfinite(value) or value < 0 or (value == 0 and not zero):
+            raise ValueError(f"{name}={value!r}: accepted is {accepted}")
+        return float(value)
+
+    return check
+
+
+def _flag(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name}={value!r}: accepted is True or False, not {type(value).__name__}")
+    return value
+
+
+def _one_of(*accepted: str) -> Callable[[str, object], str]:
+    text = " or ".join(map(repr, accepted))
+
+    def check(name: str, value: object) -> str:
+        if not isinstance(value, str):
+            raise TypeError(f"{name}={value!r}: accepted is {text}, not {type(value).__name__}")
+        if value not in accepted:
+            raise ValueError(f"{name}={value!r}: accepted is {text}")
+        return value
+
+    return check
+
+
+def _engine(name: str, value: object) -> str:
+    engine = _one_of("auto", "httptools", "h11")(name, value)
+    if engine == "httptools":
+        raise ValueError(f"{name}='httptools': this version has no such engine yet; accepted is 'auto' or 'h11'")
+    return engine
+
+
+def _text(name: str, value: object) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"{name}={value!r}: accepted is a str or None, not {type(value).__name__}")
+    return value
+
+
+def _socket_options(name: str, value: object) -> tuple[SocketOption, ...] | None:
+    accepted = "accepted are (level, option, value) or (level, option, None, length) tuples, or None"
+    if value is None:
+        return None
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        raise TypeError(f"{name}={value!r}: {accepted}, not {type(value).__name__}")
+    options = tuple(value)
+    for option in options:
+        if not isinstance(option, (tuple, list)) or len(option) not in (3, 4):
+            raise TypeError(f"{name}={options!r}: {accepted}, not {option!r}")
+    return tuple(tuple(option) for option in options)
+
+
+def _backend(name: str, value: object) -> object:
+    if value is not None and not callable(getattr(value, "connect_tcp", None)):
+        kind = "httpcore.AsyncNetworkBackend" if name.startswith("async") else "httpcore.NetworkBackend"
+        raise TypeError(f"{name}={value!r}: accepted is an {kind} or None, not {type(value).__name__}")
+    return value
+
+
+def _as_it_is(name: str, value: object) -> object:
+    return value
+
+
+def _per_origin(name: str, value: object) -> dict[str, dict[str, Any]] | None:
+    if value is None:
+        return None
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name}={value!r}: accepted is a mapping of URL pattern to options, or None")
+    checked: dict[str, dict[str, Any]] = {}
+    for pattern, changes in value.items():
+        if not isinstance(pattern, str):
+            raise TypeError(f"{name}: {pattern!r} is no URL pattern; accepted is a str such as 'https://example.com'")
+        OriginPattern(pattern)
+        if not isinstance(changes, Mapping):
+            raise TypeError(f"{name}[{pattern!r}]={changes!r}: accepted is a mapping of options")
+        for option in changes:
+            if option not in ORIGIN_OPTIONS:
+                accepted = ", ".join(sorted(ORIGIN_OPTIONS))
+                raise TypeError(f"{name}[{pattern!r}]: {option!r} cannot differ between origins; accepted: {accepted}")
+        checked[pattern] = {option: check_option(option, setting) for option, setting in changes.items()}
+    return checked
+
+
+def _check_proxy(value: object, httpx: Any) -> Any:
+    if isinstance(value, (str, httpx.URL)):
+        value = httpx.Proxy(value)
+    if not isinstance(value, httpx.Proxy):
+        raise TypeError(f"proxy={value!r}: accepted is a str, httpx.URL, httpx.Proxy or None")
+    scheme = value.url.scheme
+    if scheme in ("socks5", "socks5h"):
+        if importlib.util.find_spec("socksio") is None:
+            raise ImportError("A SOCKS proxy needs the package 'socksio': pip install httpx-agent[socks]")
+    elif scheme not in ("http", "https"):
+        raise ValueError(f"Proxy protocol must be either 'http', 'https', 'socks5', or 'socks5h', but got {scheme!r}.")
+    return value
+
+
+_CHECKS: Mapping[str, Callable[[str, Any], object]] = {
+    "keep_alive": _flag,
+    "keep_alive_initial_delay": _time(zero=False, none=True),
+    "max_sockets": _count(1, none=True),
+    "max_total_sockets": _count(1, none=True),
+    "max_free_sockets": _count(0, none=True),
+    "max_total_free_sockets": _count(0, none=True),
+    "scheduling": _one_of("lifo", "fifo"),
+    "timeout": _time(zero=False, none=True),
+    "free_socket_timeout": _time(zero=True, none=True),
+    "socket_active_ttl": _time(zero=False, none=True),
+    "keep_alive_timeout_buffer": _time(zero=True, none=False),
+    "max_cached_sessions": _count(0, none=False),
+    "http1_engine": _engine,
+    "per_origin": _per_origin,
+    "debug": _flag,
+    "retry_stale_sockets": _flag,
+    "verify": _as_it_is,
+    "cert": _as_it_is,
+    "trust_env": _flag,
+    "http1": _flag,
+    "http2": _flag,
+    "uds": _text,
+    "local_address": _text,
+    "retries": _count(0, none=False),
+    "socket_options": _socket_options,
+    "network_backend": _backend,
+    "async_network_backend": _backend,
+}

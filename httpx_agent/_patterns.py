@@ -1,0 +1,57 @@
+"""Patterns that name origins, in the syntax of httpx's `mounts`."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import urlsplit
+
+
+class OriginPattern:
+    """One pattern: ``all://``, ``https://``, ``all://*.example.com``, ``http://example.com:8080``, ``all://*``.
+
+    The rules are those of httpx's `mounts`: ``all`` is any scheme, a missing host or ``*`` any host, ``*.x`` every host
+    below ``x``, ``*x`` that and ``x`` itself, a missing port any port.
+
+    Raises:
+        ValueError: If the text is no such pattern.
+    """
+
+    def __init__(self, text: str) -> None:
+        accepted = "accepted is a URL pattern such as 'https://example.com', 'all://*.example.com' or 'http://'"
+        if "://" not in text:
+            raise ValueError(f"{text!r}: {accepted}")
+        parts = urlsplit(text)
+        try:
+            self._port = parts.port
+        except ValueError:
+            raise ValueError(f"{text!r}: {accepted}") from None
+        if parts.path.strip("/") or parts.query or parts.fragment or parts.username is not None:
+            raise ValueError(f"{text!r}: {accepted}; a path, a query or a user is no part of an origin")
+        self._scheme = "" if parts.scheme == "all" else parts.scheme
+        host = (parts.hostname or "").encode("idna").decode("ascii") if not _is_ascii(parts) else parts.hostname or ""
+        self._host = "" if host == "*" else host
+        if self._port == {"http": 80, "https": 443}.get(self._scheme):
+            self._port = None  # as httpx: the usual port says no more than the scheme
+        if self._host.startswith("*."):
+            self._match = re.compile(rf"^.+\.{re.escape(self._host[2:])}$")
+        elif self._host.startswith("*"):
+            self._match = re.compile(rf"^(.+\.)?{re.escape(self._host[1:])}$")
+        else:
+            self._match = re.compile(rf"^{re.escape(self._host)}$")
+
+    @property
+    def priority(self) -> tuple[int, int, int]:
+        """Sorts the most specific pattern first: one with a port, then the longest host, then the longest scheme."""
+        return (0 if self._port is not None else 1, -len(self._host), -len(self._scheme))
+
+    def matches(self, scheme: str, host: str, port: int) -> bool:
+        """Whether an origin is meant."""
+        if self._scheme and self._scheme != scheme:
+            return False
+        if self._host and not self._match.match(host):
+            return False
+        return self._port is None or self._port == port
+
+
+def _is_ascii(parts: object) -> bool:
+    return str(getattr(parts, "netloc", "")).isascii()

@@ -1,0 +1,178 @@
+"""The pool: what a transport sends through, in the place of httpcore's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
+from ._exchange import Exchange
+from ._options import UNSET
+from ._steps import arun, run
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Mapping
+
+    from ._agent import BaseAgent
+
+
+class BasePool:
+    """Sends httpcore's requests over the sockets of an agent, from threads and from event loops.
+
+    Args:
+        agent: The agent.
+        owns_agent: Whether closing the pool closes the agent.
+    """
+
+    def __init__(self, agent: BaseAgent, *, owns_agent: bool) -> None:
+        self.agent = agent
+        self._owns_agent = owns_agent
+        #: In flight or waiting; the SDKs' test suites look at its length.
+        self._requests: set[Exchange] = set()
+
+    @classmethod
+    def for_transport(cls, agent_class: type[BaseAgent], agent: object, options: Mapping[str, Any]) -> Self:
+        """The pool of a transport: over the agent that was given, or over one of its own.
+
+        Raises:
+            TypeError: If both an agent and options were given, or an agent of another family.
+        """
+        if agent is None:
+            return cls(agent_class(**options), owns_agent=True)
+        given = [name for name, value in options.items() if value is not UNSET]
+        if given:
+            raise TypeError(f"agent= goes with no other option, but {', '.join(given)} was given: give it to the agent")
+        if not isinstance(agent, agent_class):
+            accepted = f"{agent_class.__module__}.{agent_class.__qualname__}"
+            raise TypeError(f"agent={agent!r}: accepted is an {accepted}, not {type(agent).__name__}")
+        return cls(agent, owns_agent=False)
+
+    def handle_request(self, request: Any) -> Any:
+        """Sends a request; blocks until its response begins."""
+        agent = self.agent
+        exchange = Exchange(agent, agent.sync_home, agent.key_of(request), request)
+        self._requests.add(exchange)
+        try:
+            response = run(exchange.send())
+        except BaseException:
+            self._requests.discard(exchange)
+            raise
+        if exchange.over:
+            self._requests.discard(exchange)
+        else:
+            response.stream = _Body(self, exchange, response.stream)
+        return response
+
+    async def handle_async_request(self, request: Any) -> Any:
+        """Sends a request; waits until its response begins."""
+        agent = self.agent
+        home = agent.find_async_home() or await agent.new_async_home()
+        exchange = Exchange(agent, home, agent.key_of(request), request)
+        self._requests.add(exchange)
+        try:
+            response = await arun(exchange.send())
+        except BaseException:
+            self._requests.discard(exchange)
+            raise
+        if exchange.over:
+            self._requests.discard(exchange)
+        else:
+            response.stream = _AsyncBody(self, exchange, response.stream)
+        return response
+
+    def close(self) -> None:
+        """Closes the agent, if it is the pool's own."""
+        if self._owns_agent:
+            self.agent.close()
+
+    async def aclose(self) -> None:
+        """Closes the agent, if it is the pool's own."""
+        if self._owns_agent:
+            await self.agent.aclose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.agent!r}>"
+
+
+class _Body:
+    """A response's body; its end frees the socket."""
+
+    def __init__(self, pool: BasePool, exchange: Exchange, stream: Any) -> None:
+        self._pool = pool
+        self._exchange = exchange
+        self._stream = stream
+
+    def __iter__(self) -> Iterator[bytes]:
+        exchange = self._exchange
+        try:
+            yield from self._stream
+        except GeneratorExit:  # given up, perhaps by the garbage collector: `close` will come, or `__del__`
+            raise
+        except BaseException as error:
+            explained = run(exchange.fail(self._stream, error))
+            self._pool._requests.discard(exchange)
+            if explained is error:
+                raise
+            raise explained from error
+        run(exchange.read(self._stream))
+        self._pool._requests.discard(exchange)
+
+    def close(self) -> None:
+        try:
+            run(self._exchange.close(self._stream))
+        finally:
+            self._pool._requests.discard(self._exchange)
+
+    def __del__(self) -> None:
+        _forget(self._pool, self._exchange)
+
+
+class _AsyncBody:
+    """The same in an event loop."""
+
+    def __init__(self, pool: BasePool, exchange: Exchange, stream: Any) -> None:
+        self._pool = pool
+        self._exchange = exchange
+        self._stream = stream
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        exchange = self._exchange
+        try:
+            async for chunk in self._stream:
+                yield chunk
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            explained = await arun(exchange.fail(self._stream, error))
+            self._pool._requests.discard(exchange)
+            if explained is error:
+                raise
+            raise explained from error
+        await arun(exchange.read(self._stream))
+        self._pool._requests.discard(exchange)
+
+    async def aclose(self) -> None:
+        try:
+            await arun(self._exchange.close(self._stream))
+        finally:
+            self._pool._requests.discard(self._exchange)
+
+    def __del__(self) -> None:
+        _forget(self._pool, self._exchange)
+
+
+def _forget(pool: BasePool, exchange: Exchange) -> None:
+    """A response was dropped. This may run anywhere, under the agent's lock too, so it only leaves a note."""
+    if not exchange.over:
+        pool._requests.discard(exchange)
+        exchange.agent.abandon(exchange)

@@ -1,0 +1,148 @@
+"""One socket of an agent: its connection, its wire, and what is known of it."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ._agent import BaseAgent
+    from ._connector import Key
+    from ._homes import Home
+    from ._status import Address
+
+#: A socket that has not finished closing after so many seconds is left to the system.
+CLOSE_TIMEOUT = 1.0
+
+
+class Socket:
+    """What the core knows by number only.
+
+    Args:
+        agent: The agent.
+        number: Its number.
+        home: Where it can be used.
+        key: What it is connected for.
+    """
+
+    def __init__(self, agent: BaseAgent, number: int, home: Home, key: Key) -> None:
+        self.id = number
+        self.home = home
+        self.key = key
+        self.connection: Any = None  # made by the request that opens it
+        self.wire = agent.connector.wire(key, self, agent.options_for(key))
+        self.usable = False
+        self.multiplexed = False
+        self.watched = False
+        self.http_version: str | None = None
+        self.local_address: Address | None = None
+        self.peer_address: Address | None = None
+        self._agent = agent
+        self._handshakes_left = agent.connector.handshakes(key)
+
+    def was_used(self) -> bool:
+        """Whether it was ever opened: a mock in its place answers without."""
+        return self.wire.stream is not None
+
+    def is_reusable(self) -> bool:
+        """Whether its connection says that it is fit for another request."""
+        connection = self.connection
+        return (
+            self.was_used()
+            and not self.wire.ended
+            and not self.wire.broken
+            and connection.is_available()
+            and not _has_leftovers(connection)
+        )
+
+    @contextmanager
+    def impatient(self) -> Iterator[None]:
+        """While inside, reading takes what has arrived and does not wait."""
+        self.wire.impatient = not self.multiplexed
+        try:
+            yield
+        finally:
+            self.wire.impatient = False
+
+    # Hearing from the wire --------------------------------------------------------------------------------------------
+
+    def connected(self, stream: Any) -> None:
+        """The other end, or the proxy, took the connection."""
+        self.local_address = _address(stream, "client_addr")
+        self.peer_address = _address(stream, "server_addr")
+        self._progress(stream)
+
+    def secured(self, stream: Any) -> None:
+        """A TLS handshake is done."""
+        self._handshakes_left -= 1
+        self._progress(stream)
+
+    def settings(self, max_concurrent_streams: int | None) -> None:
+        """The server said how many HTTP/2 streams it takes."""
+        self._agent.socket_has_room(self, max_concurrent_streams)
+
+    def answered(self, response: Any) -> None:
+        """A response came: whatever was in doubt, the socket works."""
+        version = response.extensions.get("http_version")
+        if version is not None:
+            self.http_version = version.decode("ascii")
+        if not self.usable:
+            self._handshakes_left = 0
+            self._progress(self.wire.stream)
+
+    def _progress(self, stream: Any) -> None:
+        if self._handshakes_left == 0 and not self.usable:
+            self.usable = True
+            self._agent.socket_opened(self, stream)
+
+    # Closing ----------------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Closes it, in whatever state it is; a thread that waits for it is woken first."""
+        self.wire.break_off()
+        try:
+            if self.connection is not None:
+                self.connection.close()
+        finally:
+            if self.wire.stream is not None:
+                self.wire.stream.close()
+            self.wire.wait_until_left(CLOSE_TIMEOUT)
+
+    async def aclose(self) -> None:
+        """The same in an event loop, cancelled or not."""
+        self.wire.break_off()
+        with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
+            try:
+                if self.connection is not None:
+                    await self.connection.aclose()
+            finally:
+                if self.wire.stream is not None:
+                    await self.wire.stream.aclose()
+
+
+def _address(stream: Any, which: str) -> Address | None:
+    """An address as ``(host, port)``, or the path of a Unix socket."""
+    try:
+        address = stream.get_extra_info(which)
+    except OSError:  # gone already
+        return None
+    if isinstance(address, tuple):
+        return str(address[0]), int(address[1])
+    if isinstance(address, bytes):
+        return address.decode(errors="replace")
+    return None if address is None else str(address)
+
+
+def _has_leftovers(connection: Any) -> bool:
+    """Whether bytes came after the end of the response: they must not be the next request's answer (R20, N23).
+
+    httpcore tells only privately; a connection that does not know the names has none.
+    """
+    while hasattr(connection, "_connection"):
+        connection = connection._connection
+    parser = getattr(connection, "_h11_state", None)
+    return parser is not None and bool(parser.trailing_data[0])

@@ -1,0 +1,169 @@
+"""The I/O that a flow asks for, and the two ways to do it.
+
+What happens to a request is written once, as a *flow*: a generator that yields steps. A step can be done in two worlds:
+``run`` blocks the thread, ``arun`` awaits. `run` and `arun` below drive a flow to its end; they are all that differs
+between sync and async.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import anyio
+
+if TYPE_CHECKING:
+    from ._socket import Socket
+
+T = TypeVar("T")
+
+#: Bytes of a response that is closed early which are read to save its socket, if they have arrived.
+DRAIN_LIMIT = 64 * 1024
+
+
+class Step(Protocol):
+    """Something to be done that may block."""
+
+    def run(self) -> Any:
+        """Does it in this thread."""
+
+    async def arun(self) -> Any:
+        """Does it in this task."""
+
+
+Flow = Generator[Step, Any, T]
+
+
+def run(flow: Flow[T]) -> T:
+    """Drives a flow in this thread."""
+    try:
+        step = next(flow)
+        while True:
+            try:
+                result = step.run()
+            except BaseException as error:
+                step = flow.throw(error)
+            else:
+                step = flow.send(result)
+    except StopIteration as stop:
+        value: T = stop.value
+        return value
+
+
+async def arun(flow: Flow[T]) -> T:
+    """Drives a flow in this task."""
+    try:
+        step = next(flow)
+        while True:
+            try:
+                result = await step.arun()
+            except GeneratorExit:  # this coroutine is dropped: nothing can be awaited any more
+                flow.close()
+                raise
+            except BaseException as error:
+                step = flow.throw(error)
+            else:
+                step = flow.send(result)
+    except StopIteration as stop:
+        value: T = stop.value
+        return value
+
+
+class Send:
+    """Sends a request over a connection, which connects first if it is new; gives the response."""
+
+    __slots__ = ("_connection", "_request")
+
+    def __init__(self, connection: Any, request: Any) -> None:
+        self._connection = connection
+        self._request = request
+
+    def run(self) -> Any:
+        return self._connection.handle_request(self._request)
+
+    async def arun(self) -> Any:
+        return await self._connection.handle_async_request(self._request)
+
+
+class Wait:
+    """Waits for an event, or for some seconds."""
+
+    __slots__ = ("_event", "_timeout")
+
+    def __init__(self, event: Any, timeout: float | None) -> None:
+        self._event = event
+        self._timeout = timeout
+
+    def run(self) -> None:
+        # The system's own limit on waiting is some 290 years.
+        self._event.wait(None if self._timeout is None else min(self._timeout, threading.TIMEOUT_MAX))
+
+    async def arun(self) -> None:
+        with anyio.move_on_after(self._timeout):
+            await self._event.wait()
+
+
+class CloseSocket:
+    """Closes a socket. However it ends, the socket is closed."""
+
+    __slots__ = ("_socket",)
+
+    def __init__(self, socket: Socket) -> None:
+        self._socket = socket
+
+    def run(self) -> None:
+        self._socket.close()
+
+    async def arun(self) -> None:
+        await self._socket.aclose()
+
+
+class CloseStream:
+    """Closes the stream of a response, which makes its connection fit for the next request, or closes it."""
+
+    __slots__ = ("_stream",)
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def run(self) -> None:
+        self._stream.close()
+
+    async def arun(self) -> None:
+        with anyio.CancelScope(shield=True):
+            await self._stream.aclose()
+
+
+class Drain:
+    """Reads what is left of a response that nobody wants, as far as it has arrived; tells whether that was all."""
+
+    __slots__ = ("_socket", "_stream")
+
+    def __init__(self, stream: Any, socket: Socket) -> None:
+        self._stream = stream
+        self._socket = socket
+
+    def run(self) -> bool:
+        left = DRAIN_LIMIT
+        with self._socket.impatient():
+            try:
+                for chunk in self._stream:
+                    left -= len(chunk)
+                    if left < 0:
+                        return False
+            except Exception:
+                return False
+        return True
+
+    async def arun(self) -> bool:
+        left = DRAIN_LIMIT
+        with self._socket.impatient():
+            try:
+                async for chunk in self._stream:
+                    left -= len(chunk)
+                    if left < 0:
+                        return False
+            except Exception:
+                return False
+        return True
