@@ -30,17 +30,15 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let a request's body be dropped half-way in trio.
+    """Let bodies be dropped half-way in trio.
 
-    The bodies of httpx and httpcore are async generators; when a write fails, nothing closes them but the collector,
-    of which trio warns. That is theirs: no generator of this library is among those named here.
+    The bodies of httpx and httpcore, of requests and of responses, are chains of async generators; when one ends
+    early, nothing closes those inside it but the collector, of which trio warns. That is theirs: no generator of this
+    library is among those named here.
     """
+    names = r"(http(x|core)|tests\.support\.worlds\.World\.body)\."
     for item in items:
-        item.add_marker(
-            pytest.mark.filterwarnings(
-                r"ignore:Async generator 'http(x|core)\._(content|models|multipart)\.:ResourceWarning"
-            )
-        )
+        item.add_marker(pytest.mark.filterwarnings(f"ignore:Async generator '{names}:ResourceWarning"))
 
 
 @pytest.fixture(scope="session")

@@ -598,7 +598,8 @@ def close_delimited(peer: Peer, request: Request, argument: str) -> None:
     """A body that ends with the connection."""
     peer.read_body(request)
     peer.respond(request, b"until the end", length=False)
-    raise Hangup
+    if request.method != "HEAD":  # whose response says nothing of the end
+        raise Hangup
 
 
 def http10(peer: Peer, request: Request, argument: str) -> None:
