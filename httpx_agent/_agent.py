@@ -205,6 +205,12 @@ class BaseAgent:
         """The same, called in an event loop: its sockets, and the sync ones, are closed when this returns."""
         home = self.find_async_home() or await self.new_async_home()
         await arun(self._closing(home))
+        with self._lock:
+            empty = all(one.home is not home for one in (*self._sockets.values(), *self._exchanges.values()))
+            if empty:
+                self._homes.pop(id(home.loop), None)
+        if empty:
+            await home.leave()
 
     def __enter__(self) -> Self:
         return self
