@@ -160,8 +160,9 @@ class AsyncHome(Home):
 
     def end(self) -> None:
         """Nothing happens here any more."""
-        self._ended = True
-        self.keeper.stop()
+        if not self._ended:
+            self.is_ending = self._ended = True
+            self.keeper.stop()
 
     def new_event(self) -> anyio.Event:
         return anyio.Event()
