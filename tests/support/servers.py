@@ -41,6 +41,7 @@ import h2.config
 import h2.connection
 import h2.errors
 import h2.events
+import h2.exceptions
 import h2.settings
 import trustme
 
@@ -227,7 +228,7 @@ class Peer:
             self.server.serve(self)
         except Hangup as exc:
             reset = exc.reset
-        except (OSError, EOFError):
+        except (OSError, EOFError, h2.exceptions.ProtocolError):
             pass
         except Exception as exc:
             self.server.errors.append(exc)
@@ -918,8 +919,11 @@ class _HTTP2:
 
     def respond(self, stream_id: int, body: bytes, status: str = "200") -> None:
         headers = [(":status", status), ("content-type", "application/json"), ("x-twice", "a"), ("x-twice", "b")]
-        self.connection.send_headers(stream_id, headers)
-        self.connection.send_data(stream_id, body, end_stream=True)
+        if self.requests[stream_id].method == "HEAD":
+            self.connection.send_headers(stream_id, headers, end_stream=True)
+        else:
+            self.connection.send_headers(stream_id, headers)
+            self.connection.send_data(stream_id, body, end_stream=True)
 
     def send_some(self, stream_id: int) -> None:
         sent, total = self.sending[stream_id]
