@@ -11,7 +11,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
@@ -168,10 +168,8 @@ class Wire:
 
 def shut_down(sock: socket.socket) -> None:
     """Wakes a thread that waits for a socket: connecting, reading or writing."""
-    try:
+    with suppress(OSError):  # not connected, or closed in the meantime
         sock.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        pass  # not connected, or closed in the meantime
 
 
 # Sync -----------------------------------------------------------------------------------------------------------------
