@@ -9,7 +9,7 @@ import pytest
 import respx
 
 from httpx_agent import AgentTransport
-from tests.integration.compare import CONTEXT, attempt, both
+from tests.integration.compare import CONTEXT, Answer, attempt, both
 from tests.support.servers import Proxy, Server
 from tests.support.worlds import World
 
@@ -21,7 +21,7 @@ MODES = pytest.mark.parametrize("using", ["httpcore", "httpx"])
 
 
 def test_httpcore_is_what_respx_patches_by_default() -> None:
-    assert respx.MockRouter()._using == "httpcore"
+    assert respx.MockRouter().using == "httpcore"
 
 
 @MODES
@@ -110,22 +110,32 @@ async def test_what_is_not_mocked(world: World, using: str) -> None:
 @MODES
 @pytest.mark.parametrize("proxied", [False, True], ids=["direct", "proxy"])
 async def test_what_is_passed_through(world: World, server: Server, using: str, proxied: bool) -> None:
+    """Mocked and real requests take turns on one slot.
+
+    A request that respx passes on to a forwarding proxy is looked at once more by respx's patch of the connection,
+    which takes the absolute form for a path and fails. That is respx's, and the same here; but it costs httpx's pool
+    a slot each time, which is why only the agent has to do with one.
+    """
     found = []
-    for factory in both(world):
+    for slots, factory in zip((100, 1), both(world), strict=True):
         with Proxy() as proxy:
             options = {"proxy": proxy.url} if proxied else {}
-            async with world.client(transport=factory(limits=httpx.Limits(max_connections=1), **options)) as client:
+            async with world.client(transport=factory(limits=httpx.Limits(max_connections=slots), **options)) as client:
                 with respx.mock(using=using, assert_all_called=False) as router:
                     router.get(URL).respond(202)
                     router.route(host="127.0.0.1").pass_through()
-                    statuses = []
+                    results: list[int | type[BaseException]] = []
                     for _ in range(3):
-                        statuses.append((await client.get(URL)).status_code)
-                        statuses.append((await client.get(f"{server.url}/bytes/3")).status_code)
-            found.append((statuses, proxy.accepted))
+                        results.append((await client.get(URL)).status_code)
+                        passed = await attempt(lambda: client.get(f"{server.url}/bytes/3"))
+                        results.append(passed.status if isinstance(passed, Answer) else passed.kind)
+            found.append((results, proxy.accepted))
 
-    assert found == [([202, 200] * 3, int(proxied))] * 2
-    assert server.requests_per_connection == [3, 3]
+    assert found[0] == found[1]
+    assert found[1][0][::2] == [202] * 3
+    if not (proxied and using == "httpcore"):
+        assert found[1] == ([202, 200] * 3, int(proxied))
+        assert server.requests_per_connection == [3, 3]
 
 
 @MODES
