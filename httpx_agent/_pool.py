@@ -157,6 +157,7 @@ class _AsyncBody:
         try:
             chunk: bytes = await anext(self._iterator)
         except StopAsyncIteration:
+            self._iterator = None
             await arun(exchange.read(self._stream))
             self._pool._requests.discard(exchange)
             raise
