@@ -1,0 +1,57 @@
+"""A program that never closes its client ends as if it had: no warning, no thread that holds it up."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.servers import Server
+from tests.support.worlds import clean_environment
+
+SYNC = """
+import sys, httpx
+from httpx_agent import AgentTransport
+client = httpx.Client(transport=AgentTransport(verify=False))
+for _ in range(2):
+    print(client.get(sys.argv[1] + "/bytes/3").status_code)
+"""
+
+ASYNC = """
+import sys, anyio, httpx
+from httpx_agent import AgentTransport
+
+async def main():
+    client = httpx.AsyncClient(transport=AgentTransport(verify=False))
+    for _ in range(2):
+        print((await client.get(sys.argv[1] + "/bytes/3")).status_code)
+    if sys.argv[3] == "global":
+        globals()["keep"] = client
+
+anyio.run(main, backend=sys.argv[2])
+"""
+
+
+@pytest.mark.parametrize("kept", ["local", "global"])
+@pytest.mark.parametrize("name", ["asyncio", "trio"])
+def test_async_programs(server: Server, name: str, kept: str) -> None:
+    run(ASYNC, server, name, kept)
+
+
+def test_sync_programs(server: Server) -> None:
+    run(SYNC, server)
+
+
+def run(program: str, server: Server, *arguments: str) -> None:
+    command = [sys.executable, "-X", "dev", "-W", "error", "-c", program, server.url, *arguments]
+    folder = Path(__file__).parents[2]
+
+    result = subprocess.run(
+        command, cwd=folder, env=dict(clean_environment()), capture_output=True, text=True, timeout=20, check=False
+    )
+
+    assert (result.returncode, result.stdout.split(), result.stderr) == (0, ["200", "200"], "")
+    server.wait_closed()
+    assert server.accepted == 1
