@@ -281,11 +281,13 @@ class Peer:
     def obey(self) -> None:
         """Do what was commanded."""
         while self._commands:
-            command = self._commands.popleft()
-            if isinstance(command, bytes):
-                self.sock.sendall(command)
-            else:
+            command = self._commands[0]
+            if not isinstance(command, bytes):
                 raise Hangup(reset=command == "rst")
+            self.sock.sendall(command)
+            with self.server.changes:
+                self._commands.popleft()
+                self.server.changes.notify_all()
 
     def wait_idle(self) -> None:
         """Wait for the next request, and obey meanwhile."""
@@ -514,24 +516,23 @@ class Server:
 
     def close_idle(self) -> None:
         """Send a FIN on the connections that wait for their next request, and wait until it is done."""
-        self._command_idle("fin", wait=True)
+        self._command_idle("fin")
 
     def reset_idle(self) -> None:
         """Reset the connections that wait for their next request, and wait until it is done."""
-        self._command_idle("rst", wait=True)
+        self._command_idle("rst")
 
     def send_idle(self, data: bytes) -> None:
         """Send bytes that nobody asked for on the connections that wait for their next request."""
-        self._command_idle(data, wait=False)
+        self._command_idle(data)
 
-    def _command_idle(self, command: str | bytes, wait: bool) -> None:
+    def _command_idle(self, command: str | bytes) -> None:
         # A client that has read a response may be here before the server's thread has gone back to waiting.
         self.wait_for(lambda: any(peer.is_idle for peer in self.peers))
         peers = [peer for peer in self.peers if peer.is_idle]
         for peer in peers:
             peer.command(command)
-        if wait:
-            self.wait_for(lambda: not any(peer.is_open for peer in peers))
+        self.wait_for(lambda: not any(peer.is_open and peer._commands for peer in peers))
 
     def goaway(self) -> None:
         """HTTP/2: announce on all connections that no further stream is accepted, and finish those there are."""
