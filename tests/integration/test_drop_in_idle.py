@@ -70,3 +70,18 @@ async def test_many_requests_at_once_on_few_connections(world: World, server: Se
         assert [len(response.content) for response in responses] == list(range(60))
         assert sum(server.requests_per_connection[before:]) == 60
         assert server.accepted - before <= 3
+
+
+def test_a_loop_may_end_while_the_server_hangs_up(world: World, server: Server) -> None:
+    """Whoever watches the free sockets may hear of it at any moment of the loop's end."""
+
+    async def main() -> None:
+        async with world.client(transport=agent(world)()) as client:
+            await client.get(f"{server.url}/bytes/3")
+            server.close_idle()
+
+    for _ in range(20):
+        world.run(main)
+
+    server.wait_closed()
+    assert server.requests_per_connection == [1] * 20
