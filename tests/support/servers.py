@@ -412,7 +412,7 @@ class Server:
         self.handshake_errors: list[Exception] = []
         self.errors: list[Exception] = []
         self.raw: dict[str, bytes] = {}
-        """Responses of the test's own, by path; after one that ends in `b""`-free bytes the connection stays open."""
+        """Responses of the test's own, byte for byte, by path; the connection stays open behind them."""
         self.changes = threading.Condition()
         self._gates: dict[str, ServerGate] = {}
         self._stopping = False
