@@ -78,6 +78,8 @@ def test_the_books_balance_after_a_soak(seed: int) -> None:
     """Created = failed + closed + detached + open, and the server sees no connection that the agent does not."""
     with Server() as one, Server() as other:
         servers = [one, other]
+        for server in servers:
+            server.gate("truncated").open()
         agent = Agent(max_total_sockets=12, max_sockets=8, free_socket_timeout=0.5)
         workers: list[tuple[Any, ...]] = [(in_a_thread, agent, servers, seed * 100 + number) for number in range(10)]
         workers.append((lambda: asyncio.run(in_a_loop(agent, servers, seed)),))
