@@ -1,0 +1,15 @@
+"""The second of the two Node programs: one request, and the options of its agent."""
+
+import httpx
+from server import serve
+
+from httpx_agent import Agent, AgentTransport
+
+agent = Agent()
+shown = ("keep_alive", "free_socket_timeout", "timeout", "socket_active_ttl")
+
+with serve() as url, agent, httpx.Client(transport=AgentTransport(agent=agent)) as client:
+    print("Agent options:", {name: getattr(agent, name) for name in shown})
+    response = client.get(f"{url}/hint/5")
+    print("Status code:", response.status_code)
+    print("Headers:", dict(response.headers))

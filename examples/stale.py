@@ -1,0 +1,21 @@
+"""The server closes a socket at the moment when it is used again."""
+
+import httpx
+from server import serve
+
+from httpx_agent import AgentTransport
+
+with serve() as url, httpx.Client(transport=AgentTransport()) as client:
+    client.get(f"{url}/drop")
+    response = client.get(f"{url}/drop")  # the server closes the socket instead of answering
+    info = response.extensions["agent"]
+    print(response.status_code, f"retried: {info.retried}, socket: {info.socket_id}")
+
+    try:
+        client.post(f"{url}/drop")
+    except httpx.RemoteProtocolError as error:
+        print(error)
+
+    client.get(f"{url}/drop")
+    response = client.post(f"{url}/drop", headers={"Idempotency-Key": "7c1e"})
+    print(response.status_code, f"retried: {response.extensions['agent'].retried}")
