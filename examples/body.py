@@ -1,11 +1,13 @@
 """A socket is free when its response has been read to the end."""
 
 import httpx
+
+from httpx_agent import AgentTransport
 from server import serve
 
-from httpx_agent import Agent, AgentTransport
-
-with serve() as url, Agent() as agent, httpx.Client(transport=AgentTransport(agent=agent)) as client:
+transport = AgentTransport()
+agent = transport.agent
+with serve() as url, httpx.Client(transport=transport) as client:
     with client.stream("GET", f"{url}/big") as response:
         print("not read yet:", agent)
         response.read()

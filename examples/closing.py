@@ -1,9 +1,9 @@
 """Who closes the sockets."""
 
 import httpx
-from server import serve
 
 from httpx_agent import Agent, AgentTransport
+from server import serve
 
 with serve() as url:
     # --8<-- [start:owned]

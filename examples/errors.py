@@ -6,9 +6,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
-from server import closed_port, serve, silence
 
 from httpx_agent import Agent, AgentTransport
+from server import closed_port, serve, silence
 
 
 def show(function: Callable[[], object]) -> None:
@@ -16,7 +16,8 @@ def show(function: Callable[[], object]) -> None:
     try:
         function()
     except Exception as error:
-        print(textwrap.fill(f"{type(error).__name__}: {error}", 88, subsequent_indent="    "))
+        message = f"{type(error).__name__}: {error}"
+        print(textwrap.fill(message, 88, subsequent_indent="    "))
 
 
 def connect() -> None:
@@ -26,7 +27,7 @@ def connect() -> None:
 
 
 def read(url: str) -> None:
-    """The server takes the connection and says nothing; the agent's own `timeout` ends it."""
+    """The server says nothing; the agent's own `timeout` ends it."""
     with httpx.Client(transport=AgentTransport(timeout=0.1), timeout=None) as client:
         show(lambda: client.get(url))
 
@@ -51,9 +52,9 @@ def closed(url: str) -> None:
     client = httpx.Client(transport=AgentTransport(agent=agent))
     with ThreadPoolExecutor() as threads:
         in_flight = threads.submit(client.get, url)
-        time.sleep(0.05)
+        time.sleep(0.15)
         waiting = threads.submit(client.get, url)
-        time.sleep(0.05)
+        time.sleep(0.15)
         agent.close()
         show(in_flight.result)
         show(waiting.result)

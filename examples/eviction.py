@@ -1,9 +1,9 @@
 """At the limit over all origins, a free socket makes room for another origin."""
 
 import httpx
-from server import serve
 
 from httpx_agent import Agent, AgentTransport
+from server import serve
 
 with serve() as one, serve() as other:
     agent = Agent(max_total_sockets=1)

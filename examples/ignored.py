@@ -1,14 +1,16 @@
 """What httpx.Client ignores, or does past the transport, when it is given one."""
 
 import httpx
-from server import serve
 
 from httpx_agent import AgentTransport
+from server import serve
 
 with serve() as url:
     # --8<-- [start:limits]
     transport = AgentTransport()
-    with httpx.Client(transport=transport, limits=httpx.Limits(max_connections=1)) as client:
+    with httpx.Client(
+        transport=transport, limits=httpx.Limits(max_connections=1)
+    ) as client:
         print("limits of the client:", transport.agent.max_total_sockets)
     # --8<-- [end:limits]
 

@@ -3,18 +3,20 @@
 import asyncio
 
 import httpx
-from server import serve
 
-from httpx_agent import Agent, AgentTransport
+from httpx_agent import AgentTransport
+from server import serve
 
 
 async def main(url: str) -> None:
-    agent = Agent(max_sockets=1)
-    async with agent, httpx.AsyncClient(transport=AgentTransport(agent=agent)) as client:
+    transport = AgentTransport(max_sockets=1)
+    agent = transport.agent
+    async with httpx.AsyncClient(transport=transport) as client:
+        await client.get(url)
         async with asyncio.TaskGroup() as tasks:
             for _ in range(5):
-                tasks.create_task(client.get(f"{url}/wait/0.1"))
-            await asyncio.sleep(0.05)
+                tasks.create_task(client.get(f"{url}/wait/0.2"))
+            await asyncio.sleep(0.1)
             print(f"max_sockets={agent.max_sockets}:", agent)
             agent.max_sockets = 4
             print(f"max_sockets={agent.max_sockets}:", agent)

@@ -3,16 +3,18 @@
 import asyncio
 
 import httpx
-from server import serve
 
-from httpx_agent import Agent, AgentTransport
+from httpx_agent import AgentTransport
+from server import serve
 
 
 async def main(fast: str, fragile: str) -> None:
-    agent = Agent(max_sockets=20, per_origin={fragile: {"max_sockets": 2, "scheduling": "fifo"}})
-    async with agent, httpx.AsyncClient(transport=AgentTransport(agent=agent)) as client:
-        await asyncio.gather(*(client.get(f"{url}/wait/0.05") for url in (fast, fragile) for _ in range(6)))
-        free = agent.status().free_sockets
+    special = {fragile: {"max_sockets": 2, "scheduling": "fifo"}}
+    transport = AgentTransport(max_sockets=20, per_origin=special)
+    async with httpx.AsyncClient(transport=transport) as client:
+        urls = [f"{fast}/wait/0.05", f"{fragile}/wait/0.05"] * 6
+        await asyncio.gather(*map(client.get, urls))
+        free = transport.agent.status().free_sockets
         print("sockets of the first origin:", free[fast])
         print("sockets of the second origin:", free[fragile])
 

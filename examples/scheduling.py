@@ -3,9 +3,9 @@
 import asyncio
 
 import httpx
-from server import serve
 
 from httpx_agent import AgentTransport
+from server import serve
 
 
 async def main(url: str) -> None:
@@ -13,7 +13,9 @@ async def main(url: str) -> None:
         transport = AgentTransport(scheduling=scheduling)
         async with httpx.AsyncClient(transport=transport) as client:
             # Three sockets become free in the order 0, 1, 2.
-            await asyncio.gather(*(client.get(f"{url}/wait/{seconds}") for seconds in (0, 0.05, 0.1)))
+            await asyncio.gather(
+                *(client.get(f"{url}/wait/{seconds}") for seconds in (0, 0.1, 0.2))
+            )
             used = []
             for _ in range(4):
                 response = await client.get(url)

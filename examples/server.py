@@ -2,11 +2,13 @@
 
 The path says what it does:
 
-- ``/hint/3``: answers with `Keep-Alive: timeout=3`, as servers do that say how long they keep a free socket;
+- ``/hint/3``: answers with `Keep-Alive: timeout=3`, which says how
+  long the server keeps a free socket;
 - ``/wait/0.1``: answers after 0.1 seconds;
 - ``/big``: answers with ten million bytes;
 - ``/leave``: answers, and closes the socket a moment later;
-- ``/drop``: as the first request of a socket it is answered; on a used socket the server closes without an answer;
+- ``/drop``: answers the first request of a socket; closes a used socket without an
+  answer;
 - ``/upgrade``: answers 101, then sends back what it receives;
 - anything else: answers ``hello``.
 """
@@ -53,7 +55,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
         self.wfile.flush()
         if name == "leave":
-            time.sleep(0.05)
+            time.sleep(0.1)
             self.close_connection = True
 
     do_POST = do_GET
@@ -86,7 +88,9 @@ class Server(ThreadingHTTPServer):
 def serve() -> Iterator[str]:
     """Run a server in a thread, and give its address: `http://127.0.0.1:<port>`."""
     with Server(("127.0.0.1", 0), Handler) as server:
-        Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        Thread(
+            target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+        ).start()
         try:
             yield f"http://127.0.0.1:{server.server_port}"
         finally:
@@ -96,12 +100,16 @@ def serve() -> Iterator[str]:
 @contextmanager
 def silence() -> Iterator[str]:
     """The address of a server that takes connections and never answers."""
-    with socketserver.TCPServer(("127.0.0.1", 0), socketserver.BaseRequestHandler) as server:
+    with socketserver.TCPServer(
+        ("127.0.0.1", 0), socketserver.BaseRequestHandler
+    ) as server:
         yield f"http://127.0.0.1:{server.server_address[1]}"
 
 
 def closed_port() -> str:
     """An address where nobody listens."""
-    with socketserver.TCPServer(("127.0.0.1", 0), socketserver.BaseRequestHandler) as server:
+    with socketserver.TCPServer(
+        ("127.0.0.1", 0), socketserver.BaseRequestHandler
+    ) as server:
         address: Any = server.server_address
     return f"http://127.0.0.1:{address[1]}"

@@ -3,9 +3,9 @@
 import asyncio
 
 import httpx
-from server import serve
 
 from httpx_agent import Agent, AgentTransport
+from server import serve
 
 
 async def fetch(agent: Agent, url: str) -> int:

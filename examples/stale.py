@@ -1,13 +1,15 @@
 """The server closes a socket at the moment when it is used again."""
 
 import httpx
-from server import serve
 
 from httpx_agent import AgentTransport
+from server import serve
 
 with serve() as url, httpx.Client(transport=AgentTransport()) as client:
     client.get(f"{url}/drop")
-    response = client.get(f"{url}/drop")  # the server closes the socket instead of answering
+    response = client.get(
+        f"{url}/drop"
+    )  # the server closes the socket instead of answering
     info = response.extensions["agent"]
     print(response.status_code, f"retried: {info.retried}, socket: {info.socket_id}")
 

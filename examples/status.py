@@ -1,11 +1,13 @@
 """What an agent tells about itself."""
 
 import httpx
+
+from httpx_agent import AgentTransport
 from server import serve
 
-from httpx_agent import Agent, AgentTransport
-
-with serve() as url, Agent() as agent, httpx.Client(transport=AgentTransport(agent=agent)) as client:
+transport = AgentTransport()
+agent = transport.agent
+with serve() as url, httpx.Client(transport=transport) as client:
     client.get(url)
     with client.stream("GET", url) as response:
         for socket in agent.sockets():

@@ -1,9 +1,9 @@
 """The first step: the same client, with another transport."""
 
 import httpx
-from server import serve
 
 from httpx_agent import AgentTransport
+from server import serve
 
 with serve() as url:
     # --8<-- [start:before]

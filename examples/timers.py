@@ -3,9 +3,9 @@
 import time
 
 import httpx
-from server import serve
 
 from httpx_agent import Agent, AgentTransport
+from server import serve
 
 with serve() as url:
     agent = Agent(free_socket_timeout=15, socket_active_ttl=60)
@@ -19,18 +19,20 @@ with serve() as url:
         # --8<-- [end:smallest]
 
     # --8<-- [start:timer]
-    agent = Agent(free_socket_timeout=0.1)
+    agent = Agent(free_socket_timeout=0.2)
     with agent, httpx.Client(transport=AgentTransport(agent=agent)) as client:
         client.get(url)
         print("free:", len(agent.sockets()))
-        time.sleep(0.2)
-        print("free after 0.2 s:", len(agent.sockets()))
+        time.sleep(0.3)
+        print("free after 0.3 s:", len(agent.sockets()))
         print("closed by a timer:", agent.status().timeout_socket_count)
     # --8<-- [end:timer]
 
     # --8<-- [start:ttl]
     agent = Agent(socket_active_ttl=0.1)
     with agent, httpx.Client(transport=AgentTransport(agent=agent)) as client:
-        response = client.get(f"{url}/wait/0.2")  # older than its TTL when it ends, and not cut
+        response = client.get(
+            f"{url}/wait/0.2"
+        )  # older than its TTL when it ends, and not cut
         print(response.status_code, "open sockets afterwards:", len(agent.sockets()))
     # --8<-- [end:ttl]

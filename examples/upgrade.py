@@ -1,12 +1,15 @@
 """After 101 Switching Protocols the socket is the caller's."""
 
 import httpx
+
+from httpx_agent import AgentTransport
 from server import serve
 
-from httpx_agent import Agent, AgentTransport
-
-with serve() as url, Agent() as agent, httpx.Client(transport=AgentTransport(agent=agent)) as client:
-    with client.stream("GET", f"{url}/upgrade", headers={"Connection": "upgrade", "Upgrade": "echo"}) as response:
+transport = AgentTransport()
+agent = transport.agent
+with serve() as url, httpx.Client(transport=transport) as client:
+    headers = {"Connection": "upgrade", "Upgrade": "echo"}
+    with client.stream("GET", f"{url}/upgrade", headers=headers) as response:
         stream = response.extensions["network_stream"]
         stream.write(b"ping")
         print(response.status_code, stream.read(4, timeout=1))

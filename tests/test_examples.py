@@ -59,7 +59,7 @@ def blocks(page: Path) -> list[tuple[str, str]]:
 def rows(page: Path, heading: str) -> list[list[str]]:
     """The cells of the first table below a heading, without its head."""
     text = page.read_text(encoding="utf-8").partition(f"## {heading}\n")[2]
-    lines = [line for line in text.split("\n## ")[0].splitlines() if line.startswith("|")]
+    lines = [line for line in re.split(r"\n##+ ", text)[0].splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[2:]]
 
 
