@@ -8,9 +8,8 @@ from server import serve
 with serve() as url:
     # --8<-- [start:limits]
     transport = AgentTransport()
-    with httpx.Client(
-        transport=transport, limits=httpx.Limits(max_connections=1)
-    ) as client:
+    limits = httpx.Limits(max_connections=1)
+    with httpx.Client(transport=transport, limits=limits) as client:
         print("limits of the client:", transport.agent.max_total_sockets)
     # --8<-- [end:limits]
 

@@ -7,9 +7,8 @@ from server import serve
 
 with serve() as url, httpx.Client(transport=AgentTransport()) as client:
     client.get(f"{url}/drop")
-    response = client.get(
-        f"{url}/drop"
-    )  # the server closes the socket instead of answering
+    # The server closes the socket instead of answering.
+    response = client.get(f"{url}/drop")
     info = response.extensions["agent"]
     print(response.status_code, f"retried: {info.retried}, socket: {info.socket_id}")
 
