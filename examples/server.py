@@ -15,13 +15,12 @@ The path says what it does:
 
 from __future__ import annotations
 
-import socketserver
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
-from typing import Any
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -100,16 +99,11 @@ def serve() -> Iterator[str]:
 @contextmanager
 def silence() -> Iterator[str]:
     """The address of a server that takes connections and never answers."""
-    with socketserver.TCPServer(
-        ("127.0.0.1", 0), socketserver.BaseRequestHandler
-    ) as server:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
 def closed_port() -> str:
     """An address where nobody listens."""
-    with socketserver.TCPServer(
-        ("127.0.0.1", 0), socketserver.BaseRequestHandler
-    ) as server:
-        address: Any = server.server_address
-    return f"http://127.0.0.1:{address[1]}"
+    with silence() as url:
+        return url
