@@ -9,7 +9,7 @@ import weakref
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, overload
 
 import sniffio
 
@@ -205,8 +205,14 @@ class BaseAgent:
         """The same, called in an event loop: its sockets, and the sync ones, are closed when this returns."""
         home = self.find_async_home() or await self.new_async_home()
         await arun(self._closing(home))
+        with self._lock:
+            empty = all(one.home is not home for one in (*self._sockets.values(), *self._exchanges.values()))
+            if empty:
+                self._homes.pop(id(home.loop), None)
+        if empty:
+            await home.leave()
 
-    def __enter__(self: T) -> T:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -217,7 +223,7 @@ class BaseAgent:
     ) -> None:
         self.close()
 
-    async def __aenter__(self: T) -> T:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import socket
 import ssl
-import sys
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,6 +16,9 @@ if TYPE_CHECKING:
     from ._family import Family
     from ._network import Listener
     from ._options import AgentOptions, SocketOption
+
+#: macOS has another name for it.
+_TCP_KEEPIDLE: int = next(getattr(socket, n) for n in ("TCP_KEEPIDLE", "TCP_KEEPALIVE") if hasattr(socket, n))
 
 #: What Linux takes for TCP_KEEPIDLE at most.
 _MAX_KEEP_IDLE = 32767
@@ -149,7 +151,5 @@ def _socket_options(options: AgentOptions) -> tuple[SocketOption, ...]:
     delay = options.keep_alive_initial_delay
     if delay is None or not options.keep_alive:
         return own
-    # On macOS the option has another name.
-    idle = socket.TCP_KEEPALIVE if sys.platform == "darwin" else socket.TCP_KEEPIDLE
     seconds = min(math.ceil(delay), _MAX_KEEP_IDLE)
-    return ((socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1), (socket.IPPROTO_TCP, idle, seconds), *own)
+    return ((socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1), (socket.IPPROTO_TCP, _TCP_KEEPIDLE, seconds), *own)

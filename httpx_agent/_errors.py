@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ._exchange import Exchange
@@ -17,6 +17,12 @@ def explain(error: BaseException, exchange: Exchange) -> BaseException:
     What is not httpcore's and can come from the network only, becomes the class that fits.
     """
     httpcore = exchange.agent.family.httpcore
+    better = _explain(error, exchange, httpcore)
+    assert isinstance(better, BaseException)
+    return better
+
+
+def _explain(error: BaseException, exchange: Exchange, httpcore: Any) -> Any:
     socket = exchange.socket
     method = exchange.request.method.decode("ascii", errors="replace")
     what = f"{method} {exchange.key.origin}"

@@ -93,7 +93,13 @@ class Exchange:
 
     def read(self, stream: Any) -> Flow[None]:
         """The response was read to its end: the socket is free for the next request (R7, R12)."""
-        yield CloseStream(stream)
+        try:
+            yield CloseStream(stream)
+        except GeneratorExit:
+            raise
+        except BaseException:  # the connection tells whether it came to rest
+            yield from self._finish(complete=True)
+            raise
         yield from self._finish(complete=True)
 
     def fail(self, stream: Any, error: BaseException) -> Flow[BaseException]:
@@ -101,8 +107,12 @@ class Exchange:
         explained = _errors.explain(error, self)
         try:
             yield CloseStream(stream)
-        finally:
+        except GeneratorExit:
+            raise
+        except BaseException:
             yield from self._fail(error)
+            raise
+        yield from self._fail(error)
         return explained
 
     def close(self, stream: Any) -> Flow[None]:
@@ -116,6 +126,8 @@ class Exchange:
             if not complete and (not socket.multiplexed or self._has_no_body):
                 complete = yield Drain(stream, socket)
             yield CloseStream(stream)
+        except GeneratorExit:
+            raise
         except BaseException as error:
             yield from self._fail(error)
             raise

@@ -32,7 +32,7 @@ class Family:
         return type("AsyncAgentStream", (AsyncStream, self.httpcore.AsyncNetworkStream), {})
 
     def socket_stream(self, socket: object) -> Any:
-        """httpcore's stream over a socket that we connected.
+        """The stream of httpcore over a socket that we connected.
 
         The one private name that we use of httpcore: its public `SyncBackend` connects by itself, so that a thread
         that waits for a connection could not be woken when the agent is closed.

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import weakref
 from collections.abc import AsyncGenerator, Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -110,6 +111,11 @@ class SyncHome(Home):
         return False
 
 
+#: The generators that wait for the end of their loops. An agent that is dropped must not take its own with it: trio
+#: warns of generators that are.
+_guards: set[AsyncGenerator[None, None]] = set()
+
+
 class AsyncHome(Home):
     """An event loop.
 
@@ -118,24 +124,33 @@ class AsyncHome(Home):
 
     Args:
         agent: The agent.
+        loop: What stands for the loop: asyncio's, or a token of trio's.
     """
 
     is_async = True
     library: str
 
-    def __init__(self, agent: BaseAgent) -> None:
+    def __init__(self, agent: BaseAgent, loop: Any) -> None:
         super().__init__(agent)
+        self.loop = loop
         self._ended = False
         self._guard = self._until_the_end()
 
     async def start(self) -> None:
         """To be called in the loop, once."""
         await self._guard.__anext__()
+        _guards.add(self._guard)
+
+    async def leave(self) -> None:
+        """Ends the home before its loop does, when nothing of it is left."""
+        self.end()
+        await self._guard.aclose()
 
     async def _until_the_end(self) -> AsyncGenerator[None, None]:
         try:
             yield
         finally:
+            _guards.discard(self._guard)
             agent = self._agent()
             if agent is None:
                 self.end()
@@ -175,8 +190,7 @@ class AsyncioHome(AsyncHome):
     library = "asyncio"
 
     def __init__(self, agent: BaseAgent, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(agent)
-        self._loop = loop
+        super().__init__(agent, loop)
         self._tasks: set[asyncio.Task[None]] = set()
         try:
             self.keeper = LoopKeeper(self, agent.now, loop)
@@ -184,19 +198,17 @@ class AsyncioHome(AsyncHome):
             self.keeper = ThreadKeeper(self, agent.now)
 
     def call_soon(self, function: Callable[[], None]) -> None:
-        try:
-            self._loop.call_soon_threadsafe(function)
-        except RuntimeError:
-            pass  # closed
+        with suppress(RuntimeError):  # closed
+            self.loop.call_soon_threadsafe(function)
 
     def do_soon(self, flow: Flow[None]) -> None:
         self.call_soon(lambda: self._start(flow))
 
     def is_over(self) -> bool:
-        return self._ended or self._loop.is_closed()
+        return self._ended or self.loop.is_closed()
 
     def _start(self, flow: Flow[None]) -> None:
-        task = self._loop.create_task(arun(flow))
+        task = self.loop.create_task(arun(flow))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -212,17 +224,14 @@ class TrioHome(AsyncHome):
     library = "trio"
 
     def __init__(self, agent: BaseAgent, token: Any) -> None:
-        super().__init__(agent)
-        self._token = token
+        super().__init__(agent, token)
         self.keeper = ThreadKeeper(self, agent.now)
 
     def call_soon(self, function: Callable[[], None]) -> None:
         import trio
 
-        try:
-            self._token.run_sync_soon(function)
-        except trio.RunFinishedError:
-            pass
+        with suppress(trio.RunFinishedError):
+            self.loop.run_sync_soon(function)
 
     def do_soon(self, flow: Flow[None]) -> None:
         import trio

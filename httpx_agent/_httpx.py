@@ -56,12 +56,12 @@ class Agent(BaseAgent):
         trust_env: bool | Unset = UNSET,
         http1: bool | Unset = UNSET,
         http2: bool | Unset = UNSET,
-        limits: httpx.Limits | None | Unset = UNSET,
-        proxy: httpx.Proxy | httpx.URL | str | None | Unset = UNSET,
-        uds: str | None | Unset = UNSET,
-        local_address: str | None | Unset = UNSET,
+        limits: httpx.Limits | Unset | None = UNSET,
+        proxy: httpx.Proxy | httpx.URL | str | Unset | None = UNSET,
+        uds: str | Unset | None = UNSET,
+        local_address: str | Unset | None = UNSET,
         retries: int | Unset = UNSET,
-        socket_options: Iterable[SocketOption] | None | Unset = UNSET,
+        socket_options: Iterable[SocketOption] | Unset | None = UNSET,
         **options: Unpack[AgentKeywords],
     ) -> None:
         super().__init__(
@@ -86,8 +86,8 @@ class AgentPool(BasePool):
     """The pool under this family's transports; a class of its own, so that a mock can replace its methods."""
 
 
-# mypy: the two bases declare `_pool` and the context managers with types of their own; one pool serves both.
-class AgentTransport(httpx.HTTPTransport, httpx.AsyncHTTPTransport):
+# The two bases declare `_pool` with types of their own, and mypy minds; one pool of ours serves both.
+class AgentTransport(httpx.HTTPTransport, httpx.AsyncHTTPTransport):  # type: ignore[misc]
     """A transport for `httpx.Client` and `httpx.AsyncClient` alike, whose sockets an `Agent` manages.
 
     It takes the place of `httpx.HTTPTransport` and `httpx.AsyncHTTPTransport`: the same arguments in the same places,
@@ -122,12 +122,12 @@ class AgentTransport(httpx.HTTPTransport, httpx.AsyncHTTPTransport):
         trust_env: bool | Unset = UNSET,
         http1: bool | Unset = UNSET,
         http2: bool | Unset = UNSET,
-        limits: httpx.Limits | None | Unset = UNSET,
-        proxy: httpx.Proxy | httpx.URL | str | None | Unset = UNSET,
-        uds: str | None | Unset = UNSET,
-        local_address: str | None | Unset = UNSET,
+        limits: httpx.Limits | Unset | None = UNSET,
+        proxy: httpx.Proxy | httpx.URL | str | Unset | None = UNSET,
+        uds: str | Unset | None = UNSET,
+        local_address: str | Unset | None = UNSET,
         retries: int | Unset = UNSET,
-        socket_options: Iterable[SocketOption] | None | Unset = UNSET,
+        socket_options: Iterable[SocketOption] | Unset | None = UNSET,
         *,
         agent: Agent | None = None,
         **options: Unpack[AgentKeywords],

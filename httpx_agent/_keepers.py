@@ -1,7 +1,7 @@
 """Keepers look after the free sockets of one home: they tell when one is closed by its server, and what time it is.
 
-A keeper watches descriptors with one selector. On asyncio the event loop watches that selector; elsewhere a thread does,
-which lives only while there is something to look after.
+A keeper watches descriptors with one selector. On asyncio the event loop watches that selector; elsewhere a thread
+does, which lives only while there is something to look after.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import socket
 import threading
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Protocol
 
 
@@ -120,10 +121,8 @@ class _Watcher:
         unregister(self._selector, descriptor)
 
     def wake(self) -> None:
-        try:
+        with suppress(BlockingIOError):  # enough calls are in the pipe
             self._mouth.send(b"\0")
-        except BlockingIOError:
-            pass  # enough calls are in the pipe
 
     def wait(self, timeout: float | None) -> list[int]:
         ready = [key.fd for key, _ in self._selector.select(timeout)]
@@ -199,15 +198,11 @@ class LoopKeeper:
 def register(selector: Any, descriptor: int) -> None:
     """Registers, even where a descriptor of that number was registered and closed before."""
     unregister(selector, descriptor)
-    try:
+    with suppress(OSError, ValueError):  # closed in the meantime
         selector.register(descriptor, selectors.EVENT_READ)
-    except (OSError, ValueError):
-        pass  # closed in the meantime
 
 
 def unregister(selector: Any, descriptor: int) -> None:
     """Unregisters, if it is registered."""
-    try:
+    with suppress(KeyError, ValueError):
         selector.unregister(descriptor)
-    except (KeyError, ValueError):
-        pass

@@ -11,7 +11,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
@@ -168,10 +168,8 @@ class Wire:
 
 def shut_down(sock: socket.socket) -> None:
     """Wakes a thread that waits for a socket: connecting, reading or writing."""
-    try:
+    with suppress(OSError):  # not connected, or closed in the meantime
         sock.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        pass  # not connected, or closed in the meantime
 
 
 # Sync -----------------------------------------------------------------------------------------------------------------
@@ -282,9 +280,18 @@ class SyncBackend:
         self._wire.sleep(seconds)
 
     def _opened(self, inner: Any) -> Any:
-        self._wire.stream = stream = self._wire.family.sync_stream(self._wire, inner)
+        stream = _begin_sync(self._wire, self._wire.family.sync_stream(self._wire, inner))
         self._wire.listener.connected(stream)
         return stream
+
+
+def _begin_sync(wire: Wire, stream: Any) -> Any:
+    """The wire has a new stream; if it was broken meanwhile, nobody but us knows that there is something to close."""
+    wire.stream = stream
+    if wire.broken:
+        stream.close()
+        wire.check()
+    return stream
 
 
 class SyncStream:
@@ -338,7 +345,7 @@ class SyncStream:
         finally:
             if handle is not None:
                 handle.close()
-        wire.stream = stream = type(self)(wire, inner)
+        stream = _begin_sync(wire, type(self)(wire, inner))
         wire.listener.secured(stream)
         return stream
 
@@ -350,6 +357,9 @@ class SyncStream:
         sock = self._inner.get_extra_info("socket")
         if isinstance(sock, socket.socket):
             shut_down(sock)
+        elif not self._closed:  # not the system's socket: closing is all that can wake who reads
+            self._closed = True
+            self._inner.close()
 
     def _leave(self) -> None:
         self._wire.leave(self._shut_down)
@@ -389,7 +399,7 @@ class AsyncBackend:
     ) -> Any:
         """Opens a TCP connection; the agent's own address and options hold, through proxies too."""
         wire = self._wire
-        return self._opened(
+        return await self._opened(
             await self._unless_broken(
                 self._inner.connect_tcp, host, port, timeout, wire.local_address, wire.socket_options or ()
             )
@@ -399,7 +409,7 @@ class AsyncBackend:
         self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None
     ) -> Any:
         """Opens a connection to a Unix socket."""
-        return self._opened(
+        return await self._opened(
             await self._unless_broken(self._inner.connect_unix_socket, path, timeout, socket_options or ())
         )
 
@@ -414,10 +424,20 @@ class AsyncBackend:
         self._wire.check()
         return None  # pragma: no cover - the scope is cancelled only when the wire is broken
 
-    def _opened(self, inner: Any) -> Any:
-        self._wire.stream = stream = self._wire.family.async_stream(self._wire, inner)
+    async def _opened(self, inner: Any) -> Any:
+        stream = await _begin_async(self._wire, self._wire.family.async_stream(self._wire, inner))
         self._wire.listener.connected(stream)
         return stream
+
+
+async def _begin_async(wire: Wire, stream: Any) -> Any:
+    """As `_begin_sync`."""
+    wire.stream = stream
+    if wire.broken:
+        with anyio.CancelScope(shield=True):
+            await stream.aclose()
+        wire.check()
+    return stream
 
 
 class AsyncStream:
@@ -452,9 +472,10 @@ class AsyncStream:
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> Any:
         """Secures the connection."""
+        wire = self._wire
         inner = await self._inner.start_tls(ssl_context, server_hostname, timeout)
-        self._wire.stream = stream = type(self)(self._wire, inner)
-        self._wire.listener.secured(stream)
+        stream = await _begin_async(wire, type(self)(wire, inner))
+        wire.listener.secured(stream)
         return stream
 
     def get_extra_info(self, info: str) -> Any:

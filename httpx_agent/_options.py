@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from enum import Enum
-from typing import Any, Final, Literal, TypedDict
+from typing import Any, Final, Literal, SupportsIndex, TypedDict
 
 from ._core import Rules
 from ._patterns import OriginPattern
@@ -229,9 +229,9 @@ def _count(minimum: int, *, none: bool) -> Callable[[str, object], int | None]:
             return None
         if isinstance(value, float) and math.isnan(value):
             raise ValueError(f"{name}={value!r}: accepted is {accepted}")
-        if isinstance(value, bool) or not hasattr(value, "__index__"):
+        if isinstance(value, bool) or not isinstance(value, SupportsIndex):
             raise TypeError(f"{name}={value!r}: accepted is {accepted}, not {type(value).__name__}")
-        number = operator.index(value)  # type: ignore[arg-type]
+        number = operator.index(value)
         if number < minimum:
             raise ValueError(f"{name}={value!r}: accepted is {accepted}")
         return number
@@ -335,7 +335,7 @@ def _per_origin(name: str, value: object) -> dict[str, dict[str, Any]] | None:
     return checked
 
 
-def _check_proxy(value: object, httpx: Any) -> Any:
+def _check_proxy(value: Any, httpx: Any) -> Any:
     if isinstance(value, (str, httpx.URL)):
         value = httpx.Proxy(value)
     if not isinstance(value, httpx.Proxy):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ._exchange import Exchange
 from ._options import UNSET
-from ._steps import arun, run
+from ._steps import arun, end_iteration, run
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
@@ -144,12 +144,23 @@ class _AsyncBody:
         self._pool = pool
         self._exchange = exchange
         self._stream = stream
+        self._iterator: Any = None
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    # Not an async generator: trio warns of one that is dropped half-way, and dropping a body is nothing unusual.
+
+    def __aiter__(self) -> Self:
+        self._iterator = aiter(self._stream)
+        return self
+
+    async def __anext__(self) -> bytes:
         exchange = self._exchange
         try:
-            async for chunk in self._stream:
-                yield chunk
+            chunk: bytes = await anext(self._iterator)
+        except StopAsyncIteration:
+            self._iterator = None
+            await arun(exchange.read(self._stream))
+            self._pool._requests.discard(exchange)
+            raise
         except GeneratorExit:
             raise
         except BaseException as error:
@@ -158,14 +169,14 @@ class _AsyncBody:
             if explained is error:
                 raise
             raise explained from error
-        await arun(exchange.read(self._stream))
-        self._pool._requests.discard(exchange)
+        return chunk
 
     async def aclose(self) -> None:
         try:
             await arun(self._exchange.close(self._stream))
         finally:
             self._pool._requests.discard(self._exchange)
+            await end_iteration(self._iterator)
 
     def __del__(self) -> None:
         _forget(self._pool, self._exchange)

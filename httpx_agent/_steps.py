@@ -8,7 +8,8 @@ between sync and async.
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator
+from collections.abc import AsyncGenerator, Generator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import anyio
@@ -158,12 +159,22 @@ class Drain:
 
     async def arun(self) -> bool:
         left = DRAIN_LIMIT
+        iterator = aiter(self._stream)
         with self._socket.impatient():
             try:
-                async for chunk in self._stream:
+                async for chunk in iterator:
                     left -= len(chunk)
                     if left < 0:
                         return False
             except Exception:
                 return False
+            finally:
+                await end_iteration(iterator)
         return True
+
+
+async def end_iteration(iterator: Any) -> None:
+    """Finalises an async generator here and now, rather than by the garbage collector: trio warns of that."""
+    if isinstance(iterator, AsyncGenerator):
+        with anyio.CancelScope(shield=True), suppress(RuntimeError):  # another task is in it
+            await iterator.aclose()

@@ -1,0 +1,68 @@
+"""Fixtures for all tests, and the hook that runs `async def` tests in their world."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.servers import Certificates, Server
+from tests.support.worlds import WORLDS, World
+
+
+@pytest.fixture(params=WORLDS, ids=lambda world: world.name)
+def world(request: pytest.FixtureRequest) -> World:
+    """Sync, asyncio, and trio: a test that takes this runs in each of them."""
+    found: World = request.param
+    return found
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run an `async def` test that takes `world` on that world's loop."""
+    running = pyfuncitem.funcargs.get("world")
+    if not inspect.iscoroutinefunction(pyfuncitem.obj) or not isinstance(running, World):
+        return None
+    arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+    running.run(pyfuncitem.obj, **arguments)
+    return True
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let bodies be dropped half-way in trio.
+
+    The bodies of httpx and httpcore, of requests and of responses, are chains of async generators; when one ends
+    early, nothing closes those inside it but the collector, of which trio warns. That is theirs: no generator of this
+    library is among those named here.
+    """
+    names = r"(http(x|core)|tests\.support\.worlds\.World\.body)\."
+    for item in items:
+        item.add_marker(pytest.mark.filterwarnings(f"ignore:Async generator '{names}:ResourceWarning"))
+
+
+@pytest.fixture(scope="session")
+def certificates() -> Certificates:
+    """A certificate authority for the whole run."""
+    return Certificates()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """An HTTP/1.1 server."""
+    with Server() as running:
+        yield running
+
+
+@pytest.fixture
+def tls_server(certificates: Certificates) -> Iterator[Server]:
+    """An HTTPS server that speaks HTTP/1.1."""
+    with Server(tls=certificates.server(alpn=["http/1.1"])) as running:
+        yield running
+
+
+@pytest.fixture
+def h2_server(certificates: Certificates) -> Iterator[Server]:
+    """An HTTPS server that speaks HTTP/2, and HTTP/1.1 to those who want that."""
+    with Server(tls=certificates.server(alpn=["h2", "http/1.1"])) as running:
+        yield running

@@ -1,0 +1,755 @@
+"""A network without sockets, whose other end follows a script.
+
+One `Network` serves a sync `httpcore.NetworkBackend` and an `httpcore.AsyncNetworkBackend` (asyncio and trio), also
+both at once. The n-th connection that is opened follows the n-th `Script`; those after the last follow `default`.
+
+    network = Network(Script(respond(b"one"), Gate(), then=FIN), Script(connect=REFUSED))
+    AgentTransport(network_backend=network.backend, async_network_backend=network.async_backend)
+
+What the tests look at afterwards: `network.ops` (every operation on every connection, in order), `network.open` and
+`network.peak` (counted from the start of a connect to the end of a close), and `network.connections[n]`.
+
+Two properties are there to catch bugs. Every async operation passes a checkpoint before it takes effect, so that a
+sweep of cancellations can hit each of them. And a close that is cancelled at that checkpoint has not closed anything,
+so that a close that lacks its shield shows as a connection left open.
+
+Nothing here sleeps. What waits (a `Gate`, `HANG`, a read with no answer) waits for an event; when nothing comes for
+`LIMIT` seconds, an `AssertionError` says what was waited for.
+"""
+
+from __future__ import annotations
+
+import enum
+import ssl
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import anyio
+import anyio.lowlevel
+import httpcore
+import sniffio
+
+LIMIT = 10.0
+"""Seconds after which a wait that has no timeout of its own is taken for a deadlock."""
+
+
+class Mark(enum.Enum):
+    """What may stand in a script besides bytes, gates and exceptions."""
+
+    FIN = "the server closes its end: from here on reads return nothing"
+    RST = "the server resets: from here on reads and writes raise"
+    HANG = "nothing happens any more: until the timeout, a cancellation, or a close"
+    TIMEOUT = "the timeout of the operation is over at once"
+    REFUSED = "the connect is refused, or the handshake fails"
+
+
+FIN = Mark.FIN
+RST = Mark.RST
+HANG = Mark.HANG
+TIMEOUT = Mark.TIMEOUT
+REFUSED = Mark.REFUSED
+
+
+class Gate:
+    """Holds what stands after it in a script, until the test opens it. One gate may stand in several scripts."""
+
+    def __init__(self, name: str = "") -> None:
+        self.name = name
+        self.is_open = False
+        self._networks: set[Network] = set()
+
+    def open(self) -> None:
+        """Let pass whoever waits here, and all who come later."""
+        self.is_open = True
+        for network in list(self._networks):
+            network.changed()
+
+    def __repr__(self) -> str:
+        return f"<Gate {self.name} {'open' if self.is_open else 'shut'}>"
+
+
+Step: TypeAlias = "bytes | Gate | Mark | Exception"
+Answer: TypeAlias = "Step | Sequence[Step] | Callable[[Connection, bytes], Answer]"
+
+
+def respond(
+    body: bytes = b"ok",
+    status: int = 200,
+    headers: Iterable[tuple[str, str]] = (),
+    *,
+    reason: str = "OK",
+    length: bool = True,
+) -> bytes:
+    """An HTTP/1.1 response, with its `Content-Length` unless `length` is false."""
+    lines = [f"HTTP/1.1 {status} {reason}", *(f"{name}: {value}" for name, value in headers)]
+    if length:
+        lines.append(f"Content-Length: {len(body)}")
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+def chunked(*parts: Step, end: bool = True) -> list[Step]:
+    """A chunked response: each `bytes` is a chunk, other steps stand between them; `end` writes the last chunk."""
+    steps: list[Step] = [respond(b"", headers=[("Transfer-Encoding", "chunked")], length=False)]
+    steps += [b"%x\r\n%s\r\n" % (len(part), part) if isinstance(part, bytes) else part for part in parts]
+    return [*steps, b"0\r\n\r\n"] if end else steps
+
+
+@dataclass
+class Script:
+    """What the other end of one connection does.
+
+    Args:
+        answers: What follows the first, second, … complete request: bytes, a gate, a mark, an exception for the read
+            to raise, several of these, or a function of the connection and the request's head that gives them.
+        then: The answer to all further requests.
+        connect: What the connect meets before it succeeds; `REFUSED`, `TIMEOUT` and exceptions end it.
+        tls: The same for each `start_tls`.
+        writes: The same for single writes, by their number from 0.
+        early: The numbers of the requests that are answered as soon as their head has come.
+        greeting: What the server sends of its own accord after the connect.
+        alpn: The protocol that TLS agrees on.
+        raw: Takes the place of the answers: is called with the connection and the bytes of each write.
+    """
+
+    answers: tuple[Answer, ...]
+    then: Answer
+    connect: Step | Sequence[Step]
+    tls: Step | Sequence[Step]
+    writes: dict[int, Step | Sequence[Step]]
+    early: frozenset[int]
+    greeting: Answer
+    alpn: str | None
+    raw: Callable[[Connection, bytes], Answer] | None
+
+    def __init__(
+        self,
+        *answers: Answer,
+        then: Answer | None = None,
+        connect: Step | Sequence[Step] = (),
+        tls: Step | Sequence[Step] = (),
+        writes: dict[int, Step | Sequence[Step]] | None = None,
+        early: Iterable[int] = (),
+        greeting: Answer = (),
+        alpn: str | None = None,
+        raw: Callable[[Connection, bytes], Answer] | None = None,
+    ) -> None:
+        self.answers = answers
+        self.then = respond() if then is None else then
+        self.connect = connect
+        self.tls = tls
+        self.writes = writes or {}
+        self.early = frozenset(early)
+        self.greeting = greeting
+        self.alpn = alpn
+        self.raw = raw
+
+
+@dataclass
+class Op:
+    """One operation of the client: which connection, what, with what, and how it ended.
+
+    `outcome` is `"pending"`, then `"ok"`, or the name of the exception's class.
+    """
+
+    connection: int
+    name: str
+    details: dict[str, Any] = field(default_factory=dict)
+    outcome: str = "pending"
+
+
+class _Framer:
+    """Finds in the bytes written to a connection where the heads and the bodies of its HTTP/1.1 requests end."""
+
+    def __init__(self) -> None:
+        self.buffer = bytearray()
+        self.head: bytes | None = None
+        self.announced = False
+        self.remaining = 0
+        self.is_chunked = False
+
+    def feed(self, data: bytes) -> Iterator[tuple[str, bytes]]:
+        """Yield `("head", head)` and `("complete", head)` in turn."""
+        self.buffer += data
+        while self.head is not None or self._take_head():
+            assert self.head is not None
+            if not self.announced:
+                self.announced = True
+                yield "head", self.head
+            if not self._take_body():
+                return
+            head, self.head, self.announced = self.head, None, False
+            yield "complete", head
+
+    def _take_head(self) -> bool:
+        end = self.buffer.find(b"\r\n\r\n")
+        if end < 0:
+            return False
+        self.head = bytes(self.buffer[: end + 4])
+        del self.buffer[: end + 4]
+        fields = {}
+        for line in self.head.split(b"\r\n")[1:]:
+            name, _, value = line.partition(b":")
+            fields[name.strip().lower()] = value.strip().lower()
+        self.is_chunked = fields.get(b"transfer-encoding", b"") == b"chunked"
+        self.remaining = int(fields.get(b"content-length", b"0"))
+        return True
+
+    def _take_body(self) -> bool:
+        if not self.is_chunked:
+            taken = min(self.remaining, len(self.buffer))
+            del self.buffer[:taken]
+            self.remaining -= taken
+            return not self.remaining
+        while (line := self.buffer.find(b"\r\n")) >= 0:
+            size = int(self.buffer[:line].split(b";")[0], 16)
+            if len(self.buffer) < line + 2 + size + 2:
+                return False
+            del self.buffer[: line + 2 + size + 2]
+            if not size:
+                return True
+        return False
+
+
+class Connection:
+    """The record of one connection, and the server's hand on it."""
+
+    def __init__(self, network: Network, number: int, script: Script, host: str, port: int) -> None:
+        self.network = network
+        self.number = number
+        self.script = script
+        self.host = host
+        self.port = port
+        self.state = "connecting"
+        """`"connecting"`, `"open"`, `"closed"`, or `"failed"` when the connect did not succeed."""
+        self.written = bytearray()
+        self.requests: list[bytes] = []
+        """The heads of the requests that have come in full."""
+        self.heads: list[bytes] = []
+        """The heads of all requests, also of those whose body has not ended."""
+        self.polls = 0
+        """How often `get_extra_info("is_readable")` was asked."""
+        self.tls: list[str | None] = []
+        """The `server_hostname` of each `start_tls`."""
+        self._inbox: deque[Step] = deque()
+        self._framer = _Framer()
+        self._writes = 0
+        self._reset = False
+
+    def __repr__(self) -> str:
+        return f"<Connection {self.number} to {self.host}:{self.port}, {self.state}, {len(self.heads)} requests>"
+
+    @property
+    def is_open(self) -> bool:
+        """Connecting or open; a connection counts until its close has taken effect."""
+        return self.state in ("connecting", "open")
+
+    @property
+    def ops(self) -> list[Op]:
+        """The operations on this connection, in order."""
+        return [op for op in self.network.ops if op.connection == self.number]
+
+    @property
+    def op_names(self) -> list[str]:
+        """Their names."""
+        return [op.name for op in self.ops]
+
+    # -- The server's side ------------------------------------------------------------------------------------------
+
+    def send(self, *steps: Step) -> None:
+        """Let the server send of its own accord, for instance while the connection is idle."""
+        with self.network.condition:
+            self._inbox.extend(steps)
+            if RST in steps:
+                self._reset = True
+        self.network.changed()
+
+    def fin(self) -> None:
+        """Let the server close its end."""
+        self.send(FIN)
+
+    def rst(self) -> None:
+        """Let the server reset the connection: what it sent before and was not read yet is lost."""
+        with self.network.condition:
+            self._inbox.clear()
+        self.send(RST)
+
+    # -- What the streams are made of; all of it under the network's lock ---------------------------------------------
+
+    def _skip_gates(self) -> None:
+        while self._inbox and isinstance(self._inbox[0], Gate) and self._inbox[0].is_open:
+            self._inbox.popleft()
+
+    def _readable(self) -> bool:
+        self._skip_gates()
+        return self.state != "open" or (
+            bool(self._inbox) and self._inbox[0] is not HANG and not isinstance(self._inbox[0], Gate)
+        )
+
+    def _take(self, max_bytes: int) -> bytes:
+        exceptions = self.network.exceptions
+        if self.state != "open":
+            raise exceptions.ReadError("the stream was closed")
+        step = self._inbox[0]
+        if isinstance(step, bytes):
+            self._inbox.popleft()
+            if len(step) > max_bytes:
+                self._inbox.appendleft(step[max_bytes:])
+            return step[:max_bytes]
+        if step is FIN:
+            return b""
+        if step is TIMEOUT:
+            self._inbox.popleft()
+            raise exceptions.ReadTimeout("scripted")
+        if step is RST:
+            raise exceptions.ReadError("[Errno 104] Connection reset by peer")
+        assert isinstance(step, Exception), step
+        raise step
+
+    def _put(self, answer: Answer, head: bytes) -> None:
+        if callable(answer):
+            self._put(answer(self, head), head)
+        elif isinstance(answer, (bytes, Gate, Mark, Exception)):
+            if isinstance(answer, Gate):
+                self.network.adopt(answer)
+            if answer is RST:
+                self._reset = True
+            if answer != b"":
+                self._inbox.append(answer)
+        else:
+            for step in answer:
+                self._put(step, head)
+
+    def _write_checks(self) -> list[Any]:
+        with self.network.condition:
+            steps = self.script.writes.get(self._writes, ())
+            self._writes += 1
+            if steps is RST:
+                self._reset = True
+                self._inbox.append(RST)
+        return self.network._checks(steps, self.network.exceptions.WriteError, self.network.exceptions.WriteTimeout)
+
+    def _receive(self, data: bytes) -> None:
+        if self._reset or self.state != "open":
+            raise self.network.exceptions.WriteError("[Errno 32] Broken pipe")
+        self.written += data
+        if self.script.raw is not None:
+            self._put(self.script.raw(self, data), data)
+            return
+        for event, head in self._framer.feed(data):
+            if event == "head":
+                self.heads.append(head)
+            else:
+                self.requests.append(head)
+            number = len(self.heads) - 1
+            if (event == "head") == (number in self.script.early):
+                answers = self.script.answers
+                self._put(answers[number] if number < len(answers) else self.script.then, head)
+
+    def _end(self, state: str) -> None:
+        if self.is_open:
+            self.network.opened[(self.host, self.port)] -= 1
+            self.network.open -= 1
+        self.state = state
+
+
+class Network:
+    """The network: see the module's docstring.
+
+    Args:
+        scripts: What the first, second, … connection does.
+        default: What those after the last script do; without it they answer each request with a 200.
+        library: `httpcore`, or `httpcore2` for the exceptions of that one.
+    """
+
+    def __init__(self, *scripts: Script, default: Script | None = None, library: Any = httpcore) -> None:
+        self.scripts = scripts
+        self.default = Script() if default is None else default
+        self.exceptions = library
+        self.connections: list[Connection] = []
+        self.ops: list[Op] = []
+        self.sleeps: list[float] = []
+        """What the back-off between connection attempts asked for; it does not take that long here."""
+        self.open = 0
+        self.peak = 0
+        self.opened: Counter[tuple[str, int]] = Counter()
+        """Connections open now, by host and port."""
+        self.peaks: dict[tuple[str, int], int] = {}
+        """The most that were open at once, by host and port."""
+        self.condition = threading.Condition(threading.RLock())
+        self._wakers: list[Callable[[], None]] = []
+        self.backend: httpcore.NetworkBackend = _Backend(self)
+        self.async_backend: httpcore.AsyncNetworkBackend = _AsyncBackend(self)
+
+    def __repr__(self) -> str:
+        return f"<Network {self.open} open, {self.peak} at most, {self.connections}>"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The two backends, as options of an agent."""
+        return {"network_backend": self.backend, "async_network_backend": self.async_backend}
+
+    @property
+    def polls(self) -> int:
+        """How often any connection was asked whether it is readable."""
+        return sum(connection.polls for connection in self.connections)
+
+    @property
+    def request_count(self) -> int:
+        """The requests that have come in full, on all connections."""
+        return sum(len(connection.requests) for connection in self.connections)
+
+    def wait_for(self, predicate: Callable[[], bool], timeout: float = LIMIT) -> None:
+        """Block this thread until something has happened on the network that makes `predicate` true."""
+        with self.condition:
+            assert self.condition.wait_for(predicate, timeout), f"did not come true: {self!r}"
+
+    def adopt(self, gate: Gate) -> None:
+        """Be told when this gate opens."""
+        gate._networks.add(self)
+
+    def changed(self) -> None:
+        """Wake all who wait, to look again."""
+        with self.condition:
+            wakers, self._wakers = self._wakers, []
+            self.condition.notify_all()
+        for wake in wakers:
+            wake()
+
+    # -- The life of a connection, under the lock -------------------------------------------------------------------
+
+    def _begin(self, host: str, port: int) -> Connection:
+        number = len(self.connections)
+        script = self.scripts[number] if number < len(self.scripts) else self.default
+        connection = Connection(self, number, script, host, port)
+        self.connections.append(connection)
+        self.open += 1
+        self.peak = max(self.peak, self.open)
+        key = (host, port)
+        self.opened[key] += 1
+        self.peaks[key] = max(self.peaks.get(key, 0), self.opened[key])
+        return connection
+
+    @contextmanager
+    def _op(self, connection: int, name: str, **details: Any) -> Iterator[Op]:
+        """Record an operation and how it ends."""
+        op = Op(connection, name, details)
+        with self.condition:
+            self.ops.append(op)
+        self.changed()
+        try:
+            yield op
+            op.outcome = "ok"
+        except BaseException as exc:
+            op.outcome = type(exc).__name__
+            raise
+        finally:
+            self.changed()
+
+    def _checks(self, steps: Step | Sequence[Step], refused: type[Exception], timed_out: type[Exception]) -> list[Any]:
+        """The steps an operation has to pass: what it must wait for, and what it then raises if anything."""
+        checks: list[Any] = []
+        for step in [steps] if isinstance(steps, (bytes, Gate, Mark, Exception)) else steps:
+            if isinstance(step, Gate):
+                self.adopt(step)
+                checks.append(step)
+            elif step is HANG:
+                checks.append(Gate("never"))
+            elif step is TIMEOUT:
+                checks.append(timed_out("scripted"))
+            elif isinstance(step, Exception):
+                checks.append(step)
+            else:
+                assert step in (REFUSED, RST), step
+                checks.append(refused("[Errno 111] Connection refused" if step is REFUSED else "[Errno 104] Reset"))
+        return checks
+
+    # -- Waiting ----------------------------------------------------------------------------------------------------
+
+    def _wait(self, predicate: Callable[[], bool], timeout: float | None, expired: type[Exception]) -> None:
+        """Hold the thread until `predicate`, which is read under the lock."""
+        with self.condition:
+            if not self.condition.wait_for(predicate, LIMIT if timeout is None else min(timeout, LIMIT)):
+                if timeout is None:
+                    raise AssertionError(f"the scripted network waited {LIMIT:.0f} s for nothing: {self!r}")
+                raise expired("timed out")
+
+    async def _wait_async(self, predicate: Callable[[], bool], timeout: float | None, expired: type[Exception]) -> None:
+        """Hold the task until `predicate`, which is read under the lock."""
+        with anyio.move_on_after(LIMIT if timeout is None else min(timeout, LIMIT)):
+            while True:
+                with self.condition:
+                    if predicate():
+                        return
+                    event = anyio.Event()
+                    self._wakers.append(_waker(event))
+                await event.wait()
+        if timeout is None:
+            raise AssertionError(f"the scripted network waited {LIMIT:.0f} s for nothing: {self!r}")
+        raise expired("timed out")
+
+
+def _waker(event: anyio.Event) -> Callable[[], None]:
+    """A function that sets the event of this task from any thread; a loop that has ended no longer matters."""
+    if sniffio.current_async_library() == "trio":
+        import trio
+
+        token = trio.lowlevel.current_trio_token()
+
+        def wake_trio() -> None:
+            with suppress(trio.RunFinishedError):
+                token.run_sync_soon(event.set)
+
+        return wake_trio
+
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+
+    def wake_asyncio() -> None:
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(event.set)
+
+    return wake_asyncio
+
+
+class _TLSObject:
+    """As much of an `ssl.SSLObject` as httpcore asks for."""
+
+    def __init__(self, alpn: str | None) -> None:
+        self._alpn = alpn
+
+    def selected_alpn_protocol(self) -> str | None:
+        return self._alpn
+
+    def version(self) -> str:
+        return "TLSv1.3"
+
+
+class _Info:
+    """`get_extra_info`, the same for both kinds of stream."""
+
+    def __init__(self, connection: Connection, tls: bool = False) -> None:
+        self.connection = connection
+        self._tls = tls
+
+    def get_extra_info(self, info: str) -> Any:
+        connection = self.connection
+        if info == "is_readable":
+            with connection.network.condition:
+                connection.polls += 1
+                return connection._readable()
+        if info == "ssl_object":
+            return _TLSObject(connection.script.alpn) if self._tls else None
+        if info == "client_addr":
+            return ("127.0.0.1", 50000 + connection.number)
+        if info == "server_addr":
+            return (connection.host, connection.port)
+        return None
+
+
+class _Stream(_Info, httpcore.NetworkStream):
+    """The client's end, for threads."""
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        connection, network = self.connection, self.connection.network
+        with network._op(connection.number, "read", timeout=timeout):
+            network._wait(connection._readable, timeout, network.exceptions.ReadTimeout)
+            with network.condition:
+                return connection._take(max_bytes)
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        if not buffer:
+            return
+        connection, network = self.connection, self.connection.network
+        with network._op(connection.number, "write", data=bytes(buffer), timeout=timeout):
+            errors = network.exceptions
+            for check in connection._write_checks():
+                if isinstance(check, Exception):
+                    raise check
+                network._wait(lambda gate=check: gate.is_open or not connection.is_open, timeout, errors.WriteTimeout)
+            with network.condition:
+                connection._receive(bytes(buffer))
+
+    def close(self) -> None:
+        connection, network = self.connection, self.connection.network
+        with network._op(connection.number, "close"):
+            with network.condition:
+                connection._end("closed")
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        connection, network = self.connection, self.connection.network
+        with network._op(connection.number, "start_tls", server_hostname=server_hostname, timeout=timeout):
+            errors = network.exceptions
+            connection.tls.append(server_hostname)
+            try:
+                for check in network._checks(connection.script.tls, errors.ConnectError, errors.ConnectTimeout):
+                    if isinstance(check, Exception):
+                        raise check
+                    network._wait(
+                        lambda gate=check: gate.is_open or not connection.is_open, timeout, errors.ConnectTimeout
+                    )
+                if not connection.is_open:
+                    raise errors.ConnectError("the stream was closed")
+            except Exception:
+                self.close()
+                raise
+            return _Stream(connection, tls=True)
+
+
+class _AsyncStream(_Info, httpcore.AsyncNetworkStream):
+    """The client's end, for tasks. Each operation is one checkpoint, then its effect, then whatever it waits for."""
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        connection, network = self.connection, self.connection.network
+        with network._op(connection.number, "read", timeout=timeout):
+            await anyio.lowlevel.checkpoint()
+            await network._wait_async(connection._readable, timeout, network.exceptions.ReadTimeout)
+            with network.condition:
+                return connection._take(max_bytes)
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        if not buffer:
+            return
+        connection, network = self.connection, self.connection.network
+        with network._op(connection.number, "write", data=bytes(buffer), timeout=timeout):
+            await anyio.lowlevel.checkpoint()
+            errors = network.exceptions
+            for check in connection._write_checks():
+                if isinstance(check, Exception):
+                    raise check
+                await network._wait_async(
+                    lambda gate=check: gate.is_open or not connection.is_open, timeout, errors.WriteTimeout
+                )
+            with network.condition:
+                connection._receive(bytes(buffer))
+
+    async def aclose(self) -> None:
+        connection, network = self.connection, self.connection.network
+        with network._op(connection.number, "close"):
+            await anyio.lowlevel.checkpoint()
+            with network.condition:
+                connection._end("closed")
+
+    async def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.AsyncNetworkStream:
+        connection, network = self.connection, self.connection.network
+        with network._op(connection.number, "start_tls", server_hostname=server_hostname, timeout=timeout):
+            errors = network.exceptions
+            connection.tls.append(server_hostname)
+            try:
+                await anyio.lowlevel.checkpoint()
+                for check in network._checks(connection.script.tls, errors.ConnectError, errors.ConnectTimeout):
+                    if isinstance(check, Exception):
+                        raise check
+                    await network._wait_async(
+                        lambda gate=check: gate.is_open or not connection.is_open, timeout, errors.ConnectTimeout
+                    )
+                if not connection.is_open:
+                    raise errors.ConnectError("the stream was closed")
+            except Exception:
+                await self.aclose()  # as httpcore's own: closed after an error, left open by a cancellation
+                raise
+            return _AsyncStream(connection, tls=True)
+
+
+class _Backend(httpcore.NetworkBackend):
+    def __init__(self, network: Network) -> None:
+        self.network = network
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.NetworkStream:
+        return self._connect(host, port, timeout, local_address=local_address, socket_options=socket_options)
+
+    def connect_unix_socket(
+        self,
+        path: str,
+        timeout: float | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.NetworkStream:
+        return self._connect(path, 0, timeout, socket_options=socket_options)
+
+    def _connect(self, host: str, port: int, timeout: float | None, **details: Any) -> httpcore.NetworkStream:
+        network = self.network
+        with network.condition:
+            connection = network._begin(host, port)
+        with network._op(connection.number, "connect", host=host, port=port, timeout=timeout, **details):
+            errors = network.exceptions
+            try:
+                for check in network._checks(connection.script.connect, errors.ConnectError, errors.ConnectTimeout):
+                    if isinstance(check, Exception):
+                        raise check
+                    network._wait(lambda gate=check: gate.is_open, timeout, errors.ConnectTimeout)
+            except BaseException:
+                with network.condition:
+                    connection._end("failed")
+                raise
+            with network.condition:
+                connection.state = "open"
+                connection._put(connection.script.greeting, b"")
+            return _Stream(connection)
+
+    def sleep(self, seconds: float) -> None:
+        self.network.sleeps.append(seconds)
+
+
+class _AsyncBackend(httpcore.AsyncNetworkBackend):
+    def __init__(self, network: Network) -> None:
+        self.network = network
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        return await self._connect(host, port, timeout, local_address=local_address, socket_options=socket_options)
+
+    async def connect_unix_socket(
+        self,
+        path: str,
+        timeout: float | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        return await self._connect(path, 0, timeout, socket_options=socket_options)
+
+    async def _connect(
+        self, host: str, port: int, timeout: float | None, **details: Any
+    ) -> httpcore.AsyncNetworkStream:
+        network = self.network
+        with network.condition:
+            connection = network._begin(host, port)
+        with network._op(connection.number, "connect", host=host, port=port, timeout=timeout, **details):
+            errors = network.exceptions
+            try:
+                await anyio.lowlevel.checkpoint()
+                for check in network._checks(connection.script.connect, errors.ConnectError, errors.ConnectTimeout):
+                    if isinstance(check, Exception):
+                        raise check
+                    await network._wait_async(lambda gate=check: gate.is_open, timeout, errors.ConnectTimeout)
+            except BaseException:
+                with network.condition:
+                    connection._end("failed")
+                raise
+            with network.condition:
+                connection.state = "open"
+                connection._put(connection.script.greeting, b"")
+            return _AsyncStream(connection)
+
+    async def sleep(self, seconds: float) -> None:
+        await anyio.lowlevel.checkpoint()
+        self.network.sleeps.append(seconds)

@@ -1,0 +1,328 @@
+"""One test for sync, asyncio and trio.
+
+A test is an `async def` that takes the fixture `world`; it runs three times. In the worlds `asyncio` and `trio` the
+client is an `httpx.AsyncClient`. In the world `sync` it is an `httpx.Client` whose calls run in threads, under the
+names of the async one (`aclose`, `aread`, `aiter_bytes`, …), so that the test reads the same:
+
+    async def test_it(world: World) -> None:
+        transport = AgentTransport()
+        async with world.client(transport=transport) as client:
+            response = await client.get(url)
+            async with client.stream("GET", url) as response:
+                await response.aread()
+            async with world.tasks() as tasks:
+                first = tasks.start(client.get, url)
+                second = tasks.start(client.get, url)
+                await world.until(lambda: len(server.requests) == 2)
+            assert first.result().status_code == 200
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Self
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+import httpx
+
+LIMIT = 10.0
+"""Seconds after which a wait is taken for a deadlock."""
+
+
+class Job:
+    """A call that runs beside the test: wait for it, cancel it, ask for its result."""
+
+    def __init__(self, call: Callable[[], Awaitable[Any]]) -> None:
+        self._call = call
+        self._scope = anyio.CancelScope()
+        self._done = anyio.Event()
+        self._value: Any = None
+        self.exception: BaseException | None = None
+        """What the call raised, if it did."""
+        self.cancelled = False
+
+    @property
+    def done(self) -> bool:
+        """The call has ended, in whatever way."""
+        return self._done.is_set()
+
+    async def _run(self) -> None:
+        try:
+            with self._scope:
+                try:
+                    self._value = await self._call()
+                except Exception as exc:
+                    self.exception = exc
+                except BaseException as exc:
+                    self.cancelled = isinstance(exc, anyio.get_cancelled_exc_class())
+                    raise
+        finally:
+            self._done.set()
+
+    def cancel(self) -> None:
+        """Cancel the call. In the sync world a call that runs cannot be cancelled: see `World.can_cancel`."""
+        self._scope.cancel()
+
+    async def wait(self) -> Job:
+        """Wait for the end of the call, however it ends."""
+        with anyio.fail_after(LIMIT):
+            await self._done.wait()
+        return self
+
+    def result(self) -> Any:
+        """What the call returned; raises what it raised."""
+        assert self.done, "the call has not ended"
+        assert not self.cancelled, "the call was cancelled"
+        if self.exception is not None:
+            raise self.exception
+        return self._value
+
+
+class Tasks:
+    """Calls that run at the same time."""
+
+    def __init__(self, group: anyio.abc.TaskGroup) -> None:
+        self._group = group
+        self.jobs: list[Job] = []
+
+    def start(self, function: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> Job:
+        """Start a call beside the test."""
+        job = Job(functools.partial(function, *args, **kwargs))
+        self.jobs.append(job)
+        self._group.start_soon(job._run)
+        return job
+
+    def cancel(self) -> None:
+        """Cancel all calls."""
+        for job in self.jobs:
+            job.cancel()
+
+
+class World:
+    """What a test needs to be written once for sync, asyncio and trio."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.is_sync = name == "sync"
+        self.backend = "trio" if name == "trio" else "asyncio"
+        """Which loop the test itself runs on."""
+        self.can_cancel = not self.is_sync
+        """Whether a request can be cancelled while it runs."""
+
+    def __repr__(self) -> str:
+        return f"<World {self.name}>"
+
+    def run(self, function: Callable[..., Coroutine[Any, Any, Any]], *args: Any, **kwargs: Any) -> Any:
+        """Run an async function on this world's loop."""
+        return anyio.run(functools.partial(function, *args, **kwargs), backend=self.backend)
+
+    def client(self, **kwargs: Any) -> Any:
+        """An `httpx.AsyncClient`, or in the sync world an `httpx.Client` that looks like one.
+
+        `trust_env` is off unless it is given, so that no proxy of the surroundings comes in.
+        """
+        kwargs.setdefault("trust_env", False)
+        return _Awaitable(httpx.Client(**kwargs)) if self.is_sync else httpx.AsyncClient(**kwargs)
+
+    async def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call a blocking function in a thread, or an async one as it is."""
+        if inspect.iscoroutinefunction(function):
+            return await function(*args, **kwargs)
+        return await _in_thread(function, *args, **kwargs)
+
+    async def close(self, what: Any) -> None:
+        """`close()` or `aclose()` of a transport, an agent, a client or a response."""
+        if isinstance(what, _Awaitable):
+            await what.aclose()
+        elif self.is_sync:
+            await _in_thread(what.close)
+        else:
+            await what.aclose()
+
+    async def handle(self, transport: Any, request: httpx.Request) -> Any:
+        """Send a request through a bare transport; the response is as those of `client`."""
+        if self.is_sync:
+            return _Awaitable(await _in_thread(transport.handle_request, request))
+        return await transport.handle_async_request(request)
+
+    def body(self, parts: Iterable[bytes]) -> Any:
+        """A body that can be iterated once: a generator of the kind this world's client wants."""
+        if self.is_sync:
+            return (part for part in parts)
+
+        async def generate() -> AsyncIterator[bytes]:
+            for part in parts:
+                yield part
+
+        return generate()
+
+    def callback(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function as this world's client wants its callbacks (`trace`, event hooks): plain or `async def`."""
+        if self.is_sync:
+            return function
+
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            return function(*args, **kwargs)
+
+        return call
+
+    @asynccontextmanager
+    async def tasks(self) -> AsyncIterator[Tasks]:
+        """Calls beside the test: at the end of the block they are waited for, unless the block itself fails."""
+        failure: BaseException | None = None
+        try:
+            async with anyio.create_task_group() as group:
+                tasks = Tasks(group)
+                try:
+                    yield tasks
+                    for job in tasks.jobs:
+                        await job.wait()
+                except Exception as exc:
+                    failure = exc
+                    raise
+        except BaseExceptionGroup:
+            if failure is not None:
+                raise failure from None
+            raise
+
+    async def gather(self, *calls: Callable[[], Awaitable[Any]]) -> list[Any]:
+        """Make the calls at the same time and give their results in the order of the calls."""
+        async with self.tasks() as tasks:
+            jobs = [tasks.start(call) for call in calls]
+        return [job.result() for job in jobs]
+
+    async def until(self, predicate: Callable[[], Any]) -> None:
+        """Wait until the predicate is true, looking again and again; fail after `LIMIT` seconds."""
+        with anyio.move_on_after(LIMIT):
+            while not predicate():
+                await anyio.sleep(0.001)
+            return
+        raise AssertionError(f"did not come true within {LIMIT:.0f} s: {inspect.getsource(predicate).strip()}")
+
+    async def settle(self) -> None:
+        """Let everything run that can run without news from outside (in the sync world: nothing to wait for)."""
+        await anyio.wait_all_tasks_blocked()
+
+
+WORLDS = [World("sync"), World("asyncio"), World("trio")]
+
+
+async def _in_thread(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call in a thread, with no limit to how many do so at once; `StopIteration` comes back as `_Stop`."""
+
+    def call() -> Any:
+        try:
+            return function(*args, **kwargs)
+        except StopIteration as exc:
+            raise _StopError from exc
+
+    return await anyio.to_thread.run_sync(call, limiter=anyio.CapacityLimiter(1))
+
+
+class _StopError(Exception):
+    """A `StopIteration` on its way out of a thread."""
+
+
+_ASYNC_NAMES = {
+    "aclose": "close",
+    "aread": "read",
+    "aiter_bytes": "iter_bytes",
+    "aiter_raw": "iter_raw",
+    "aiter_text": "iter_text",
+    "aiter_lines": "iter_lines",
+}
+_CALLS = {"request", "get", "options", "head", "post", "put", "patch", "delete", "send"}
+
+
+class _Awaitable:
+    """A sync client, response or network stream under the names of its async twin."""
+
+    def __init__(self, inner: Any) -> None:
+        self.sync = inner
+        """The object itself."""
+
+    def __repr__(self) -> str:
+        return repr(self.sync)
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self.sync, _ASYNC_NAMES.get(name, name))
+        if name.startswith("aiter_"):
+            return functools.partial(_iterate, value)
+        if name in _CALLS or name in _ASYNC_NAMES:
+            return functools.partial(self._call, value)
+        return value
+
+    async def _call(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        result = await _in_thread(method, *args, **kwargs)
+        return _Awaitable(result) if isinstance(result, httpx.Response) else result
+
+    @asynccontextmanager
+    async def stream(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        """`client.stream` as an async context manager."""
+        manager = self.sync.stream(*args, **kwargs)
+        response = await _in_thread(manager.__enter__)
+        try:
+            yield _Awaitable(response)
+        except BaseException as exc:
+            with anyio.CancelScope(shield=True):
+                if not await _in_thread(manager.__exit__, type(exc), exc, exc.__traceback__):
+                    raise
+        else:
+            await _in_thread(manager.__exit__, None, None, None)
+
+    async def __aenter__(self) -> Self:
+        await _in_thread(self.sync.__enter__)
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        with anyio.CancelScope(shield=True):
+            await _in_thread(self.sync.__exit__, *exc_info)
+
+
+async def _iterate(method: Callable[..., Iterable[Any]], *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+    """Go through a sync iterator, each step in a thread."""
+    iterator = await _in_thread(method, *args, **kwargs)
+    try:
+        while True:
+            try:
+                item = await _in_thread(next, iterator)
+            except _StopError:
+                return
+            yield item
+    finally:
+        close = getattr(iterator, "close", None)
+        if close is not None:
+            with anyio.CancelScope(shield=True):
+                await _in_thread(close)
+
+
+class AwaitableStream:
+    """A network stream of either kind under the names `read`, `write`, `aclose`."""
+
+    def __init__(self, world: World, inner: Any) -> None:
+        self.world = world
+        self.inner = inner
+
+    async def read(self, max_bytes: int, timeout: float | None = 5.0) -> bytes:
+        """The next bytes."""
+        return bytes(await self.world.call(self.inner.read, max_bytes, timeout))
+
+    async def write(self, data: bytes, timeout: float | None = 5.0) -> None:
+        """Write all of it."""
+        await self.world.call(self.inner.write, data, timeout)
+
+    async def aclose(self) -> None:
+        """Close it."""
+        await self.world.close(self.inner)
+
+
+def clean_environment() -> Mapping[str, str]:
+    """The environment without proxies and certificate files, for subprocesses."""
+    drop = {"http_proxy", "https_proxy", "all_proxy", "no_proxy", "ssl_cert_file", "ssl_cert_dir"}
+    return {name: value for name, value in os.environ.items() if name.lower() not in drop}
