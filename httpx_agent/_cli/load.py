@@ -8,7 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed, wait
 from dataclasses import dataclass
 
 import httpx
@@ -171,7 +171,10 @@ def _fire_in_threads(load: Load, tally: Tally) -> None:
                 job.result()
         finally:
             tally.end()
-            load.agent.close()  # wakes the threads that still wait for a response
+            # Threads that still wait for a response are woken; one that asks for its socket just now, the next time.
+            load.agent.close()
+            while wait(jobs, timeout=0.05).not_done:
+                load.agent.close()
 
 
 async def _fire_in_tasks(load: Load, tally: Tally) -> None:
@@ -190,7 +193,9 @@ async def _fire_in_tasks(load: Load, tally: Tally) -> None:
     async with load.agent, httpx.AsyncClient(transport=AgentTransport(agent=load.agent), timeout=None) as client:
         tasks = [asyncio.create_task(work(client)) for _ in range(min(load.concurrency, load.requests))]
         try:
-            await asyncio.gather(*tasks)
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            for task in done:
+                task.result()
         finally:
             tally.end()
             for task in tasks:
