@@ -312,6 +312,7 @@ class BaseAgent:
 
     async def end_home(self, home: AsyncHome) -> None:
         """The event loop is about to end: closes the sockets there and frees their slots."""
+        home.is_ending = True
         with self._lock:
             sockets = [socket for socket in self._sockets.values() if socket.home is home]
         try:

@@ -133,6 +133,7 @@ class AsyncHome(Home):
     def __init__(self, agent: BaseAgent, loop: Any) -> None:
         super().__init__(agent)
         self.loop = loop
+        self.is_ending = False  # from here on the agent closes everything at once
         self._ended = False
         self._guard = self._until_the_end()
 
@@ -159,8 +160,9 @@ class AsyncHome(Home):
 
     def end(self) -> None:
         """Nothing happens here any more."""
-        self._ended = True
-        self.keeper.stop()
+        if not self._ended:
+            self.is_ending = self._ended = True
+            self.keeper.stop()
 
     def new_event(self) -> anyio.Event:
         return anyio.Event()
@@ -208,6 +210,8 @@ class AsyncioHome(AsyncHome):
         return self._ended or self.loop.is_closed()
 
     def _start(self, flow: Flow[None]) -> None:
+        if self.is_ending:
+            return
         task = self.loop.create_task(arun(flow))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -236,7 +240,12 @@ class TrioHome(AsyncHome):
     def do_soon(self, flow: Flow[None]) -> None:
         import trio
 
-        self.call_soon(lambda: trio.lowlevel.spawn_system_task(arun, flow) and None)
+        def start() -> None:
+            if not self.is_ending:
+                with suppress(RuntimeError):  # the run is about to end, and so is this home
+                    trio.lowlevel.spawn_system_task(arun, flow)
+
+        self.call_soon(start)
 
     def is_over(self) -> bool:
         return self._ended

@@ -1,0 +1,34 @@
+"""A clock that the test sets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from httpx_agent import Agent
+
+
+class Clock:
+    """Gives an agent its time; the agent's timers ring when the test moves on."""
+
+    def __init__(self) -> None:
+        self.time = 1000.0
+
+    def __call__(self) -> float:
+        return self.time
+
+    def agent(self, **options: Any) -> Agent:
+        """An agent that lives by this clock."""
+        clock = self
+
+        class ClockedAgent(Agent):
+            @staticmethod
+            def now() -> float:
+                return clock()
+
+        return ClockedAgent(**options)
+
+    def advance(self, agent: Agent, seconds: float) -> None:
+        """Lets time pass, and rings whichever timer is due."""
+        self.time += seconds
+        for home in [agent.sync_home, *agent._homes.values()]:
+            agent.expire(home)
