@@ -143,8 +143,6 @@ async def test_a_thousand_requests_over_ten_sockets(world: World) -> None:
         assert sorted({job.result().extensions["agent"].socket_id for job in jobs}) == list(range(10))
 
 
-
-
 async def test_the_oldest_request_is_served_first(world: World) -> None:
     """Over origins and in the order of arrival, when only the total is in the way."""
     gate = Gate()
