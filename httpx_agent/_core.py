@@ -38,7 +38,8 @@ request that joins others on a socket overtakes in the same way: without it the 
 **Streams.** A socket that turns out to be HTTP/2 serves up to ``capacity`` requests at once. In a lane that may
 negotiate HTTP/2, the first request opens a socket and the others wait until its protocol is known.
 
-**A lowered limit** closes what is free above it; what is in use stays and closes when nobody in its lane waits for it.
+**A lowered limit** closes nothing by itself, as in Node: what is free above it is closed once a request waits that
+cannot use it, what is in use when nobody in its lane waits for it.
 Until the number is down to the limit, no request gets a slot.
 
 Rule numbers (R1 … R41) and defect numbers (N…, A…) are those of the page "Node's rules" in the documentation.
@@ -527,25 +528,12 @@ class Core:
         max_total_sockets: float,
         max_total_free_sockets: float,
     ) -> list[Action]:
-        """Other limits from now on; requests that now may go are served (N5). Looks at every key.
-
-        Where a limit is lowered, free sockets above it are closed, the least recently used first: a request that waits
-        could not have them closed for it while there are too many.
-        """
+        """Other limits from now on; requests that now may go are served (N5). Looks at every key."""
         self._rules_for = rules_for
         self._max_total = max_total_sockets
         self._max_total_free = max_total_free_sockets
         for key in self._keys.values():
             key.rules = rules_for(key.name)
-        for socket in list(self._free.values()):
-            key = socket.lane.key
-            staying = key.used - len(key.unclaimed)
-            if staying > key.rules.max_sockets or len(key.free) > key.rules.max_free_sockets:
-                self._close(socket)
-        while self._free and (
-            len(self._sockets) - len(self._unclaimed) > max_total_sockets or len(self._free) > max_total_free_sockets
-        ):
-            self._close(next(iter(self._free.values())))
         self._too_many = len(self._sockets) > max_total_sockets
         self._settle(now, *self._keys.values())
         return self._answer()
@@ -643,6 +631,7 @@ class Core:
             self._open(request, now)
             return True
         if total > self._max_total or key.used > key.rules.max_sockets:  # a limit was lowered
+            self._shed(key)
             return False
         unclaimed, free = (self._unclaimed, self._free) if below else (key.unclaimed, key.free)
         source = next(iter(unclaimed.values()), None) or next(iter(free.values()), None)
@@ -653,6 +642,13 @@ class Core:
             self._close(source)
         self._inherit(source, request)
         return True
+
+    def _shed(self, key: _Key) -> None:
+        """Closes free sockets above a lowered limit, the least recently used first, because a request waits."""
+        while key.free and key.used - len(key.unclaimed) > key.rules.max_sockets:
+            self._close(next(iter(key.free.values())))
+        while self._free and len(self._sockets) - len(self._unclaimed) > self._max_total:
+            self._close(next(iter(self._free.values())))
 
     def _oldest_below_limit(self) -> _Request | None:
         """The oldest waiting request whose key is below its limit; brings the heap of lanes up to date."""

@@ -239,15 +239,6 @@ class Model:
         self.rules_for = rules_for
         self.max_total = max_total_sockets
         self.max_total_free = max_total_free_sockets
-        for socket in list(self.free):
-            key, rules = socket.key, rules_for(socket.key)
-            staying = self.used(key) - len([slot for slot in self.slots if slot.key == key])
-            free = len([other for other in self.free if other.key == key])
-            if staying > rules.max_sockets or free > rules.max_free_sockets:
-                self.shut(socket)
-        for socket in list(self.free):
-            if len(self.open) - len(self.slots) > self.max_total or len(self.free) > self.max_total_free:
-                self.shut(socket)
         return self.answer()
 
     # Choosing ---------------------------------------------------------------------------------------------------------
@@ -282,6 +273,7 @@ class Model:
             self.connect(asking)
             return True
         if used > limit or len(self.open) > self.max_total:
+            self.shed(asking.key, limit)
             return False
         for source in self.slots + self.free:
             if used < limit or source.key == asking.key:
@@ -290,6 +282,15 @@ class Model:
                 self.inherit(asking, source)
                 return True
         return False
+
+    def shed(self, key: Hashable, limit: float) -> None:
+        """A limit was lowered, and somebody waits: what is free above it goes."""
+        for socket in [one for one in self.free if one.key == key]:
+            if self.used(key) - len([slot for slot in self.slots if slot.key == key]) > limit:
+                self.shut(socket)
+        for socket in list(self.free):
+            if len(self.open) - len(self.slots) > self.max_total:
+                self.shut(socket)
 
     def used(self, key: Hashable) -> int:
         """Sockets of a key, and those that it is promised in exchange for others'."""
