@@ -445,14 +445,6 @@ class Core:
             self._settle(now, gone.lane.key)
         return self._answer()
 
-    def retire(self, socket: int, now: float) -> list[Action]:
-        """A socket takes no further request, and closes after its last (GOAWAY)."""
-        old = self._sockets.get(socket)
-        if old is not None and old.state in (State.CONNECTING, State.ACTIVE):
-            old.retired = True
-            old.lane.shareable.pop(socket, None)
-        return self._answer()
-
     def closed(self, socket: int, now: float) -> list[Action]:
         """A socket that was to be closed is closed: its slot goes to its heir, or to whom it may concern (R8, R9)."""
         gone = self._sockets[socket]

@@ -238,11 +238,6 @@ class Driver(RuleBasedStateMachine):
     def lost(self, pick: int, error: bool) -> None:
         self.do("lost", self.choose(pick, self.homes), self.now, error=error)
 
-    @precondition(lambda self: len(self.homes) > 2)
-    @rule(pick=picks)
-    def retire(self, pick: int) -> None:
-        self.do("retire", self.choose(pick, self.homes), self.now)
-
     @precondition(lambda self: self.closing)
     @rule(pick=picks)
     def closed(self, pick: int) -> None:

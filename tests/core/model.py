@@ -179,14 +179,6 @@ class Model:
                 self.shut(gone)
         return self.answer()
 
-    def retire(self, socket: int, now: float) -> list[Action]:
-        self.now = now
-        for old in self.open:
-            if old.id == socket and old.state in ("connecting", "active"):
-                old.retired = True
-                self.mind_room(old)
-        return self.answer()
-
     def closed(self, socket: int, now: float) -> list[Action]:
         self.now = now
         gone = self.socket(socket)

@@ -67,7 +67,6 @@ OPERATIONS: dict[str, Callable[[Core], object]] = {
     "detach": lambda core: core.detach(1_000_001, 0.5),
     "look at the deadline": lambda core: core.next_deadline("sync"),
     "nothing expires": lambda core: core.expire("sync", 0.5),
-    "retire": lambda core: core.retire(0, 0.5),
     "withdraw": lambda core: core.withdraw(1_000_001, 0.5),
 }
 

@@ -1,4 +1,4 @@
-"""How requests and sockets leave: withdraw, replace, lost, retire, detach (R14, R22, R23, R25, N8, N12, N16)."""
+"""How requests and sockets leave: withdraw, replace, lost, detach (R14, R22, R23, R25, N8, N12, N16)."""
 
 from __future__ import annotations
 
@@ -216,52 +216,6 @@ def test_only_a_free_socket_is_lost() -> None:
     assert core.lost(1, 0.0) == []
     assert core.lost(99, 0.0) == []
     assert states(core) == {0: State.ACTIVE, 1: State.CLOSING}
-
-
-def test_a_retired_socket_closes_after_its_last_request() -> None:
-    """GOAWAY: it takes no further request."""
-    core = make()
-    share(core, 0, 10)
-    core.submit(1, "a", "sync", 0.0, negotiates=True)
-
-    assert core.retire(0, 0.0) == []
-    assert core.submit(2, "a", "sync", 0.0, negotiates=True) == [new(2, 1)]
-    assert finish(core, 0) == []
-    assert finish(core, 1) == [Close(0)]
-
-
-def test_a_retired_socket_is_not_handed_over() -> None:
-    """R11: what waits gets a new one in its place."""
-    core = make(max_sockets=1)
-    connect(core, 0)
-    core.submit(1, "a", "sync", 0.0)
-    core.retire(0, 0.0)
-
-    assert finish(core, 0) == [Close(0)]
-    assert core.closed(0, 0.0) == [new(1, 1)]
-
-
-def test_retiring_a_connecting_socket_lets_its_request_go_on() -> None:
-    """It serves the one it was opened for."""
-    core = make()
-    core.submit(0, "a", "sync", 0.0)
-    core.retire(0, 0.0)
-    core.opened(0, 0.0)
-
-    assert states(core) == {0: State.ACTIVE}
-    assert finish(core, 0) == [Close(0)]
-
-
-def test_only_a_socket_in_use_is_retired() -> None:
-    """A free one is lost instead."""
-    core = make()
-    connect(core, 0)
-    finish(core, 0)
-
-    assert core.retire(0, 0.0) == []
-    assert core.retire(99, 0.0) == []
-    assert core.submit(1, "a", "sync", 0.0) == [used(1, 0, 2, idle=0.0)]
-    assert finish(core, 1) == []
 
 
 def test_a_detached_socket_frees_its_slot_at_once() -> None:

@@ -227,17 +227,6 @@ def test_a_socket_that_took_longer_to_open_than_it_may_live_is_not_shared() -> N
     assert core.negotiated(0, 10.0, capacity=5, multiplexes=True) == [new(1, 1, queued=10.0)]
 
 
-def test_a_retired_socket_is_not_shared_when_its_protocol_is_known() -> None:
-    """GOAWAY came first."""
-    core = make()
-    core.submit(0, "a", "sync", 0.0, negotiates=True)
-    core.submit(1, "a", "sync", 0.0, negotiates=True)
-    core.opened(0, 0.0)
-    core.retire(0, 0.0)
-
-    assert core.negotiated(0, 0.0, capacity=5, multiplexes=True) == [new(1, 1)]
-
-
 def test_a_capacity_may_shrink() -> None:
     """The server's settings come late: streams above them go on, and no other joins."""
     core = make()
