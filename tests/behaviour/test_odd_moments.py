@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import anyio
+import httpcore
 import httpx
 import pytest
 import respx
@@ -151,24 +152,54 @@ async def test_a_host_name_that_cannot_be_encoded(world: World) -> None:
     await world.close(agent)
 
 
-async def test_a_goaway_under_a_body_that_cannot_be_sent_again(world: World) -> None:
-    """B26: raised as an error of the protocol, never as httpcore's own control flow."""
+@pytest.mark.parametrize("body", ["bytes", "generator"])
+async def test_a_connection_that_takes_no_more_requests(world: World, body: str) -> None:
+    """B26: another one is tried if the body can be sent again; httpcore's own control flow never comes out."""
+    network = Network()
+    agent = Agent(**network.options)
+
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        await client.get(URL)
+        only = agent._sockets[0]
+
+        def refuse(request: Any) -> None:
+            only.wire.wrote = True
+            raise httpcore.ConnectionNotAvailable
+
+        async def arefuse(request: Any) -> None:
+            refuse(request)
+
+        only.connection.handle_request = refuse
+        only.connection.handle_async_request = arefuse
+        if body == "bytes":
+            assert (await client.post(URL, content=b"again")).extensions["agent"].retried
+        else:
+            with pytest.raises(httpx.RemoteProtocolError, match="the body cannot be sent again"):
+                await client.post(URL, content=world.body([b"once"]))
+        assert network.connections[0].state == "closed"
+    await world.close(agent)
+
+
+async def test_a_goaway_below_a_stream_that_runs(world: World) -> None:
+    """Both its streams end, the one with an answer and the one without."""
     if world.is_sync:  # each has a connection of its own, and is the first stream on it
         return
-    network = Network(default=http2(hold=Gate()))
+    gate = Gate()
+    network = Network(default=http2(hold=gate))
     agent = Agent(http2=True, **network.options)
     async with world.client(transport=AgentTransport(agent=agent)) as client, world.tasks() as tasks:
-        first = tasks.start(client.get, "https://a.test/")
+        jobs = [tasks.start(client.get, "https://a.test/")]
         await world.until(lambda: network.connections and network.connections[0].streams)
-        job = tasks.start(client.post, "https://a.test/", content=world.body([b"once"]))
-        await world.until(lambda: sum(len(one.streams) for one in network.connections) == 2)
+        jobs.append(tasks.start(client.post, "https://a.test/", content=world.body([b"once"])))
+        await world.until(lambda: len(network.connections[0].streams) == 2)
         last_stream = 1  # the second is 3
-        network.connections[-1].send(b"\0\0\x08\x07\0" + struct.pack(">III", 0, last_stream, 0))
-        await job.wait()
-        first.cancel()
-        await world.close(agent)
-    assert type(job.exception) is httpx.RemoteProtocolError
-    assert "the body cannot be sent again" in str(job.exception)
+        network.connections[0].send(b"\0\0\x08\x07\0" + struct.pack(">III", 0, last_stream, 0))
+        await jobs[1].wait()
+        gate.open()
+    assert type(jobs[1].exception) is httpx.RemoteProtocolError
+    await world.until(lambda: network.open == 0)
+    assert agent.sockets() == ()
+    await world.close(agent)
 
 
 async def test_a_close_that_fails_is_a_close(world: World) -> None:
