@@ -79,10 +79,6 @@ class Home:
         """Drives a flow in this home, from any thread; at once where nothing in it can block."""
         raise NotImplementedError
 
-    def is_over(self) -> bool:
-        """Whether this home has ended, so that nothing can be done in it any more."""
-        raise NotImplementedError
-
 
 class SyncHome(Home):
     """The sync world: all threads. Its sockets can be closed from any of them."""
@@ -105,9 +101,6 @@ class SyncHome(Home):
 
     def do_soon(self, flow: Flow[None]) -> None:
         run(flow)
-
-    def is_over(self) -> bool:
-        return False
 
 
 #: The generators that wait for the end of their loops. An agent that is dropped must not take its own with it: trio
@@ -177,6 +170,10 @@ class AsyncHome(Home):
 
     def call_soon(self, function: Callable[[], None]) -> None:
         """Calls a function in the loop, from any thread; not at all if the loop is over."""
+        raise NotImplementedError
+
+    def is_over(self) -> bool:
+        """Whether this home has ended, so that nothing can be done in it any more."""
         raise NotImplementedError
 
 

@@ -23,8 +23,9 @@ import trio
 from httpx_agent import Agent, AgentTransport
 from httpx_agent._keepers import LoopKeeper, ThreadKeeper
 from httpx_agent._socket import Socket
+from httpx_agent._steps import arun
 from tests.support.scripted import FIN, HANG, Gate, Network, Script, chunked, http2, respond
-from tests.support.servers import Certificates, Server
+from tests.support.servers import Server
 from tests.support.worlds import World
 
 URL = "http://a.test/"
@@ -449,14 +450,106 @@ async def test_a_connection_that_is_gone_before_its_address_was_asked(world: Wor
     assert (one.local_address, one.peer_address) == (None, "\0abstract")
 
 
-def test_a_forgotten_home_ends_with_its_agent() -> None:
-    """The guard in a loop may outlive its agent."""
+def test_a_guard_may_outlive_its_agent() -> None:
+    """Then it has nothing to close but its keeper."""
+    homes: list[Any] = []
 
     async def main() -> None:
         agent = Agent()
-        await agent.new_async_home()
+        homes.append(await agent.new_async_home())
+        del agent
+        gc.collect()
+        assert not homes[0].is_over()
 
     asyncio.run(main())
+    assert homes[0].is_over()
+
+
+class Endless:
+    """A response's stream that comes to no end, whatever is asked of it."""
+
+    def __aiter__(self) -> Endless:
+        return self
+
+    async def __anext__(self) -> bytes:
+        await asyncio.get_running_loop().create_future()
+        raise AssertionError("unreachable")
+
+    aclose = __anext__
+
+
+@pytest.mark.parametrize("what", ["read", "drain", "close", "next"])
+def test_whatever_waits_for_a_body_can_be_dropped(what: str) -> None:
+    """The note that is left for the next request is what frees the slot."""
+    network = Network(default=Script(then=chunked(b"one", HANG, end=False)))
+    agent = Agent(max_sockets=1, **network.options)
+    transport = AgentTransport(agent=agent)
+
+    async def main() -> None:
+        response = await transport.handle_async_request(request())
+        body = response.stream._httpcore_stream
+        real, body._stream = body._stream, Endless()
+        if what == "close":
+            body._exchange.detached = True  # so that nothing is drained
+        call = {
+            "read": lambda: arun(body._exchange.read(body._stream)),
+            "drain": body.aclose,
+            "close": body.aclose,
+            "next": aiter(body).__anext__,
+        }[what]
+        coroutine = call()
+        coroutine.send(None)
+        coroutine.close()
+        body._exchange.detached = False
+        del coroutine, call
+        if not body._exchange.over:
+            agent.abandon(body._exchange)
+        network.default = Script(then=respond(b"ok"))
+        await real.aclose()
+        second = await transport.handle_async_request(request())
+        assert await second.aread() == b"ok"
+        await agent.aclose()
+
+    asyncio.run(main())
+    assert network.open == 0
+
+
+async def test_a_connection_that_should_be_secure_and_is_not_has_no_session(world: World) -> None:
+    """As httpcore's `wss` by a SOCKS proxy."""
+
+    class Stream:
+        def get_extra_info(self, info: str) -> None:
+            return None
+
+    class Response:
+        extensions = {"http_version": b"HTTP/1.1"}  # noqa: RUF012
+
+    agent = Agent()
+    one = Socket(agent, 0, agent.sync_home, agent.key_of(FakeRequest()))
+    one.wire.stream = Stream()
+    one.answered(Response())
+    assert agent.connector.sessions.get(one.key) is None
+
+
+def test_a_keeper_that_has_something_to_do_does_not_rest() -> None:
+    told = threading.Event()
+
+    class Owner:
+        def on_readable(self, number: int) -> None:
+            told.set()
+
+        def on_time(self) -> None:
+            raise AssertionError("nothing was armed")
+
+    owner = Owner()
+    keeper = ThreadKeeper(owner, lambda: 0.0)
+    one, other = socket.socketpair()
+    with one, other:
+        keeper.watch(one.fileno(), 1)
+        keeper.rest()
+        other.send(b"x")
+        assert told.wait(5)
+    keeper.stop()
 
 
 async def test_many_origins_are_not_remembered_for_ever(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -471,24 +564,26 @@ async def test_many_origins_are_not_remembered_for_ever(world: World, monkeypatc
     await world.close(agent)
 
 
-async def test_a_connect_that_ends_after_its_agent_was_closed(world: World, certificates: Certificates) -> None:
-    """The late connection is closed by whoever opened it."""
-    network = Network()
+@pytest.mark.parametrize("step", ["before the connect", "connect", "tls"])
+async def test_a_connect_that_ends_after_its_agent_was_closed(world: World, step: str) -> None:
+    """Nobody else knows of the late connection: it is closed by whoever opened it."""
+    gate = Gate()
+    network = Network(Script(connect=gate) if step == "connect" else Script(tls=gate))
     agent = Agent(**network.options)
-    connecting: list[Any] = []
 
     def trace(name: str, info: dict[str, Any]) -> None:
-        connecting.append(name)
-        if name == "connection.connect_tcp.started":
+        if step == "before the connect" and name == "connection.connect_tcp.started":
             agent._sockets[0].wire.broken = True  # as by a close in another thread, in this moment
 
-    async with world.client(transport=AgentTransport(agent=agent)) as client:
-        if world.is_sync:
-            with pytest.raises(httpx.ConnectError):
-                await client.get(URL, extensions={"trace": world.callback(trace)})
-        else:
-            with pytest.raises(httpx.ConnectError):
-                await client.get(URL, extensions={"trace": world.callback(trace)})
+    async with world.client(transport=AgentTransport(agent=agent)) as client, world.tasks() as tasks:
+        job = tasks.start(client.get, "https://a.test/", extensions={"trace": world.callback(trace)})
+        if step != "before the connect":
+            await world.until(lambda: network.open == 1)
+            await world.until(lambda: network.ops[-1].name == ("connect" if step == "connect" else "start_tls"))
+            agent._sockets[0].wire.broken = True
+        gate.open()
+        await job.wait()
+    assert type(job.exception) is httpx.ConnectError
     assert network.open == 0
     await world.close(agent)
 
