@@ -381,6 +381,10 @@ def test_the_arguments_of_httpx_keep_their_places(make: type, theirs: type) -> N
     assert all(p.default is UNSET for name, p in inspect.signature(make).parameters.items() if name in positional(make))
 
 
+def test_a_signature_shows_that_an_option_not_given_is_another_thing_than_its_default() -> None:
+    assert str(inspect.signature(AgentTransport).parameters["retries"]) == "retries: 'int | Unset' = <default>"
+
+
 def test_httpx_s_defaults_are_ours() -> None:
     """But for `limits`, whose place the agent's own options take."""
     for name, parameter in inspect.signature(httpx.HTTPTransport).parameters.items():
@@ -533,6 +537,7 @@ async def test_raising_a_limit_serves_the_waiting_requests_at_once(
         for _ in range(4):
             tasks.start(client.get, URL)
         await world.until(lambda: agent.status().requests == {"http://a.test:80": 3})
+        await world.until(lambda: network.request_count == 1)
         assert network.open == 1
         setattr(agent, name, limit)
         await world.until(lambda: network.request_count == served)
