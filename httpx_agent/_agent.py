@@ -206,7 +206,8 @@ class BaseAgent:
         home = self.find_async_home() or await self.new_async_home()
         await arun(self._closing(home))
         with self._lock:
-            empty = all(one.home is not home for one in (*self._sockets.values(), *self._exchanges.values()))
+            homes = {socket.home for socket in self._sockets.values()} | {e.home for e in self._exchanges.values()}
+            empty = home not in homes
             if empty:
                 self._homes.pop(id(home.loop), None)
         if empty:

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._network import AsyncBackend, SyncBackend, SyncConnector, Wire
+from ._sessions import SessionCache
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,6 +53,7 @@ class Connector:
         self._family = family
         self._options = options
         self._proxy = self._make_proxy()
+        self.sessions = SessionCache(options.max_cached_sessions)
         if options.verify is not True or options.cert is not None:
             _ = self._ssl_context  # what is wrong with these is told at once; the default costs 30 ms, and can wait
 
@@ -93,6 +95,16 @@ class Connector:
         if proxy.url.scheme.startswith(b"socks"):
             return 1 if key.scheme == "https" else math.inf
         return int(proxy.url.scheme == b"https") + int(key.scheme != "http")
+
+    def resumes(self, key: Key) -> bool:
+        """Whether TLS sessions of a key are kept; backends of the user's may not take a context like ours."""
+        options = self._options
+        return (
+            options.max_cached_sessions > 0
+            and _is_secure(key)
+            and options.network_backend is None
+            and options.async_network_backend is None
+        )
 
     def may_multiplex(self, key: Key) -> bool:
         """Whether a new connection may turn out to speak HTTP/2."""

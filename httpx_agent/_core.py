@@ -32,16 +32,22 @@ its own socket is opened the moment the other one is closed. So both limits hold
 request that may use them. Hence a newcomer never overtakes: when it finds something, nobody older could use it.
 
 **Bounded overtaking.** A socket that comes free goes to the oldest request waiting in its lane, even if an older one
-elsewhere could use its slot; that one is passed over ``MAX_OVERTAKEN`` times at most, then the socket closes for it.
+elsewhere could use its slot; that one is passed over ``MAX_OVERTAKEN`` times at most, then the socket closes for it. A
+request that joins others on a socket overtakes in the same way: without it the socket would be free sooner.
 
 **Streams.** A socket that turns out to be HTTP/2 serves up to ``capacity`` requests at once. In a lane that may
 negotiate HTTP/2, the first request opens a socket and the others wait until its protocol is known.
 
+**A lowered limit** closes nothing by itself, as in Node: what is free above it is closed once a request waits that
+cannot use it, what is in use when nobody in its lane waits for it.
+Until the number is down to the limit, no request gets a slot.
+
 Rule numbers (R1 … R41) and defect numbers (N…, A…) are those of the page "Node's rules" in the documentation.
 
 Cost: every operation is O(1) in sockets and waiting requests, O(log n) where a deadline or the oldest waiting
-request among lanes is kept in order, and linear only in the number of homes of one key. ``close``, ``end_home``,
-``reconfigure``, ``status`` and ``sockets`` look at everything, and say so.
+request among lanes is kept in order (both heaps are swept now and then, which is O(1) on average), and linear only in
+the number of homes of one key. ``close``, ``end_home``, ``reconfigure``, ``sockets`` and ``waiting`` look at
+everything, and say so; so does the one input that ends what a lowered total began.
 """
 
 from __future__ import annotations
@@ -52,6 +58,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from enum import Enum
+from itertools import takewhile
 from typing import NamedTuple
 
 #: How often the oldest waiting request that could use a slot is passed over by younger ones.
@@ -59,6 +66,9 @@ MAX_OVERTAKEN = 16
 
 #: For how many keys the core remembers whether they speak HTTP/2.
 MAX_REMEMBERED_PROTOCOLS = 1000
+
+#: So many outdated entries a heap may have beyond those that count before it is swept.
+SPARE_ENTRIES = 64
 
 
 class State(Enum):
@@ -168,7 +178,11 @@ class _Socket:
         self.idle_from = now  # when its last response ended
         self.free_since = now
         self.deadline = math.inf  # when a free one expires
-        self.alarm = math.inf  # its earliest entry in the heap of deadlines
+        self.alarm = math.inf  # its one entry that counts in the heap of deadlines
+
+    def end_of_life(self) -> float:
+        """When it is too old for another request (R34)."""
+        return self.created + self.lane.key.rules.socket_active_ttl
 
 
 class _Request:
@@ -208,6 +222,10 @@ class _Lane:
             return None
         return next(iter(self.waiting.values()), None)
 
+    def oldest_below_limit(self) -> _Request | None:
+        """The same, if the limit of its key leaves room for one."""
+        return self.oldest() if self.key.used < self.key.rules.max_sockets else None
+
 
 class _Key:
     __slots__ = ("free", "lanes", "name", "rules", "unclaimed", "used")
@@ -246,6 +264,7 @@ class Core:
         self._rules_for = rules_for
         self._max_total = max_total_sockets
         self._max_total_free = max_total_free_sockets
+        self._too_many = False  # sockets, since the total was lowered
         self._next_socket = 0
         self._keys: dict[Hashable, _Key] = {}
         self._sockets: dict[int, _Socket] = {}
@@ -253,6 +272,7 @@ class Core:
         self._free: OrderedDict[int, _Socket] = OrderedDict()  # least recently used first
         self._unclaimed: OrderedDict[int, _Socket] = OrderedDict()  # closing, without an heir
         self._lanes: list[tuple[int, int, _Lane]] = []  # heap: lanes by their oldest request, validated when looked at
+        self._sweep_above = SPARE_ENTRIES  # the length at which that heap is swept
         self._alarms: dict[Hashable, list[tuple[float, int]]] = {}  # per home, a heap of (time, socket)
         self._multiplexes: OrderedDict[Hashable, bool] = OrderedDict()  # keys known to speak HTTP/2, or not to
         self._actions: list[Action] = []
@@ -276,22 +296,23 @@ class Core:
         asking = self._requests[request] = _Request(request, lane, now)
         if not self._find_socket(asking, now):
             lane.waiting[request] = asking
-            self._settle(lane.key, now)
+            self._settle(now, lane.key)
         return self._answer()
 
     def withdraw(self, request: int, now: float) -> list[Action]:
         """A request that has sent nothing gives up, waiting or just granted; a socket it holds goes on to the next."""
         leaving = self._drop(request)
         self.counters.request_error += 1
-        lane = leaving.lane
+        keys = [leaving.lane.key]
         if leaving.socket is not None:
             leaving.socket.request_count -= 1
             self._end_use(leaving.socket, now, reusable=leaving.socket.usable)
         elif leaving.heir_of is not None:
+            keys.append(leaving.heir_of.lane.key)
             self._disinherit(leaving, leaving.heir_of)
         else:
-            del lane.waiting[request]
-        self._settle(lane.key, now)
+            del leaving.lane.waiting[request]
+        self._settle(now, *keys)
         return self._answer()
 
     def release(
@@ -327,7 +348,7 @@ class Core:
             socket.hint = hint
             socket.idle_from = now
             self._end_use(socket, now, reusable=reusable)
-            self._settle(socket.lane.key, now)
+            self._settle(now, socket.lane.key)
         return self._answer()
 
     def replace(
@@ -338,7 +359,8 @@ class Core:
         Args:
             request: Its number.
             now: The time.
-            fresh: Whether only a new socket will do.
+            fresh: Whether only a new socket will do. If others still use the dead one, so that its slot cannot be had,
+                and no other slot is there, any will do.
             error: Whether an error is what ended the socket.
             timed_out: Whether the limit on a socket in use is what ended it.
         """
@@ -349,25 +371,35 @@ class Core:
         self.counters.timeout_socket += timed_out
         asking.socket = None
         lane = asking.lane
+        self._resign(asking)
         self._end_use(dead, now, reusable=False)
         if not fresh and self._find_socket(asking, now):
             pass
         elif dead.state is State.CLOSING:
             self._inherit(dead, asking)
-        else:  # others still use it: the request goes back to the head of the queue
-            lane.waiting[request] = asking
-            lane.waiting.move_to_end(request, last=False)
-        self._settle(lane.key, now)
+            self._lead(asking)
+        else:  # others still use it
+            self._queue_again(asking)
+            self._settle(now, lane.key)
+            if request in lane.waiting and self._find_socket(asking, now):
+                del lane.waiting[request]
+        self._settle(now, lane.key)
         return self._answer()
 
     def detach(self, request: int, now: float) -> list[Action]:
-        """The socket of a request now belongs to the caller: 101, or 2xx to CONNECT (R25). The request goes on."""
+        """The socket of a request, which no other uses, now belongs to the caller: 101, or 2xx to CONNECT (R25).
+
+        The request goes on.
+        """
         leaving = self._requests[request]
         socket = leaving.socket
         assert socket is not None
+        assert socket.streams == 1
         leaving.socket = None
         self.counters.detached_socket += 1
+        self._resign(leaving)
         self._remove(socket, now)
+        self._settle(now, socket.lane.key)
         return self._answer()
 
     # Sockets ----------------------------------------------------------------------------------------------------------
@@ -377,12 +409,13 @@ class Core:
         opening = self._sockets.get(socket)
         if opening is not None:
             opening.usable = True
+            opening.idle_from = now
             if opening.state is State.CONNECTING:
                 opening.state = State.ACTIVE
         return self._answer()
 
     def negotiated(self, socket: int, now: float, *, capacity: int, multiplexes: bool) -> list[Action]:
-        """The protocol of a socket is known.
+        """The protocol of an open socket is known, or its capacity is another than was thought.
 
         Args:
             socket: Its number.
@@ -398,9 +431,9 @@ class Core:
         if lane.leader is not None and lane.leader.socket is opening:
             lane.leader = None
         opening.capacity = capacity
-        if opening.state is State.ACTIVE and not opening.retired:
+        if opening.state is State.ACTIVE:
             self._share(opening, now)
-        self._settle(lane.key, now)
+        self._settle(now, lane.key)
         return self._answer()
 
     def lost(self, socket: int, now: float, *, error: bool = False) -> list[Action]:
@@ -409,15 +442,7 @@ class Core:
         if gone is not None and gone.state is State.FREE:
             gone.error = error
             self._close(gone)
-            self._settle(gone.lane.key, now)
-        return self._answer()
-
-    def retire(self, socket: int, now: float) -> list[Action]:
-        """A socket takes no further request, and closes after its last (GOAWAY)."""
-        old = self._sockets.get(socket)
-        if old is not None and old.state in (State.CONNECTING, State.ACTIVE):
-            old.retired = True
-            old.lane.shareable.pop(socket, None)
+            self._settle(now, gone.lane.key)
         return self._answer()
 
     def closed(self, socket: int, now: float) -> list[Action]:
@@ -425,12 +450,13 @@ class Core:
         gone = self._sockets[socket]
         self._count_closed(gone)
         self._remove(gone, now)
+        self._settle(now, gone.lane.key)
         return self._answer()
 
     # Time -------------------------------------------------------------------------------------------------------------
 
     def next_deadline(self, home: Hashable) -> float | None:
-        """When ``expire`` is to be called next for a home; ``None`` while nothing in it can expire."""
+        """When ``expire`` is to be called next for a home, or earlier; ``None`` if nothing in it can expire."""
         alarms = self._alarms.get(home)
         return alarms[0][0] if alarms else None
 
@@ -438,15 +464,15 @@ class Core:
         """Closes the free sockets of a home whose time is over (R16, R31, R34)."""
         alarms = self._alarms.get(home, [])
         while alarms and alarms[0][0] <= now:
-            _, number = heapq.heappop(alarms)
+            time, number = heapq.heappop(alarms)
             socket = self._sockets.get(number)
-            if socket is None:
+            if socket is None or socket.alarm != time:  # gone, or an earlier alarm took the place of this one
                 continue
             socket.alarm = math.inf
             if socket.state is State.FREE:
                 if socket.deadline <= now:
                     self._time_out(socket)
-                    self._settle(socket.lane.key, now)
+                    self._settle(now, socket.lane.key)
                 else:
                     self._set_alarm(socket)
         if not alarms:
@@ -468,6 +494,7 @@ class Core:
             if socket.state is not State.CLOSING:
                 socket.lane.shareable.pop(socket.id, None)
                 self._close(socket)
+        self._settle(now, *self._keys.values())
         return self._answer()
 
     def end_home(self, home: Hashable, now: float) -> list[Action]:
@@ -479,10 +506,10 @@ class Core:
                 self._leave_free(socket)
             self._count_closed(socket)
             self._remove(socket, now)
-        for key in list(self._keys.values()):
+        for key in self._keys.values():
             key.lanes.pop(home, None)
-            self._settle(key, now)
         self._alarms.pop(home, None)
+        self._settle(now, *self._keys.values())
         return self._answer()
 
     def reconfigure(
@@ -497,18 +524,16 @@ class Core:
         self._rules_for = rules_for
         self._max_total = max_total_sockets
         self._max_total_free = max_total_free_sockets
-        for key in list(self._keys.values()):
+        for key in self._keys.values():
             key.rules = rules_for(key.name)
-            for lane in key.lanes.values():
-                self._enqueue(lane)
-        for key in list(self._keys.values()):
-            self._settle(key, now)
+        self._too_many = len(self._sockets) > max_total_sockets
+        self._settle(now, *self._keys.values())
         return self._answer()
 
     # Looking ----------------------------------------------------------------------------------------------------------
 
     def sockets(self, now: float) -> Iterator[SocketView]:
-        """Every socket that counts, oldest first."""
+        """Every socket that counts, oldest first. Looks at everything."""
         for socket in self._sockets.values():
             free = socket.state is State.FREE
             yield SocketView(
@@ -523,7 +548,7 @@ class Core:
             )
 
     def waiting(self) -> Iterator[tuple[int, Hashable, Hashable]]:
-        """The waiting requests (number, key, home), oldest first."""
+        """The waiting requests (number, key, home), oldest first. Looks at everything."""
         for request in self._requests.values():
             if request.is_waiting():
                 yield request.id, request.lane.key.name, request.lane.home
@@ -549,12 +574,11 @@ class Core:
         """Gives the request a socket of its lane that is there already (R2)."""
         lane = request.lane
         while lane.shareable:
-            number, socket = next(iter(lane.shareable.items()))
-            if now - socket.created < lane.key.rules.socket_active_ttl:
+            socket = next(iter(lane.shareable.values()))
+            if self._takes(socket, request, now):
                 self._grant(request, socket, now)
                 return True
-            socket.retired = True
-            del lane.shareable[number]
+            del lane.shareable[socket.id]
         while lane.free:
             number = next(reversed(lane.free)) if lane.key.rules.lifo else next(iter(lane.free))
             socket = lane.free[number]
@@ -567,21 +591,26 @@ class Core:
             return True
         return False
 
-    def _settle(self, key: _Key, now: float) -> None:
-        """Serves every waiting request that may have a slot, oldest first. Call it when something of ``key`` changed.
+    def _settle(self, now: float, *keys: _Key) -> None:
+        """Serves every waiting request that may have a slot, oldest first. Call it with the keys that changed.
 
-        Two kinds wait: those that only the total stops, over all keys, and those of ``key`` that its own limit stops;
-        the latter can use a slot of their own key only.
+        Two kinds wait: those that only the total stops, over all keys, and those that the limit of their key stops; the
+        latter can use a slot of their own key only.
         """
-        for lane in key.lanes.values():
-            self._enqueue(lane)
-        while True:
-            anywhere = self._oldest_below_limit()
-            here = key.oldest() if key.used >= key.rules.max_sockets else None
-            candidates = sorted((r for r in (anywhere, here) if r is not None), key=lambda r: r.id)
-            if not any(self._give_slot(request, now) for request in candidates):
-                break
-        self._forget_if_unused(key)
+        if self._too_many and len(self._sockets) <= self._max_total:
+            self._too_many = False
+            keys = tuple(self._keys.values())  # what was closing meanwhile was nobody's
+        for key in keys:
+            for lane in key.lanes.values():
+                self._enqueue(lane)
+        served = True
+        while served:
+            candidates = [key.oldest() for key in keys if key.used >= key.rules.max_sockets]
+            candidates.append(self._oldest_below_limit())
+            by_age = sorted((r for r in candidates if r is not None), key=lambda request: request.id)
+            served = any(self._give_slot(request, now) for request in by_age)
+        for key in keys:
+            self._forget_if_unused(key)
 
     def _give_slot(self, request: _Request, now: float) -> bool:
         """Opens a socket for a waiting request, now or once another is closed; tells whether it could."""
@@ -594,6 +623,7 @@ class Core:
             self._open(request, now)
             return True
         if total > self._max_total or key.used > key.rules.max_sockets:  # a limit was lowered
+            self._shed(key)
             return False
         unclaimed, free = (self._unclaimed, self._free) if below else (key.unclaimed, key.free)
         source = next(iter(unclaimed.values()), None) or next(iter(free.values()), None)
@@ -605,12 +635,19 @@ class Core:
         self._inherit(source, request)
         return True
 
+    def _shed(self, key: _Key) -> None:
+        """Closes free sockets above a lowered limit, the least recently used first, because a request waits."""
+        while key.free and key.used - len(key.unclaimed) > key.rules.max_sockets:
+            self._close(next(iter(key.free.values())))
+        while self._free and len(self._sockets) - len(self._unclaimed) > self._max_total:
+            self._close(next(iter(self._free.values())))
+
     def _oldest_below_limit(self) -> _Request | None:
         """The oldest waiting request whose key is below its limit; brings the heap of lanes up to date."""
         while self._lanes:
             number, _, lane = self._lanes[0]
-            oldest = lane.oldest()
-            if oldest is not None and oldest.id == number and lane.key.used < lane.key.rules.max_sockets:
+            oldest = lane.oldest_below_limit()
+            if oldest is not None and oldest.id == number:
                 return oldest
             heapq.heappop(self._lanes)
             if lane.queued_as == number:
@@ -620,21 +657,31 @@ class Core:
 
     def _enqueue(self, lane: _Lane) -> None:
         """Makes the lane stand in the heap with its oldest request, if that may be served."""
-        oldest = lane.oldest()
-        if oldest is None or lane.queued_as == oldest.id or lane.key.used >= lane.key.rules.max_sockets:
+        oldest = lane.oldest_below_limit()
+        if oldest is None or lane.queued_as == oldest.id:
             return
         lane.queued_as = oldest.id
         heapq.heappush(self._lanes, (oldest.id, id(lane), lane))
+        if len(self._lanes) > self._sweep_above:
+            self._sweep_lanes()
+
+    def _sweep_lanes(self) -> None:
+        """Throws out what no longer counts: behind one request that waits for long, many may come and give up."""
+        lanes = {lane for _, _, lane in self._lanes}
+        self._lanes = []
+        for lane in lanes:
+            oldest = lane.oldest_below_limit()
+            lane.queued_as = None
+            if oldest is not None:
+                lane.queued_as = oldest.id
+                self._lanes.append((oldest.id, id(lane), lane))
+        heapq.heapify(self._lanes)
+        self._sweep_above = 2 * len(self._lanes) + SPARE_ENTRIES
 
     def _rival(self, socket: _Socket) -> _Request | None:
-        """The oldest request waiting outside the socket's lane that could have its slot, were it closed."""
+        """The oldest request waiting outside the socket's lane that its closing would bring nearer to a slot."""
         lane = socket.lane
-        key = lane.key
-        rivals = []
-        if len(self._sockets) >= self._max_total:
-            rivals.append(self._oldest_below_limit())
-        if key.used <= key.rules.max_sockets and len(self._sockets) <= self._max_total:
-            rivals.extend(other.oldest() for other in key.lanes.values())
+        rivals = [self._oldest_below_limit(), *(other.oldest() for other in lane.key.lanes.values())]
         return min(
             (r for r in rivals if r is not None and r.lane is not lane), key=lambda request: request.id, default=None
         )
@@ -644,28 +691,20 @@ class Core:
     def _end_use(self, socket: _Socket, now: float, *, reusable: bool) -> None:
         """A socket lost one of its requests: hand it over (R7), keep it free (R12), share it, or close it."""
         socket.streams -= 1
-        lane = socket.lane
-        rules = lane.key.rules
-        end_of_life = socket.created + rules.socket_active_ttl
-        if not reusable or end_of_life <= now:
+        if not reusable:
             socket.retired = True
-        if not socket.retired and lane.waiting and self._must_yield(socket):
-            socket.retired = True
-        if socket.retired:
-            lane.shareable.pop(socket.id, None)
-            if socket.streams == 0:
-                self._close(socket)
-            return
         self._share(socket, now)
         if socket.streams:
             return
-        lane.shareable.pop(socket.id, None)
+        lane = socket.lane
+        rules = lane.key.rules
         limit = rules.free_socket_timeout
         if socket.hint is not None:
             limit = min(limit, socket.hint - rules.keep_alive_timeout_buffer)
-        socket.deadline = min(socket.idle_from + limit, end_of_life)
+        socket.deadline = min(socket.idle_from + limit, socket.end_of_life())
         if (
-            not rules.keep_alive
+            socket.retired
+            or not rules.keep_alive
             or socket.deadline <= now
             or len(self._sockets) > self._max_total
             or lane.key.used > rules.max_sockets
@@ -681,23 +720,33 @@ class Core:
         if len(self._free) > self._max_total_free:
             self._close(next(iter(self._free.values())))
 
-    def _must_yield(self, socket: _Socket) -> bool:
-        """Whether an older request elsewhere was passed over often enough to get this socket's slot (N29)."""
-        own = next(iter(socket.lane.waiting.values()))
-        rival = self._rival(socket)
-        if rival is None or rival.id > own.id:
-            return False
-        rival.passed_over += 1
-        return rival.passed_over > MAX_OVERTAKEN
-
     def _share(self, socket: _Socket, now: float) -> None:
-        """Gives the room on a socket in use to the requests waiting in its lane, oldest first."""
+        """Gives the room on a socket to the requests waiting in its lane, oldest first."""
         lane = socket.lane
         while lane.waiting and socket.streams < socket.capacity:
-            _, request = lane.waiting.popitem(last=False)
+            request = next(iter(lane.waiting.values()))
+            if not self._takes(socket, request, now):
+                break
+            del lane.waiting[request.id]
             self._grant(request, socket, now)
-        if socket.streams < socket.capacity:
+        if 0 < socket.streams < socket.capacity and not socket.retired:
             lane.shareable[socket.id] = socket
+        else:
+            lane.shareable.pop(socket.id, None)
+
+    def _takes(self, socket: _Socket, request: _Request, now: float) -> bool:
+        """Whether a socket takes one more request of its lane; if not, it takes no other, and closes after its last."""
+        if not socket.retired:
+            socket.retired = socket.end_of_life() <= now or self._must_yield(socket, request)
+        return not socket.retired
+
+    def _must_yield(self, socket: _Socket, request: _Request) -> bool:
+        """Whether one older than the request was passed over often enough for the socket to close for it (N29)."""
+        rival = self._rival(socket)
+        if rival is None or rival.id > request.id:
+            return False
+        rival.passed_over = (rival.passed_over + 1) % (MAX_OVERTAKEN + 1)
+        return rival.passed_over == 0
 
     def _grant(self, request: _Request, socket: _Socket, now: float, *, idle_for: float | None = None) -> None:
         request.socket = socket
@@ -707,7 +756,7 @@ class Core:
             socket.state = State.ACTIVE
         if socket.streams >= socket.capacity:
             socket.lane.shareable.pop(socket.id, None)
-        elif socket.usable:
+        else:
             socket.lane.shareable[socket.id] = socket
         self._actions.append(
             Grant(
@@ -730,11 +779,9 @@ class Core:
         self._grant(request, socket, now)
 
     def _take_off_queue(self, request: _Request) -> None:
-        """The request is about to open a socket; the others of its lane may have to wait for the protocol."""
-        lane = request.lane
-        del lane.waiting[request.id]
-        if lane.negotiates and self._multiplexes.get(lane.key.name) is not False:
-            lane.leader = request
+        """The request is about to open a socket."""
+        del request.lane.waiting[request.id]
+        self._lead(request)
 
     def _inherit(self, source: _Socket, heir: _Request) -> None:
         """The heir's socket will be opened when ``source`` is closed."""
@@ -769,7 +816,7 @@ class Core:
         del self._free[socket.id]
 
     def _remove(self, socket: _Socket, now: float) -> None:
-        """The socket counts no longer; its slot goes to its heir, or is free."""
+        """The socket counts no longer; its slot goes to its heir, or is free: ``_settle`` is to be called."""
         del self._sockets[socket.id]
         lane, heir = socket.lane, socket.heir
         key = lane.key
@@ -782,7 +829,6 @@ class Core:
             if heir.lane.key is key:
                 key.used += 1
             self._open(heir, now)
-        self._settle(key, now)
 
     # Small ------------------------------------------------------------------------------------------------------------
 
@@ -794,16 +840,40 @@ class Core:
 
     def _set_alarm(self, socket: _Socket) -> None:
         """One entry in the heap is enough for a socket: one that rings too early is set again (see ``expire``)."""
-        if socket.deadline < socket.alarm:
-            socket.alarm = socket.deadline
-            heapq.heappush(self._alarms.setdefault(socket.lane.home, []), (socket.deadline, socket.id))
+        if socket.deadline >= socket.alarm:
+            return
+        socket.alarm = socket.deadline
+        alarms = self._alarms.setdefault(socket.lane.home, [])
+        heapq.heappush(alarms, (socket.alarm, socket.id))
+        if len(alarms) > 2 * len(self._sockets) + SPARE_ENTRIES:  # most are of sockets that went before their time
+            known = {self._sockets[number] for _, number in alarms if number in self._sockets}
+            alarms[:] = [(other.alarm, other.id) for other in known if other.alarm < math.inf]
+            heapq.heapify(alarms)
 
-    def _drop(self, number: int) -> _Request:
-        """The request is no longer known; if others waited for it to learn the protocol, they wait no more."""
-        request = self._requests.pop(number)
+    def _lead(self, request: _Request) -> None:
+        """The request is about to open a socket; the others of its lane may have to wait for the protocol."""
+        lane = request.lane
+        if lane.negotiates and lane.leader is None and self._multiplexes.get(lane.key.name) is not False:
+            lane.leader = request
+
+    def _resign(self, request: _Request) -> None:
+        """If others wait for the request to learn the protocol, they wait no more."""
         if request.lane.leader is request:
             request.lane.leader = None
+
+    def _drop(self, number: int) -> _Request:
+        """The request is no longer known."""
+        request = self._requests.pop(number)
+        self._resign(request)
         return request
+
+    def _queue_again(self, request: _Request) -> None:
+        """It is older than all that wait in its lane, save those that came back like it."""
+        waiting = request.lane.waiting
+        older = [other.id for other in takewhile(lambda other: other.id < request.id, waiting.values())]
+        waiting[request.id] = request
+        for number in (request.id, *reversed(older)):
+            waiting.move_to_end(number, last=False)
 
     def _give_up(self, request: _Request) -> None:
         """The request ends without a word to its socket."""

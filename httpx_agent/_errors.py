@@ -47,6 +47,8 @@ def _explain(error: BaseException, exchange: Exchange, httpcore: Any) -> Any:
         return httpcore.ConnectError(f"{what}: {error}")
     if exchange.is_stale(error):
         return type(error)(f"{what}: {_stale(error, exchange)}")
+    if isinstance(error, (httpcore.NetworkError, httpcore.ProtocolError, httpcore.ProxyError)):
+        return type(error)(f"{what}: {error or error.__cause__ or 'the connection broke'}")
     return error
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from typing import TYPE_CHECKING, Any
 
 from . import _errors
@@ -23,6 +24,9 @@ IDEMPOTENT_METHODS = frozenset({b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", 
 
 #: Headers by which a client says that a request may be sent twice.
 IDEMPOTENCY_KEYS = frozenset({b"idempotency-key", b"x-idempotency-key"})
+
+#: Between a request's caller and here, as far as is known.
+LIBRARIES = frozenset({"httpx", "httpx2", "httpcore", "httpcore2", __name__.partition(".")[0]})
 
 #: Node reads the header only if it begins so (R15).
 _HINT = re.compile(rb"timeout=(\d+)")
@@ -52,6 +56,7 @@ class Exchange:
         self.refused = False  # the agent was closed
         self.detached = False
         self.over = False
+        self.asked_for_at = _caller() if agent.options.debug else None
         self._submitted = agent.now()
         self._hint: float | None = None
         self._prepare_request()
@@ -185,6 +190,8 @@ class Exchange:
             socket = self.socket
             assert socket is not None
             is_error = timed_out or (isinstance(error, Exception) and not socket.wire.ended)
+            if is_error:
+                self.agent.connector.sessions.evict(self.key)
             closing = self.agent.release(
                 self, reusable=False, complete=False, error=is_error, timed_out=timed_out, hint=None
             )
@@ -227,8 +234,10 @@ class Exchange:
         """Whether a socket that served before cannot serve again (N8, N16). One poll; none for a new socket."""
         grant = self.grant
         assert grant is not None
-        if grant.requests_on_socket == 1 or (socket.multiplexed and grant.idle_for is None):
+        if grant.requests_on_socket == 1:
             return False
+        if socket.multiplexed and grant.idle_for is None:  # others use it: what can be read is theirs
+            return not socket.connection.is_available()
         return socket.wire.ended or socket.wire.is_readable()
 
     def _may_send_again(self, error: Exception) -> bool:
@@ -270,6 +279,16 @@ class Exchange:
             return True
         fields = getattr(stream, "fields", None)  # httpx's multipart stream; its class is private
         return isinstance(fields, list) and all(_is_replayable_file(getattr(field, "file", b"")) for field in fields)
+
+
+def _caller() -> str | None:
+    """The line outside of the libraries that made the request."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None:
+        frame = frame.f_back
+        if frame.f_globals.get("__name__", "").partition(".")[0] not in LIBRARIES:
+            return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+    return None
 
 
 def _is_replayable_file(file: Any) -> bool:

@@ -35,6 +35,9 @@ class Listener(Protocol):
     def secured(self, stream: Any) -> None:
         """A TLS handshake is done."""
 
+    def context_for(self, context: ssl.SSLContext) -> Any:
+        """The TLS context to use in the place of one."""
+
     def settings(self, max_concurrent_streams: int | None) -> None:
         """The other end of an HTTP/2 connection said how many streams it takes."""
 
@@ -341,7 +344,8 @@ class SyncStream:
         handle = self._duplicate()
         try:
             with wire.breakable(lambda: shut_down(handle) if handle is not None else None):
-                inner = self._inner.start_tls(ssl_context, server_hostname, timeout)
+                context = wire.listener.context_for(ssl_context)
+                inner = self._inner.start_tls(context, server_hostname, timeout)
         finally:
             if handle is not None:
                 handle.close()
@@ -473,7 +477,7 @@ class AsyncStream:
     ) -> Any:
         """Secures the connection."""
         wire = self._wire
-        inner = await self._inner.start_tls(ssl_context, server_hostname, timeout)
+        inner = await self._inner.start_tls(wire.listener.context_for(ssl_context), server_hostname, timeout)
         stream = await _begin_async(wire, type(self)(wire, inner))
         wire.listener.secured(stream)
         return stream

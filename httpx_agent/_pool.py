@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any, Self
 
 from ._exchange import Exchange
@@ -9,7 +10,7 @@ from ._options import UNSET
 from ._steps import arun, end_iteration, run
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from ._agent import BaseAgent
 
@@ -134,7 +135,7 @@ class _Body:
             self._pool._requests.discard(self._exchange)
 
     def __del__(self) -> None:
-        _forget(self._pool, self._exchange)
+        _forget(self)
 
 
 class _AsyncBody:
@@ -179,11 +180,21 @@ class _AsyncBody:
             await end_iteration(self._iterator)
 
     def __del__(self) -> None:
-        _forget(self._pool, self._exchange)
+        _forget(self)
 
 
-def _forget(pool: BasePool, exchange: Exchange) -> None:
+def _forget(body: _Body | _AsyncBody) -> None:
     """A response was dropped. This may run anywhere, under the agent's lock too, so it only leaves a note."""
-    if not exchange.over:
-        pool._requests.discard(exchange)
-        exchange.agent.abandon(exchange)
+    exchange = body._exchange
+    if exchange.over:
+        return
+    body._pool._requests.discard(exchange)
+    exchange.agent.abandon(exchange)
+    where = f", asked for at {exchange.asked_for_at}," if exchange.asked_for_at else ""
+    method = exchange.request.method.decode("ascii", errors="replace")
+    warnings.warn(
+        f"the response to {method} {exchange.key.origin}{where} was neither read nor closed, which costs its socket",
+        ResourceWarning,
+        source=body,
+        stacklevel=2,
+    )

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from ._sessions import ResumingContext
+
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Iterator
 
     from ._agent import BaseAgent
@@ -42,6 +45,7 @@ class Socket:
         self.local_address: Address | None = None
         self.peer_address: Address | None = None
         self._agent = agent
+        self._session_is_kept = False
         self._handshakes_left = agent.connector.handshakes(key)
 
     def was_used(self) -> bool:
@@ -81,6 +85,11 @@ class Socket:
         self._handshakes_left -= 1
         self._progress(stream)
 
+    def context_for(self, context: ssl.SSLContext) -> Any:
+        """The TLS context for the next handshake: where it is the last, a session may be resumed."""
+        session = self._agent.connector.sessions.get(self.key) if self._handshakes_left == 1 else None
+        return context if session is None else ResumingContext(context, session)
+
     def settings(self, max_concurrent_streams: int | None) -> None:
         """The server said how many HTTP/2 streams it takes."""
         self._agent.socket_has_room(self, max_concurrent_streams)
@@ -93,11 +102,20 @@ class Socket:
         if not self.usable:
             self._handshakes_left = 0
             self._progress(self.wire.stream)
+        if not self._session_is_kept:  # TLS 1.3 sends it with the first bytes of a response
+            self._session_is_kept = True
+            self._keep_session()
 
     def _progress(self, stream: Any) -> None:
         if self._handshakes_left == 0 and not self.usable:
             self.usable = True
             self._agent.socket_opened(self, stream)
+
+    def _keep_session(self) -> None:
+        if self._agent.connector.resumes(self.key):
+            session = getattr(self.wire.stream.get_extra_info("ssl_object"), "session", None)
+            if session is not None:
+                self._agent.connector.sessions.put(self.key, session)
 
     # Closing ----------------------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -90,10 +91,8 @@ async def close_while_in_flight(client: httpx.AsyncClient) -> None:
 
 
 async def get_and_ignore(client: httpx.AsyncClient, url: str = URL) -> None:
-    try:
+    with suppress(httpx.TransportError):
         await client.get(url)
-    except httpx.TransportError:
-        pass
 
 
 ok = respond(b"ok")

@@ -241,7 +241,7 @@ async def test_a_connect_tunnel_leaves_the_pool(world: World) -> None:
 async def test_a_dropped_response_gives_its_slot_back(world: World) -> None:
     """Not closed and not read: once it is collected, the next request gets its slot."""
     network = Network(default=Script(then=chunked(b"first", HANG, end=False)))
-    agent = Agent(max_sockets=1, **network.options)
+    agent = Agent(max_sockets=1, debug=True, **network.options)
     transport = AgentTransport(agent=agent)
     for _ in range(3):
         request = httpx.Request("GET", URL, extensions={"timeout": {"pool": 1}})
@@ -250,7 +250,12 @@ async def test_a_dropped_response_gives_its_slot_back(world: World) -> None:
         else:
             response = await transport.handle_async_request(request)
         assert response.status_code == 200
+        kept = [response]
         del response
+        with pytest.warns(ResourceWarning) as warned:
+            kept.clear()
+        assert str(warned[0].message).startswith(f"the response to GET http://a.test:80, asked for at {__file__}:")
+        assert str(warned[0].message).endswith("was neither read nor closed, which costs its socket")
     assert len(transport._pool._requests) == 0  # type: ignore[arg-type]
     await world.close(agent)
     await world.until(lambda: network.open == 0)

@@ -117,8 +117,6 @@ async def test_the_real_timer_closes_real_sockets(world: World, server: Server) 
     assert agent.status().close_socket_count == 2
 
 
-
-
 async def test_the_longest_free_goes_first_with_fifo_and_last_with_lifo(world: World) -> None:
     """R2: lifo lets the sockets that are not needed expire; fifo keeps all of them warm."""
     for scheduling, order in (("lifo", [2, 2, 2]), ("fifo", [0, 1, 2])):

@@ -13,7 +13,6 @@ import trio
 
 from httpx_agent import Agent, AgentTransport
 from tests.support.scripted import Gate, Network, Script, respond
-from tests.support.servers import Server
 from tests.support.worlds import World
 
 ORIGINS = ["http://a.test", "http://b.test", "http://c.test"]
@@ -143,8 +142,6 @@ async def test_a_thousand_requests_over_ten_sockets(world: World) -> None:
         assert sorted({job.result().extensions["agent"].socket_id for job in jobs}) == list(range(10))
 
 
-
-
 async def test_the_oldest_request_is_served_first(world: World) -> None:
     """Over origins and in the order of arrival, when only the total is in the way."""
     gate = Gate()
@@ -160,7 +157,7 @@ async def test_the_oldest_request_is_served_first(world: World) -> None:
         await world.until(lambda: network.request_count == 1)
         for number, origin in enumerate([ORIGINS[1], ORIGINS[2], ORIGINS[0]]):
             tasks.start(ask, origin)
-            await world.until(lambda: sum(agent.status().requests.values()) == number + 1)
+            await world.until(lambda number=number: sum(agent.status().requests.values()) == number + 1)
         gate.open()
     assert network.peak == 1
     # The last one is of the first one's origin, and takes over its socket: that saves a connection.

@@ -121,8 +121,12 @@ async def outcomes(
         with warnings.catch_warnings():
             if number == 0:
                 warnings.simplefilter("ignore", ResourceWarning)
-            found.append(await send())
-            gc.collect()
+            gc.freeze()  # so that the collector looks at what is new, which takes 1 ms in place of 30
+            try:
+                found.append(await send())
+                gc.collect()
+            finally:
+                gc.unfreeze()
     return found
 
 

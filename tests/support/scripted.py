@@ -20,6 +20,7 @@ Nothing here sleeps. What waits (a `Gate`, `HANG`, a read with no answer) waits 
 from __future__ import annotations
 
 import enum
+import functools
 import ssl
 import threading
 from collections import Counter, deque
@@ -234,6 +235,14 @@ class Connection:
         """How often `get_extra_info("is_readable")` was asked."""
         self.tls: list[str | None] = []
         """The `server_hostname` of each `start_tls`."""
+        self.streams: list[int] = []
+        """HTTP/2: the streams that have come."""
+        self.peak_streams = 0
+        """HTTP/2: the most that were open at once; one is open until the client reads its answer."""
+        self._later: list[tuple[Gate | None, Callable[[], bytes]]] = []
+        self.reset_streams: list[int] = []
+        """HTTP/2: those of them that the client gave up."""
+        self.http2: Any = None
         self._inbox: deque[Step] = deque()
         self._framer = _Framer()
         self._writes = 0
@@ -280,6 +289,11 @@ class Connection:
     # -- What the streams are made of; all of it under the network's lock ---------------------------------------------
 
     def _skip_gates(self) -> None:
+        for gate, make in list(self._later):
+            if gate is None or gate.is_open:
+                self._later.remove((gate, make))
+                if data := make():
+                    self._inbox.append(data)
         while self._inbox and isinstance(self._inbox[0], Gate) and self._inbox[0].is_open:
             self._inbox.popleft()
 
@@ -514,6 +528,69 @@ def _waker(event: anyio.Event) -> Callable[[], None]:
             loop.call_soon_threadsafe(event.set)
 
     return wake_asyncio
+
+
+def http2(
+    *,
+    max_concurrent_streams: int = 100,
+    hold: Gate | Callable[[int], Gate | None] | None = None,
+    body: bytes = b"ok",
+    prior_knowledge: bool = False,
+) -> Script:
+    """A server of HTTP/2 that answers each stream with a 200.
+
+    Args:
+        max_concurrent_streams: What it allows, and insists on.
+        hold: Holds the answers, each for itself; a function of the stream's id gives the gate of each stream.
+        body: The body of all answers.
+        prior_knowledge: Without TLS.
+
+    Ask `network.connections[n].streams` for the streams that came, and end it gently by `goaway(…connections[n])`.
+    """
+    import h2.config
+    import h2.connection
+    import h2.events
+    import h2.settings
+
+    limit = {h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: max_concurrent_streams}
+
+    def receive(connection: Connection, data: bytes) -> Answer:
+        if connection.http2 is None:
+            config = h2.config.H2Configuration(client_side=False, header_encoding="utf-8")
+            connection.http2 = h2.connection.H2Connection(config)
+            connection.http2.local_settings = h2.settings.Settings(client=False, initial_values=limit)
+            connection.http2.initiate_connection()
+        state = connection.http2
+
+        def answer(stream: int) -> bytes:
+            if stream in connection.reset_streams:
+                return b""
+            state.send_headers(stream, [(":status", "200"), ("content-length", str(len(body)))])
+            state.send_data(stream, body, end_stream=True)
+            return bytes(state.data_to_send())
+
+        for event in state.receive_data(data):
+            if isinstance(event, h2.events.RequestReceived):
+                connection.streams.append(event.stream_id)
+                connection.peak_streams = max(connection.peak_streams, state.open_inbound_streams)
+            elif isinstance(event, h2.events.DataReceived):
+                state.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+            elif isinstance(event, h2.events.StreamReset):
+                connection.reset_streams.append(event.stream_id)
+            elif isinstance(event, h2.events.StreamEnded):
+                gate = hold(event.stream_id) if callable(hold) else hold
+                if gate is not None:
+                    connection.network.adopt(gate)
+                connection._later.append((gate, functools.partial(answer, event.stream_id)))
+        return bytes(state.data_to_send())
+
+    return Script(raw=receive, alpn=None if prior_knowledge else "h2")
+
+
+def goaway(connection: Connection) -> None:
+    """HTTP/2: let the server accept no further stream, without an end to those that run."""
+    last = max(connection.streams, default=0)
+    connection.send(b"\0\0\x08\x07\0" + bytes(4) + last.to_bytes(4, "big") + bytes(4))
 
 
 class _TLSObject:

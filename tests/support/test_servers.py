@@ -63,7 +63,7 @@ def test_tls_and_client_certificates(certificates: Certificates) -> None:
         assert server.peers[0].client_certificate is not None
         with client(verify=certificates.client()) as session, pytest.raises(httpx.HTTPError):
             session.get(server.url)
-        assert len(server.handshake_errors) == 1
+        server.wait_for(lambda: len(server.handshake_errors) == 1)
 
 
 def test_http2_by_alpn_and_by_prior_knowledge(h2_server: Server, certificates: Certificates) -> None:

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
+
 import anyio
 import httpcore
 import pytest
 
-from tests.support.scripted import FIN, HANG, REFUSED, RST, TIMEOUT, Gate, Network, Script, chunked, respond
-from tests.support.worlds import World
+from tests.support.scripted import (
+    FIN,
+    HANG,
+    REFUSED,
+    RST,
+    TIMEOUT,
+    Gate,
+    Network,
+    Script,
+    chunked,
+    goaway,
+    http2,
+    respond,
+)
+from tests.support.worlds import World, cancel_at
 
 
 def pool_for(world: World, network: Network, **options: object) -> object:
@@ -169,3 +184,46 @@ async def test_a_world_runs_requests_at_the_same_time_and_cancels_what_it_can(wo
     assert [job.cancelled for job in jobs] == [world.can_cancel] + [False] * 49
     assert [job.result().status for job in jobs[1:]] == [200] * 49
     assert network.peak == 50
+
+
+async def test_a_cancellation_can_be_put_at_every_suspension(world: World) -> None:
+    if world.is_sync:
+        pytest.skip("a thread is not cancelled")
+    ended = []
+    for step in itertools.count(1):
+        network = Network()
+        pool = pool_for(world, network)
+        reached = await cancel_at(step, get, world, pool)
+        ended.append([op.outcome for op in network.ops if op.outcome != "ok"])
+        await pool.aclose()
+        if not reached:
+            break
+
+    assert step > 4
+    assert ended[-1] == []
+    assert sum(outcomes == [anyio.get_cancelled_exc_class().__name__] for outcomes in ended) > 2
+
+
+async def test_http2(world: World) -> None:
+    gate = Gate()
+    network = Network(default=http2(hold=lambda stream: gate if stream == 1 else None, body=b"two"))
+    pool = pool_for(world, network, http2=True)
+
+    async with world.tasks() as tasks:
+        first = tasks.start(get, world, pool, "https://a/")
+        await world.until(lambda: network.connections and network.connections[0].streams == [1])
+        second = tasks.start(get, world, pool, "https://a/")
+        await world.until(lambda: network.connections[0].streams == [1, 3])
+        if not world.is_sync:  # in threads, the first to read a connection of httpcore holds up the others
+            await second.wait()
+            assert not first.done
+        gate.open()
+    goaway(network.connections[0])
+    again = await get(world, pool, "https://a/")
+    await world.close(pool)
+
+    assert [first.result().content, second.result().content, again.content] == [b"two"] * 3
+    assert first.result().extensions["http_version"] == b"HTTP/2"
+    assert [connection.streams for connection in network.connections] == [[1, 3, 5], [1]]
+    assert [connection.peak_streams for connection in network.connections] == [2, 1]
+    assert network.open == 0

@@ -22,7 +22,7 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Self
 
@@ -320,6 +320,52 @@ class AwaitableStream:
     async def aclose(self) -> None:
         """Close it."""
         await self.world.close(self.inner)
+
+
+class _Counted:
+    """Awaits a coroutine, and calls `cancel` when it is suspended for the given time, counted from 1."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], at: int, cancel: Callable[[], None]) -> None:
+        self.coroutine = coroutine
+        self.at = at
+        self.cancel = cancel
+        self.suspensions = 0
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        resume: Callable[[Any], Any] = self.coroutine.send
+        value: Any = None
+        while True:
+            try:
+                suspended = resume(value)
+            except StopIteration as stop:
+                return stop.value
+            self.suspensions += 1
+            if self.suspensions == self.at:
+                self.cancel()
+            try:
+                value = yield suspended
+                resume = self.coroutine.send
+            except BaseException as exc:
+                value = exc
+                resume = self.coroutine.throw
+
+
+async def cancel_at(step: int, function: Callable[..., Coroutine[Any, Any, Any]], *args: Any, **kwargs: Any) -> bool:
+    """Call, and cancel the call where it is suspended for the `step`-th time; say whether it came so far.
+
+    A sweep cancels a request everywhere it can be cancelled:
+
+        for step in itertools.count(1):
+            network = Network()
+            ...
+            if not await cancel_at(step, client.get, url):
+                break
+            assert network.open == 0
+    """
+    with anyio.CancelScope() as scope:
+        counted = _Counted(function(*args, **kwargs), step, scope.cancel)
+        await counted
+    return counted.suspensions >= step
 
 
 def clean_environment() -> Mapping[str, str]:

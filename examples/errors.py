@@ -1,0 +1,81 @@
+"""Which exception is raised when, and what it says."""
+
+import textwrap
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+
+from httpx_agent import Agent, AgentTransport
+from server import closed_port, serve, silence
+
+
+def show(function: Callable[[], object]) -> None:
+    """Call the function and print the exception."""
+    try:
+        function()
+    except Exception as error:
+        message = f"{type(error).__name__}: {error}"
+        print(textwrap.fill(message, 88, subsequent_indent="    "))
+
+
+def connect() -> None:
+    """Nobody listens there."""
+    with httpx.Client(transport=AgentTransport()) as client:
+        show(lambda: client.get(closed_port()))
+
+
+def read(url: str) -> None:
+    """The server says nothing; the agent's own `timeout` ends it."""
+    with httpx.Client(transport=AgentTransport(timeout=0.1), timeout=None) as client:
+        show(lambda: client.get(url))
+
+
+def pool(url: str) -> None:
+    """No socket comes free within the pool timeout."""
+    with httpx.Client(transport=AgentTransport(max_total_sockets=1)) as client:
+        with client.stream("GET", f"{url}/big"):
+            show(lambda: client.get(url, timeout=httpx.Timeout(5, pool=0.1)))
+
+
+def stale(url: str) -> None:
+    """The used socket is dead, and a POST may not be sent twice."""
+    with httpx.Client(transport=AgentTransport()) as client:
+        client.get(f"{url}/drop")
+        show(lambda: client.post(f"{url}/drop"))
+
+
+def closed(url: str) -> None:
+    """The agent is closed while one request is in flight and another waits."""
+    agent = Agent(max_sockets=1)
+    client = httpx.Client(transport=AgentTransport(agent=agent))
+    with ThreadPoolExecutor() as threads:
+        in_flight = threads.submit(client.get, url)
+        time.sleep(0.15)
+        waiting = threads.submit(client.get, url)
+        time.sleep(0.15)
+        agent.close()
+        show(in_flight.result)
+        show(waiting.result)
+
+
+def options() -> None:
+    """A value that cannot be is refused at once."""
+    show(lambda: AgentTransport(max_sockets=0))
+    show(lambda: AgentTransport(free_socket_timeout=float("nan")))
+    show(lambda: AgentTransport(timeout="30s"))  # type: ignore[arg-type]
+    show(lambda: AgentTransport(agent=Agent(), max_sockets=5))
+
+
+with serve() as url, silence() as mute:
+    for name, function in {
+        "connect": connect,
+        "read": lambda: read(mute),
+        "pool": lambda: pool(url),
+        "stale": lambda: stale(url),
+        "closed": lambda: closed(mute),
+        "options": options,
+    }.items():
+        print(f"[{name}]")
+        function()

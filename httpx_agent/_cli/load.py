@@ -1,0 +1,203 @@
+"""Many requests at once: `fire` sends them, a `Tally` holds what came of them."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed, wait
+from dataclasses import dataclass
+
+import httpx
+
+from httpx_agent import Agent, AgentStatus, AgentTransport, RequestInfo
+
+
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """What is to be sent.
+
+    Attributes:
+        agent: Manages the sockets; closed at the end.
+        urls: Where to; each in turn.
+        requests: How many requests in all.
+        concurrency: How many at a time.
+        in_threads: Whether to use `httpx.Client` in threads, not `httpx.AsyncClient`.
+    """
+
+    agent: Agent
+    urls: tuple[httpx.URL, ...]
+    requests: int
+    concurrency: int
+    in_threads: bool
+
+
+class Tally:
+    """What came of the requests. Its workers are threads or tasks.
+
+    Args:
+        load: What is sent.
+        advance: Called after each request.
+
+    Attributes:
+        statuses: Responses by status code.
+        versions: Responses by HTTP version.
+        latencies: Seconds from sending a request, its wait in the queue included, to the end of its response.
+        infos: What the agent says of each response.
+        seconds: From the first request to the end of the last.
+        status: The agent's status at the end, before it is closed.
+        interrupted: Whether it was stopped by Ctrl-C.
+    """
+
+    def __init__(self, load: Load, advance: Callable[[], None]) -> None:
+        self.statuses: Counter[int] = Counter()
+        self.versions: Counter[str] = Counter()
+        self.latencies: list[float] = []
+        self.infos: list[RequestInfo] = []
+        self.seconds = 0.0
+        self.status: AgentStatus = load.agent.status()
+        self.interrupted = False
+        self._load = load
+        self._advance = advance
+        self._lock = threading.Lock()
+        self._begun = 0
+        self._over = False
+        self._failures: Counter[tuple[str, ...]] = Counter()
+        self._messages: dict[tuple[str, ...], str] = {}
+        self._start = time.perf_counter()
+
+    @property
+    def failed(self) -> int:
+        """Requests without a response."""
+        return self._failures.total()
+
+    @property
+    def done(self) -> int:
+        """Requests that are over."""
+        return len(self.latencies) + self.failed
+
+    def failures(self) -> list[tuple[str, int]]:
+        """Each reason for which requests failed, as the first of them was told it, and how often; most often first."""
+        return [(self._messages[reason], count) for reason, count in self._failures.most_common()]
+
+    def turns(self) -> Iterator[httpx.URL]:
+        """The URLs for one worker: all that are not yet another's, until the end."""
+        while True:
+            with self._lock:
+                number = self._begun
+                self._begun += 1
+            if self._over or number >= self._load.requests:
+                return
+            yield self._load.urls[number % len(self._load.urls)]
+
+    def answered(self, response: httpx.Response, began: float) -> None:
+        """A response was read to its end."""
+        latency = time.perf_counter() - began
+        with self._lock:
+            self.statuses[response.status_code] += 1
+            self.versions[response.http_version] += 1
+            self.latencies.append(latency)
+            self.infos.append(response.extensions["agent"])
+            self._advance()
+
+    def went_wrong(self, url: httpx.URL, error: Exception) -> None:
+        """A request failed; one that fails because everything ends does not count."""
+        text = str(error)
+        message = f"{type(error).__name__}: {text}" if text else type(error).__name__
+        if url.host not in message:
+            message += f" ({url.copy_with(userinfo=b'', path='/', query=None, fragment=None)})"
+        # Durations, ports and the like differ from one to the next without being another reason.
+        reason = (url.scheme, url.netloc.decode("ascii"), re.sub(r"\d+(\.\d+)?", "0", message))
+        with self._lock:
+            if not self._over:
+                self._failures[reason] += 1
+                self._messages.setdefault(reason, message)
+                self._advance()
+
+    def end(self) -> None:
+        """No further request begins. What is noted here is noted once."""
+        with self._lock:
+            if self._over:
+                return
+            self.seconds = time.perf_counter() - self._start
+            self.status = self._load.agent.status()
+            self._over = True
+
+
+def fire(load: Load, advance: Callable[[], None]) -> Tally:
+    """Sends the requests, until all are over or Ctrl-C is pressed.
+
+    Args:
+        load: What to send.
+        advance: Called after each request, by one thread at a time.
+    """
+    tally = Tally(load, advance)
+    try:
+        if load.in_threads:
+            _fire_in_threads(load, tally)
+        else:
+            asyncio.run(_fire_in_tasks(load, tally))
+    except KeyboardInterrupt:
+        tally.interrupted = True
+        tally.end()
+    return tally
+
+
+def _fire_in_threads(load: Load, tally: Tally) -> None:
+    workers = min(load.concurrency, load.requests)
+
+    def work(client: httpx.Client) -> None:
+        for url in tally.turns():
+            began = time.perf_counter()
+            try:
+                with client.stream("GET", url) as response:
+                    for _ in response.iter_raw():
+                        pass
+            except Exception as error:
+                tally.went_wrong(url, error)
+            else:
+                tally.answered(response, began)
+
+    with (
+        httpx.Client(transport=AgentTransport(agent=load.agent), timeout=None) as client,
+        ThreadPoolExecutor(workers) as executor,
+    ):
+        jobs = [executor.submit(work, client) for _ in range(workers)]
+        try:
+            for job in as_completed(jobs):
+                job.result()
+        finally:
+            tally.end()
+            # Threads that still wait for a response are woken; one that asks for its socket just now, the next time.
+            load.agent.close()
+            while wait(jobs, timeout=0.05).not_done:
+                load.agent.close()
+
+
+async def _fire_in_tasks(load: Load, tally: Tally) -> None:
+    async def work(client: httpx.AsyncClient) -> None:
+        for url in tally.turns():
+            began = time.perf_counter()
+            try:
+                async with client.stream("GET", url) as response:
+                    async for _ in response.aiter_raw():
+                        pass
+            except Exception as error:
+                tally.went_wrong(url, error)
+            else:
+                tally.answered(response, began)
+
+    async with load.agent, httpx.AsyncClient(transport=AgentTransport(agent=load.agent), timeout=None) as client:
+        tasks = [asyncio.create_task(work(client)) for _ in range(min(load.concurrency, load.requests))]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            for task in done:
+                task.result()
+        finally:
+            tally.end()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,73 @@
+"""TLS sessions, kept to resume them: a second handshake with the same server costs less (R28)."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+from collections.abc import Hashable
+from typing import Any
+
+
+class SessionCache:
+    """One session for each pool key; at the limit the key that came first goes, as in Node.
+
+    Args:
+        limit: How many; 0 keeps none.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._sessions: dict[Hashable, ssl.SSLSession] = {}
+
+    def get(self, key: Hashable) -> ssl.SSLSession | None:
+        """The session to resume, if there is one."""
+        return self._sessions.get(key)
+
+    def put(self, key: Hashable, session: ssl.SSLSession) -> None:
+        """Keeps the newest session of a key, in the place of the one before."""
+        with self._lock:
+            if key not in self._sessions and len(self._sessions) >= self._limit:
+                if not self._limit:
+                    return
+                del self._sessions[next(iter(self._sessions))]
+            self._sessions[key] = session
+
+    def evict(self, key: Hashable) -> None:
+        """Forgets the session of a key: its connection ended with an error."""
+        with self._lock:
+            self._sessions.pop(key, None)
+
+
+class ResumingContext:
+    """An `ssl.SSLContext` that resumes a session, for those who call it without one.
+
+    httpcore's network backends do not pass a session on, but ask the context for what they need.
+
+    Args:
+        context: The context.
+        session: A session that was made with it.
+    """
+
+    def __init__(self, context: ssl.SSLContext, session: ssl.SSLSession) -> None:
+        self._context = context
+        self._session = session
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+    def wrap_socket(self, sock: socket.socket, *, server_hostname: str | None = None) -> ssl.SSLSocket:
+        """As `ssl.SSLContext.wrap_socket`."""
+        return self._context.wrap_socket(sock, server_hostname=server_hostname, session=self._session)
+
+    def wrap_bio(
+        self,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        server_side: bool = False,
+        server_hostname: str | bytes | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> ssl.SSLObject:
+        """As `ssl.SSLContext.wrap_bio`."""
+        return self._context.wrap_bio(incoming, outgoing, server_side, server_hostname, session or self._session)

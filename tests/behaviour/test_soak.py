@@ -1,0 +1,122 @@
+"""Random load over real sockets: cancellations, timeouts, server closes and resets; afterwards the books balance."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+import trio
+
+from httpx_agent import Agent, AgentTransport
+from tests.support.servers import Server
+
+PATHS = [
+    "echo",
+    "echo",
+    "echo",
+    "bytes/100000",
+    "chunked/3",
+    "close",
+    "disconnect",
+    "reset",
+    "truncated/reset",
+    "close-delimited",
+    "silence",
+    "keep-alive/1",
+    "garbage",
+]
+
+
+def timeouts(rng: random.Random) -> httpx.Timeout:
+    return httpx.Timeout(rng.choice([0.005, 0.02, 1.0]), pool=rng.choice([0.001, 0.02, 5.0]))
+
+
+def in_a_thread(agent: Agent, servers: list[Server], seed: int) -> None:
+    rng = random.Random(seed)
+    with httpx.Client(transport=AgentTransport(agent=agent), trust_env=False) as client:
+        for _ in range(40):
+            url = f"{rng.choice(servers).url}/{rng.choice(PATHS)}"
+            try:
+                with client.stream(rng.choice(["GET", "POST"]), url, timeout=timeouts(rng)) as response:
+                    if rng.random() < 0.8:
+                        response.read()
+            except httpx.TransportError:
+                pass
+
+
+async def in_a_loop(agent: Agent, servers: list[Server], seed: int) -> None:
+    async def one(rng: random.Random) -> None:
+        url = f"{rng.choice(servers).url}/{rng.choice(PATHS)}"
+        with anyio.move_on_after(rng.choice([0, 0.0005, 0.002, 0.01, 1.0])):
+            try:
+                async with client.stream(rng.choice(["GET", "POST"]), url, timeout=timeouts(rng)) as response:
+                    if rng.random() < 0.8:
+                        await response.aread()
+            except httpx.TransportError:
+                pass
+
+    async def many(seed: int) -> None:
+        rng = random.Random(seed)
+        for _ in range(15):
+            await one(rng)
+
+    async with httpx.AsyncClient(transport=AgentTransport(agent=agent), trust_env=False) as client:
+        async with anyio.create_task_group() as group:
+            for number in range(20):
+                group.start_soon(many, seed * 1000 + number)
+
+
+@pytest.mark.parametrize("seed", range(3))
+# httpx's, httpcore's and this test's own generators are dropped half-way when a request is cancelled; trio warns of it.
+@pytest.mark.filterwarnings(r"ignore:Async generator '(httpx|httpcore|tests)\.:ResourceWarning")
+def test_the_books_balance_after_a_soak(seed: int) -> None:
+    """Created = failed + closed + detached + open, and the server sees no connection that the agent does not."""
+    with Server() as one, Server() as other:
+        servers = [one, other]
+        for server in servers:
+            server.gate("truncated").open()
+        agent = Agent(max_total_sockets=12, max_sockets=8, free_socket_timeout=0.5)
+        workers: list[tuple[Any, ...]] = [(in_a_thread, agent, servers, seed * 100 + number) for number in range(10)]
+        workers.append((lambda: asyncio.run(in_a_loop(agent, servers, seed)),))
+        workers.append((lambda: trio.run(in_a_loop, agent, servers, seed + 50),))
+        failures: list[BaseException] = []
+
+        def work(function: Any, *args: Any) -> None:
+            try:
+                function(*args)
+            except BaseException as error:
+                failures.append(error)
+
+        threads = [threading.Thread(target=work, args=worker) for worker in workers]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(50)
+        assert not failures
+        assert not any(thread.is_alive() for thread in threads)
+
+        status = agent.status()
+        assert dict(status.requests) == {}
+        assert dict(status.sockets) == {}
+        held = sum(status.free_sockets.values())
+        assert status.create_socket_count == (
+            status.create_socket_error_count + status.close_socket_count + status.detached_socket_count + held
+        )
+        assert status.request_count > 100
+        assert status.request_error_count > 100
+        assert agent._exchanges == {}
+        for server in servers:
+            origin = f"http://{server.netloc}"
+            server.wait_for(lambda server=server, origin=origin: server.open == status.free_sockets.get(origin, 0))
+
+        with httpx.Client(transport=AgentTransport(agent=agent), trust_env=False) as client:
+            assert client.get(f"{one.url}/echo", timeout=httpx.Timeout(5)).status_code == 200
+        agent.close()
+        assert agent.sockets() == ()
+        for server in servers:
+            server.wait_closed()

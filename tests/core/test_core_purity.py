@@ -1,0 +1,38 @@
+"""The core does no I/O, reads no clock, takes no lock: it imports nothing that could."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import httpx_agent
+
+PURE = {"__future__", "collections", "collections.abc", "dataclasses", "enum", "heapq", "itertools", "math", "typing"}
+
+
+def test_only_pure_modules_of_the_standard_library_are_imported() -> None:
+    """Nowhere in the file, not even in a function."""
+    path = Path(httpx_agent.__file__).with_name("_core.py")
+    imported: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            imported.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            imported.add("." * node.level + (node.module or ""))
+
+    assert imported <= PURE
+
+
+def test_nothing_is_awaited_or_imported_by_other_means() -> None:
+    """No coroutine, no ``__import__``, no ``open``."""
+    path = Path(httpx_agent.__file__).with_name("_core.py")
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+
+    assert not [n for n in ast.walk(tree) if isinstance(n, ast.AsyncFunctionDef | ast.Await | ast.Global)]
+    assert not {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)} & {
+        "__import__",
+        "open",
+        "print",
+        "eval",
+        "exec",
+    }

@@ -1,0 +1,75 @@
+"""Moves a hundred megabytes in a process of its own, and prints how much its resident memory grew meanwhile.
+
+Called with: sync, asyncio or trio; `down` or `up`; the URL of a server; the number of bytes.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import sys
+from collections.abc import Iterator
+
+import httpx
+
+from httpx_agent import AgentTransport
+from tests.support.worlds import WORLDS, World
+
+BLOCK = bytes(range(256)) * 256
+
+
+def resident() -> int:
+    """What this process has in memory, in bytes."""
+    with open("/proc/self/status") as lines:
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:"))
+
+
+async def main(world: World, direction: str, url: str, total: int) -> None:
+    """Warm up with a small one, then measure along the large one."""
+    highest = 0
+
+    def look() -> None:
+        nonlocal highest
+        highest = max(highest, resident())
+
+    def parts(count: int) -> Iterator[bytes]:
+        for number in range(count):
+            if number % 16 == 0:
+                look()
+            yield BLOCK
+
+    async def download(size: int) -> int:
+        received = 0
+        if world.is_sync:  # without a change of thread for each part
+            with client.sync.stream("GET", f"{url}/stream/{size}") as response:
+                for number, part in enumerate(response.iter_bytes()):
+                    received += len(part)
+                    if number % 16 == 0:
+                        look()
+            return received
+        async with client.stream("GET", f"{url}/stream/{size}") as response:
+            number = 0
+            async for part in response.aiter_bytes():
+                received += len(part)
+                number += 1
+                if number % 16 == 0:
+                    look()
+        return received
+
+    async def upload(size: int) -> int:
+        response = await client.post(f"{url}/sink", content=world.body(parts(size // len(BLOCK))))
+        return int(response.json()["length"])
+
+    move = download if direction == "down" else upload
+    async with world.client(transport=AgentTransport(verify=False), timeout=httpx.Timeout(20.0)) as client:
+        await move(20 * len(BLOCK))
+        gc.collect()
+        before = highest = resident()
+        moved = await move(total)
+    print(json.dumps({"moved": moved, "grew": highest - before}))
+
+
+if __name__ == "__main__":
+    name, direction, url, total = sys.argv[1:]
+    found = next(world for world in WORLDS if world.name == name)
+    found.run(main, found, direction, url, int(total))

@@ -1,0 +1,69 @@
+"""A program that never closes its client ends without ado: no warning of ours, no thread that holds it up."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.servers import Server
+from tests.support.worlds import clean_environment
+
+SYNC = """
+import sys, httpx
+from httpx_agent import AgentTransport
+kind = {"httpx": httpx.HTTPTransport, "agent": AgentTransport}[sys.argv[2]]
+client = httpx.Client(transport=kind(verify=False))
+for _ in range(2):
+    print(client.get(sys.argv[1] + "/bytes/3").status_code)
+"""
+
+ASYNC = """
+import sys, anyio, httpx
+from httpx_agent import AgentTransport
+
+async def main():
+    client = httpx.AsyncClient(transport=AgentTransport(verify=False))
+    for _ in range(2):
+        print((await client.get(sys.argv[1] + "/bytes/3")).status_code)
+    if sys.argv[3] == "global":
+        globals()["keep"] = client
+
+anyio.run(main, backend=sys.argv[2])
+"""
+
+
+@pytest.mark.parametrize("kept", ["local", "global"])
+@pytest.mark.parametrize("name", ["asyncio", "trio"])
+def test_async_programs(server: Server, name: str, kept: str) -> None:
+    assert run(ASYNC, server, name, kept) == ""
+    server.wait_closed()
+    assert server.accepted == 1
+
+
+def test_sync_programs(server: Server) -> None:
+    """Python itself tells of the socket that is left, with either transport; the agent adds nothing to that."""
+    errors = [run(SYNC, server, kind) for kind in ("httpx", "agent")]
+
+    assert [re.findall(r"^\w+(?= ignored in|: unclosed <socket)", text, re.MULTILINE) for text in errors] == [
+        ["Exception", "ResourceWarning"]
+    ] * 2
+    assert [len(text.splitlines()) for text in errors] == [2, 2]
+    server.wait_closed()
+    assert server.accepted == 2
+
+
+def run(program: str, server: Server, *arguments: str) -> str:
+    """Run a program with all warnings on, and give what it says of errors."""
+    command = [sys.executable, "-X", "dev", "-W", "error", "-c", program, server.url, *arguments]
+    folder = Path(__file__).parents[2]
+
+    result = subprocess.run(
+        command, cwd=folder, env=dict(clean_environment()), capture_output=True, text=True, timeout=20, check=False
+    )
+
+    assert (result.returncode, result.stdout.split()) == (0, ["200", "200"])
+    return result.stderr
