@@ -391,6 +391,8 @@ def _check_proxy(value: Any, httpx: Any) -> Any:
         raise ValueError(f"proxy: this is no URL; {accepted}") from None
     if url.scheme not in ("http", "https", "socks5", "socks5h") or not url.host:
         raise ValueError(f"proxy with scheme {url.scheme!r} and host {url.host!r}: {accepted}")
+    if url.scheme != "https" and getattr(value, "ssl_context", None) is not None:
+        raise ValueError(f"proxy with scheme {url.scheme!r} and an ssl_context: accepted is one with 'https' only")
     if url.scheme.startswith("socks") and importlib.util.find_spec("socksio") is None:
         raise ImportError("A SOCKS proxy needs the package 'socksio': pip install httpx-agent[socks]")
     return value if isinstance(value, httpx.Proxy) else httpx.Proxy(url)

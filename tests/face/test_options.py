@@ -270,6 +270,12 @@ REFUSED: list[tuple[str, Any, type[Exception], str]] = [
     ("proxy", httpx.URL("proxy.test"), ValueError, f"proxy with scheme '' and host '': {PROXY_TEXT}"),
     ("proxy", "http://", ValueError, f"proxy with scheme 'http' and host '': {PROXY_TEXT}"),
     ("proxy", "http://user:sec/ret@proxy.test", ValueError, f"proxy: this is no URL; {PROXY_TEXT}"),
+    (
+        "proxy",
+        httpx.Proxy("http://proxy.test", ssl_context=CONTEXT),
+        ValueError,
+        "proxy with scheme 'http' and an ssl_context: accepted is one with 'https' only",
+    ),
     ("uds", b"/run/a.socket", TypeError, "uds=b'/run/a.socket': accepted is a str or None, not bytes"),
     ("uds", 5, TypeError, "uds=5: accepted is a str or None, not int"),
     ("local_address", ("a", 0), TypeError, "local_address=('a', 0): accepted is a str or None, not tuple"),
@@ -348,6 +354,10 @@ def test_proxies_may_be_texts_and_urls(given: str) -> None:
         proxy = Agent(proxy=value).proxy
         assert isinstance(proxy, httpx.Proxy)
         assert str(proxy.url) == given
+
+
+def test_a_proxy_of_https_may_have_a_context_of_its_own() -> None:
+    assert Agent(proxy=httpx.Proxy("https://a.test", ssl_context=CONTEXT)).proxy.ssl_context is CONTEXT
 
 
 def test_a_proxy_keeps_its_credentials() -> None:
