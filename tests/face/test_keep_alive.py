@@ -202,6 +202,8 @@ async def test_an_old_server_that_says_keep_alive_is_believed(world: World) -> N
         (['timeout="5"'], 15.0),
         (["timeout=-5"], 15.0),
         (["timeout="], 15.0),
+        (["timeout=", "5"], 15.0),
+        (["timeout=5", "0"], 4.0),
         (["max=0"], 15.0),
         ([], 15.0),
         (["timeout=1"], None),

@@ -64,6 +64,7 @@ URLS = [
     "http://deep.sub.a.test",
     "http://aa.test",
     "http://axtest",
+    "http://sub.axtest",
     "http://sub.a.test.b.test",
     "http://b.test:8080",
     "http://[::1]",
@@ -136,6 +137,23 @@ def test_the_most_specific_pattern_comes_first() -> None:
     assert sorted(shuffled, key=lambda text: OriginPattern(text).priority) == ordered
     theirs = sorted(shuffled, key=lambda text: URLPattern(text).priority)
     assert [URLPattern(text).priority for text in theirs] == [OriginPattern(text).priority for text in ordered]
+
+
+def test_the_order_of_the_mapping_does_not_matter() -> None:
+    """The most specific pattern that matches counts, alone: nothing is taken over from the others."""
+    patterns: dict[str, dict[str, Any]] = {
+        "all://": {"max_sockets": 1},
+        "all://*.a.test": {"max_sockets": 2},
+        "all://sub.a.test": {"max_free_sockets": 3},
+        "all://:8443": {"max_sockets": 4},
+    }
+    for items in (list(patterns.items()), list(patterns.items())[::-1]):
+        agent = Agent(per_origin=dict(items))
+        found = {}
+        for url in ("http://b.test", "http://www.a.test", "http://sub.a.test", "https://sub.a.test:8443"):
+            options = agent.options_for(agent.key_of(httpcore_request(url)))
+            found[url] = (options.max_sockets, options.max_free_sockets)
+        assert list(found.values()) == [(1, 256), (2, 256), (None, 3), (4, 256)]
 
 
 @pytest.mark.parametrize(
