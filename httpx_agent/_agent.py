@@ -488,7 +488,7 @@ class BaseAgent:
             socket = self._sockets.get(number)
             if socket is None:
                 return
-            socket.watched = False
+            socket.watched = None  # the keeper tells once
             effects = self._apply(self._core.lost(number, self.now()))
         self._finish_outside(self._carry_out(effects, None))
 
@@ -585,6 +585,7 @@ class BaseAgent:
         for socket in effects.close:
             socket.wire.break_off()
         yield from self.settle(home, self._carry_out(effects, home))
+        self.sync_home.keeper.rest()
 
     def _clear_up(self) -> None:
         """Ends the exchanges that were dropped."""

@@ -16,20 +16,20 @@ def explain(error: BaseException, exchange: Exchange) -> BaseException:
 
     What is not httpcore's and can come from the network only, becomes the class that fits.
     """
+    if not isinstance(error, Exception):  # a cancellation, an interrupt
+        return error
     httpcore = exchange.agent.family.httpcore
     better = _explain(error, exchange, httpcore)
     assert isinstance(better, BaseException)
     return better
 
 
-def _explain(error: BaseException, exchange: Exchange, httpcore: Any) -> Any:
+def _explain(error: Exception, exchange: Exchange, httpcore: Any) -> Any:
     socket = exchange.socket
     method = exchange.request.method.decode("ascii", errors="replace")
     what = f"{method} {exchange.key.origin}"
-    connecting = socket is None or not socket.usable
+    connecting = socket is None or not socket.usable or not exchange.started
     if exchange.refused or (socket is not None and socket.wire.broken):
-        if not isinstance(error, Exception):
-            return error
         if connecting:
             return httpcore.ConnectError(f"{what}: {CLOSED}; nothing was sent")
         return httpcore.ReadError(f"{what}: {CLOSED} while the request was in flight")
@@ -71,9 +71,7 @@ def _stale(error: BaseException, exchange: Exchange) -> str:
     assert grant is not None
     served = grant.requests_on_socket - 1
     idle = f" and was free for {grant.idle_for:.3f} s" if grant.idle_for is not None else ""
-    if exchange.retried:
-        why = "it was sent a second time already"
-    elif not exchange.agent.options.retry_stale_sockets:
+    if not exchange.agent.options.retry_stale_sockets:
         why = "retry_stale_sockets is off"
     elif not exchange.is_idempotent():
         why = "the method is not idempotent; an Idempotency-Key header allows it"

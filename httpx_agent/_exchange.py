@@ -56,6 +56,7 @@ class Exchange:
         self.refused = False  # the agent was closed
         self.detached = False
         self.over = False
+        self._has_no_body = False  # its response has none, by rule
         self.asked_for_at = _caller() if agent.options.debug else None
         self._submitted = agent.now()
         self._hint: float | None = None
@@ -71,6 +72,8 @@ class Exchange:
             while True:
                 if self.grant is None:
                     yield from self._wait()
+                if self.refused:
+                    raise agent.family.httpcore.ConnectError(_errors.CLOSED)
                 socket = self._prepare_socket()
                 if self._is_dead(socket):
                     yield from agent.settle(self.home, agent.replace(self))
@@ -98,26 +101,18 @@ class Exchange:
 
     def read(self, stream: Any) -> Flow[None]:
         """The response was read to its end: the socket is free for the next request (R7, R12)."""
-        try:
-            yield CloseStream(stream)
-        except GeneratorExit:
-            raise
-        except BaseException:  # the connection tells whether it came to rest
-            yield from self._finish(complete=True)
-            raise
-        yield from self._finish(complete=True)
+        interruption = yield from self._close_stream(stream)
+        yield from self._finish(complete=True)  # the connection tells whether it came to rest
+        if interruption is not None:
+            raise interruption
 
     def fail(self, stream: Any, error: BaseException) -> Flow[BaseException]:
         """Reading the response failed; gives the error to raise."""
         explained = _errors.explain(error, self)
-        try:
-            yield CloseStream(stream)
-        except GeneratorExit:
-            raise
-        except BaseException:
-            yield from self._fail(error)
-            raise
+        interruption = yield from self._close_stream(stream)
         yield from self._fail(error)
+        if interruption is not None:
+            raise interruption
         return explained
 
     def close(self, stream: Any) -> Flow[None]:
@@ -126,29 +121,39 @@ class Exchange:
             return
         socket = self.socket
         assert socket is not None
-        try:
-            complete = self.detached
-            if not complete and (not socket.multiplexed or self._has_no_body):
+        complete = self.detached
+        interruption: BaseException | None = None
+        if not complete and (not socket.multiplexed or self._has_no_body):
+            try:
                 complete = yield Drain(stream, socket)
+            except GeneratorExit:
+                raise
+            except BaseException as error:
+                interruption = error
+        interruption = (yield from self._close_stream(stream)) or interruption
+        yield from self._finish(complete=complete)
+        if interruption is not None:
+            raise interruption
+
+    def _close_stream(self, stream: Any) -> Flow[BaseException | None]:
+        """Closes a response's stream; gives what interrupted it, to be raised once the books are closed."""
+        try:
             yield CloseStream(stream)
         except GeneratorExit:
             raise
         except BaseException as error:
-            yield from self._fail(error)
-            raise
-        yield from self._finish(complete=complete)
+            return error
+        return None
 
     def _wait(self) -> Flow[None]:
         """Waits for a socket, until one absolute deadline."""
         timeout = self.request.extensions.get("timeout", {}).get("pool")
         deadline = None if timeout is None else self._submitted + timeout
-        while self.grant is None:
-            left = None if deadline is None else max(0.0, deadline - self.agent.now())
-            yield Wait(self.event, left)
-            if self.refused:
-                raise self.agent.family.httpcore.ConnectError(_errors.CLOSED)
-            if self.grant is None and deadline is not None and self.agent.now() >= deadline:
+        while self.grant is None and not self.refused:
+            left = None if deadline is None else deadline - self.agent.now()
+            if left is not None and left <= 0:
                 raise self.agent.family.httpcore.PoolTimeout(self.agent.why_waiting(self))
+            yield Wait(self.event, left)
 
     def _accept(self, response: Any) -> Flow[Any]:
         """Makes the response ours."""
@@ -281,14 +286,12 @@ class Exchange:
         return isinstance(fields, list) and all(_is_replayable_file(getattr(field, "file", b"")) for field in fields)
 
 
-def _caller() -> str | None:
+def _caller() -> str:
     """The line outside of the libraries that made the request."""
-    frame = sys._getframe(1)
-    while frame.f_back is not None:
+    frame = sys._getframe()
+    while frame.f_globals.get("__name__", "").partition(".")[0] in LIBRARIES and frame.f_back is not None:
         frame = frame.f_back
-        if frame.f_globals.get("__name__", "").partition(".")[0] not in LIBRARIES:
-            return f"{frame.f_code.co_filename}:{frame.f_lineno}"
-    return None
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
 def _is_replayable_file(file: Any) -> bool:

@@ -49,16 +49,14 @@ class Home:
         """Looks after a socket while it is free."""
         descriptor = socket.wire.descriptor()
         if descriptor is not None:
-            socket.watched = True
+            socket.watched = descriptor
             self.keeper.watch(descriptor, socket.id)
 
     def unwatch(self, socket: Socket) -> None:
         """Looks after it no longer."""
-        if socket.watched:
-            socket.watched = False
-            descriptor = socket.wire.descriptor()
-            if descriptor is not None:
-                self.keeper.unwatch(descriptor)
+        if socket.watched is not None:
+            self.keeper.unwatch(socket.watched)
+            socket.watched = None
 
     def new_event(self) -> Any:
         """An event to wait for in this home."""
@@ -90,6 +88,7 @@ class SyncHome(Home):
     """The sync world: all threads. Its sockets can be closed from any of them."""
 
     is_async = False
+    keeper: ThreadKeeper
 
     def __init__(self, agent: BaseAgent) -> None:
         super().__init__(agent)

@@ -65,9 +65,15 @@ class ThreadKeeper:
         """Forgets everything; the thread ends."""
         with self._lock:
             self._watched.clear()
-            self._when = None
-            if self._watcher is not None:
-                self._watcher.wake()
+        self.rest()
+
+    def rest(self) -> None:
+        """Ends the thread, if nothing is watched; it would end when the next deadline has passed."""
+        with self._lock:
+            if not self._watched:
+                self._when = None
+                if self._watcher is not None:
+                    self._watcher.wake()
 
     def _running(self) -> _Watcher:
         if self._watcher is None:

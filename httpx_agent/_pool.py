@@ -115,9 +115,13 @@ class _Body:
 
     def __iter__(self) -> Iterator[bytes]:
         exchange = self._exchange
+        # Kept, and not delegated to: httpcore's iterator closes its connection when it is dropped, but the caller may
+        # drop this one half-way and then `close` the response, which saves the socket if the rest has arrived.
+        self._iterator = iter(self._stream)
         try:
-            yield from self._stream
-        except GeneratorExit:  # given up, perhaps by the garbage collector: `close` will come, or `__del__`
+            for chunk in self._iterator:  # noqa: UP028
+                yield chunk
+        except GeneratorExit:
             raise
         except BaseException as error:
             explained = run(exchange.fail(self._stream, error))

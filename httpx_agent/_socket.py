@@ -40,7 +40,7 @@ class Socket:
         self.wire = agent.connector.wire(key, self, agent.options_for(key))
         self.usable = False
         self.multiplexed = False
-        self.watched = False
+        self.watched: int | None = None  # the descriptor that the keeper watches
         self.http_version: str | None = None
         self.local_address: Address | None = None
         self.peer_address: Address | None = None
@@ -96,9 +96,7 @@ class Socket:
 
     def answered(self, response: Any) -> None:
         """A response came: whatever was in doubt, the socket works."""
-        version = response.extensions.get("http_version")
-        if version is not None:
-            self.http_version = version.decode("ascii")
+        self.http_version = response.extensions["http_version"].decode("ascii")
         if not self.usable:
             self._handshakes_left = 0
             self._progress(self.wire.stream)

@@ -1,0 +1,502 @@
+"""Moments that are hard to meet: dropped coroutines, agents closed in between, bodies that fail, homes that vanish."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import selectors
+import socket
+import struct
+import threading
+import weakref
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import anyio
+import httpcore
+import httpx
+import pytest
+import respx
+import respx.mocks
+import trio
+
+from httpx_agent import Agent, AgentTransport
+from httpx_agent._keepers import LoopKeeper, ThreadKeeper
+from httpx_agent._socket import Socket
+from tests.support.scripted import FIN, HANG, Gate, Network, Script, chunked, http2, respond
+from tests.support.servers import Certificates, Server
+from tests.support.worlds import World
+
+URL = "http://a.test/"
+TIMEOUT = {"connect": 5, "read": 5, "write": 5, "pool": 1}
+
+
+def request(method: str = "GET", url: str = URL) -> httpx.Request:
+    return httpx.Request(method, url, extensions={"timeout": TIMEOUT})
+
+
+@pytest.mark.parametrize("moment", ["waiting", "connecting"])
+def test_a_coroutine_that_is_dropped_gives_its_slot_back(moment: str) -> None:
+    """Nothing can be awaited in it any more: whoever comes next clears up."""
+    asyncio.run(drop_a_coroutine(World("asyncio"), moment))
+
+
+async def drop_a_coroutine(world: World, moment: str) -> None:
+    script = Script(connect=HANG) if moment == "connecting" else Script(HANG)
+    network = Network(script)
+    agent = Agent(max_sockets=1, **network.options)
+    transport = AgentTransport(agent=agent)
+    async with world.tasks() as tasks:
+        if moment == "waiting":
+            blocker = tasks.start(transport.handle_async_request, request())
+            await world.until(lambda: network.request_count == 1)
+        coroutine = transport.handle_async_request(request())
+        coroutine.send(None)
+        for _ in range(20):  # as far as it goes without news
+            if moment == "waiting" or network.request_count or (moment == "connecting" and network.open):
+                break
+            coroutine.send(None)
+        coroutine.close()
+        if moment == "waiting":
+            blocker.cancel()
+    network.connections[0].script.connect = ()
+    response = await transport.handle_async_request(request())
+    assert await response.aread() == b"ok"
+    assert agent.status().request_error_count == (2 if moment == "waiting" else 1)
+    await agent.aclose()
+
+
+async def test_a_body_that_is_left_half_way_can_still_be_closed(world: World) -> None:
+    network = Network(Script(chunked(b"one", b"two", b"three")))
+    agent = Agent(**network.options)
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        if world.is_sync:
+            with client.sync.stream("GET", URL) as response:
+                for chunk in response.iter_raw():
+                    assert chunk == b"one"
+                    break
+        else:
+            async with client.stream("GET", URL) as response:
+                async for chunk in response.aiter_raw():
+                    assert chunk == b"one"
+                    break
+        assert agent.status().free_sockets == {"http://a.test:80": 1}  # the rest had arrived
+    await world.close(agent)
+
+
+async def test_an_agent_that_is_closed_while_a_dead_socket_is_found(world: World) -> None:
+    """The request neither goes on nor round in circles."""
+    network = Network()
+    agent = Agent(**network.options)
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        await client.get(URL)
+        wire = agent._sockets[0].wire
+
+        def close_and_say_dead() -> bool:
+            agent.close()
+            return True
+
+        wire.is_readable = close_and_say_dead  # type: ignore[method-assign]
+        with pytest.raises(httpx.ConnectError, match="the agent was closed; nothing was sent"):
+            await client.get(URL)
+    await world.until(lambda: network.open == 0)
+    await world.close(agent)
+
+
+async def test_an_agent_that_is_closed_while_a_socket_is_upgraded(world: World) -> None:
+    network = Network(Script(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n"))
+    agent = Agent(**network.options)
+
+    def trace(name: str, info: dict[str, Any]) -> None:
+        if name == "http11.receive_response_headers.complete":
+            agent.close()
+
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        headers = {"Connection": "Upgrade", "Upgrade": "x"}
+        async with client.stream("GET", URL, headers=headers, extensions={"trace": world.callback(trace)}) as response:
+            assert response.status_code == 101
+    assert agent.status().detached_socket_count == 0
+    await world.until(lambda: network.open == 0)
+    await world.close(agent)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("the file is gone"), OSError("disk")])
+async def test_a_body_that_fails_is_the_users_own_error(world: World, error: Exception) -> None:
+    """It comes out as it is, and the slot is free."""
+    network = Network()
+    agent = Agent(max_sockets=1, **network.options)
+
+    class Body:
+        def __iter__(self) -> Iterator[bytes]:
+            raise error
+
+    class AsyncBody:
+        def __aiter__(self) -> AsyncIterator[bytes]:
+            raise error
+
+    body = Body() if world.is_sync else AsyncBody()
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        with pytest.raises(type(error), match=str(error)):
+            await client.put(URL, content=body)
+        assert agent.sockets() == ()
+        assert (await client.get(URL)).status_code == 200
+    await world.close(agent)
+
+
+async def test_a_host_name_that_cannot_be_encoded(world: World) -> None:
+    agent = Agent()
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        with pytest.raises(httpx.ConnectError):
+            await client.get(f"http://{'a' * 64}.test/")
+    assert agent.status().create_socket_error_count == 1
+    await world.close(agent)
+
+
+@pytest.mark.parametrize("body", ["bytes", "generator"])
+async def test_a_connection_that_takes_no_more_requests(world: World, body: str) -> None:
+    """B26: another one is tried if the body can be sent again; httpcore's own control flow never comes out."""
+    network = Network()
+    agent = Agent(**network.options)
+
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        await client.get(URL)
+        only = agent._sockets[0]
+
+        def refuse(request: Any) -> None:
+            only.wire.wrote = True
+            raise httpcore.ConnectionNotAvailable
+
+        async def arefuse(request: Any) -> None:
+            refuse(request)
+
+        only.connection.handle_request = refuse
+        only.connection.handle_async_request = arefuse
+        if body == "bytes":
+            assert (await client.post(URL, content=b"again")).extensions["agent"].retried
+        else:
+            with pytest.raises(httpx.RemoteProtocolError, match="the body cannot be sent again"):
+                await client.post(URL, content=world.body([b"once"]))
+        assert network.connections[0].state == "closed"
+    await world.close(agent)
+
+
+async def test_a_goaway_below_a_stream_that_runs(world: World) -> None:
+    """Both its streams end, the one with an answer and the one without."""
+    if world.is_sync:  # each has a connection of its own, and is the first stream on it
+        return
+    gate = Gate()
+    network = Network(default=http2(hold=gate))
+    agent = Agent(http2=True, **network.options)
+    async with world.client(transport=AgentTransport(agent=agent)) as client, world.tasks() as tasks:
+        jobs = [tasks.start(client.get, "https://a.test/")]
+        await world.until(lambda: network.connections and network.connections[0].streams)
+        jobs.append(tasks.start(client.post, "https://a.test/", content=world.body([b"once"])))
+        await world.until(lambda: len(network.connections[0].streams) == 2)
+        last_stream = 1  # the second is 3
+        network.connections[0].send(b"\0\0\x08\x07\0" + struct.pack(">III", 0, last_stream, 0))
+        await jobs[1].wait()
+        gate.open()
+    assert type(jobs[1].exception) is httpx.RemoteProtocolError
+    await world.until(lambda: network.open == 0)
+    assert agent.sockets() == ()
+    await world.close(agent)
+
+
+async def test_a_close_that_fails_is_a_close(world: World) -> None:
+    network = Network(default=Script(then=respond(b"ok", headers=[("Connection", "close")])))
+    agent = Agent(**network.options)
+    failing = [agent.network_backend, agent.async_network_backend]
+    assert failing
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        async with client.stream("GET", URL) as response:
+            wire = agent._sockets[0].wire
+            inner_close = "close" if world.is_sync else "aclose"
+            stream = wire.stream
+            original = getattr(stream._inner, inner_close)
+
+            def fail() -> None:
+                raise OSError("close failed")
+
+            async def afail() -> None:
+                raise OSError("close failed")
+
+            setattr(stream._inner, inner_close, fail if world.is_sync else afail)
+            with pytest.raises(OSError, match="close failed"):
+                await response.aread()
+            assert agent.sockets() == ()
+            setattr(stream._inner, inner_close, original)
+    assert agent.status().close_socket_count == 1
+    await world.close(agent)
+
+
+def test_a_mock_that_came_after_the_transport(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Respx then answers at the connection; the socket that was meant for the request is forgotten."""
+    transport = AgentTransport(max_sockets=1)
+    target = "httpx_agent._httpx.AgentPool"
+    respx.mocks.HTTPCoreMocker.remove_targets(target)
+    try:
+        with respx.mock, httpx.Client(transport=transport) as client:
+            respx.get(URL).mock(return_value=httpx.Response(200, text="mocked", extensions={"mine": 1}))
+            for _ in range(15):
+                response = client.get(URL)
+                assert response.text == "mocked"
+                assert "agent" not in response.extensions
+        assert transport.agent.sockets() == ()
+        assert transport.agent.status().create_socket_error_count == 15
+    finally:
+        respx.mocks.HTTPCoreMocker.add_targets(target)
+
+
+def test_without_respx_nothing_is_registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(__import__("sys").modules, "respx.mocks")
+    AgentTransport().close()
+
+
+async def test_a_dropped_agent_takes_its_keeper_along(world: World, server: Server) -> None:
+    """Nothing but a free socket holds it, and that is looked after by reference to nobody."""
+    agent = Agent(free_socket_timeout=None)
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        await client.get(f"{server.url}/echo")
+    homes = [agent.sync_home, *agent._homes.values()]
+    gone = weakref.ref(agent)
+    await world.close(agent)
+    del agent, client
+    gc.collect()
+    await anyio.lowlevel.checkpoint()
+    gc.collect()
+    assert gone() is None
+    for home in homes:  # told late, they have nobody to tell
+        home.on_readable(0)
+        home.on_time()
+    await world.until(lambda: not [one for one in threading.enumerate() if one.name == "httpx-agent"])
+
+
+def test_a_loop_without_readers_has_a_thread_for_its_free_sockets(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Windows' proactor loop."""
+
+    async def ask() -> None:
+        loop = asyncio.get_running_loop()
+        monkeypatch.setattr(loop, "add_reader", not_implemented)
+        agent = Agent()
+        async with httpx.AsyncClient(transport=AgentTransport(agent=agent), trust_env=False) as client:
+            monkeypatch.undo()
+            await client.get(f"{server.url}/echo")
+            server.close_idle()
+            with anyio.fail_after(5):
+                while agent.sockets():
+                    await anyio.sleep(0.001)
+        await agent.aclose()
+
+    def not_implemented(*_: object) -> None:
+        raise NotImplementedError
+
+    asyncio.run(ask())
+
+
+def test_a_keeper_bears_descriptors_that_are_closed_and_numbers_that_come_again() -> None:
+    """What was closed behind its back is nothing to it."""
+    told: list[Any] = []
+    done = threading.Event()
+
+    class Owner:
+        def on_readable(self, number: int) -> None:
+            told.append(number)
+            done.set()
+
+        def on_time(self) -> None:
+            told.append("time")
+            done.set()
+
+    owner = Owner()
+    keeper = ThreadKeeper(owner, lambda: 0.0)
+    one, other = socket.socketpair()
+    with one, other:
+        descriptor = one.fileno()
+        keeper.watch(descriptor, 1)
+        keeper.watch(descriptor, 2)  # the number came again
+        keeper.unwatch(99)
+        other.send(b"x")
+        assert done.wait(5)
+        assert told == [2]
+        keeper.unwatch(descriptor)
+    keeper.watch(descriptor, 3)  # closed by now
+    keeper.unwatch(descriptor)
+    keeper.arm(1.0)
+    keeper.arm(2.0)
+    done.clear()
+    keeper.arm(0.0)
+    assert done.wait(5)
+    assert told == [2, "time"]
+    keeper.stop()
+
+
+def test_a_loops_keeper_rings_once_and_for_the_earliest() -> None:
+    told: list[Any] = []
+
+    class Owner:
+        def on_readable(self, number: int) -> None:
+            told.append(number)
+
+        def on_time(self) -> None:
+            told.append("time")
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        keeper = LoopKeeper(Owner(), lambda: 0.0, loop)
+        keeper.arm(100.0)
+        keeper.arm(0.0)
+        keeper.arm(50.0)
+        one, other = socket.socketpair()
+        with one, other:
+            keeper.watch(one.fileno(), 7)
+            keeper.unwatch(99)
+            selectors.SelectorKey  # noqa: B018
+            other.send(b"x")
+            with anyio.fail_after(5):
+                while len(told) < 2:
+                    await asyncio.sleep(0)
+            keeper.watch(one.fileno(), 8)
+            keeper._watched.clear()  # unwatched by another thread, in the moment before
+            await asyncio.sleep(0.01)
+        keeper.stop()
+
+    asyncio.run(main())
+    assert sorted(map(str, told)) == ["7", "time"]
+
+
+def test_closing_twice_at_once(server: Server) -> None:
+    """What one thread closes, the other need not."""
+    agent = Agent()
+    with httpx.Client(transport=AgentTransport(agent=agent), trust_env=False) as client:
+        client.get(f"{server.url}/echo")
+        only = agent._sockets[0]
+        agent.close()
+        assert agent._closed(only, agent.sync_home) == []
+
+
+@pytest.mark.parametrize("runner", ["asyncio", "trio"])
+def test_what_comes_too_late_for_a_loop_is_not_done(runner: str) -> None:
+    """The loop is about to end, or has ended."""
+    agent = Agent()
+    homes: list[Any] = []
+
+    async def main() -> None:
+        homes.append(await agent.new_async_home())
+        homes[0].is_ending = True
+        homes[0].do_soon(agent.settle(homes[0], []))
+        await anyio.sleep(0)
+        await anyio.sleep(0)
+
+    asyncio.run(main()) if runner == "asyncio" else trio.run(main)
+    homes[0].do_soon(agent.settle(homes[0], []))
+    assert homes[0].is_over()
+    agent.close()
+
+
+async def test_settings_that_come_in_pieces(world: World) -> None:
+    """The first frame of an HTTP/2 server is read as it comes."""
+    wire_settings: list[int | None] = []
+    agent = Agent(http2=True)
+
+    class Listener(Socket):
+        def settings(self, max_concurrent_streams: int | None) -> None:
+            wire_settings.append(max_concurrent_streams)
+
+    listener = Listener(agent, 0, agent.sync_home, agent.key_of(FakeRequest()))
+    wire = listener.wire
+    frame = bytes([0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 42])
+    wire.preface = bytearray()
+    for at in range(len(frame)):
+        wire.heard(frame[at : at + 1])
+    assert wire_settings == [42]
+    wire.preface = bytearray()
+    wire.heard(bytes([0, 0, 0, 6, 0, 0, 0, 0, 0]))  # not what it should be
+    assert wire_settings == [42, None]
+
+
+class FakeRequest:
+    """As much of httpcore's request as a key needs."""
+
+    class url:
+        scheme, host, port = b"https", b"a.test", None
+
+    extensions: dict[str, Any] = {}  # noqa: RUF012
+
+
+async def test_a_unix_socket_has_paths_for_addresses(world: World, tmp_path: Any) -> None:
+    path = str(tmp_path / "socket")
+    options = [(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)]
+    with Server(uds=path):
+        agent = Agent(uds=path, socket_options=options)
+        async with world.client(transport=AgentTransport(agent=agent)) as client:
+            assert (await client.get(URL)).status_code == 200
+            assert agent.sockets()[0].peer_address == path
+        await world.close(agent)
+
+
+async def test_a_connection_that_is_gone_before_its_address_was_asked(world: World) -> None:
+    class Stream:
+        def get_extra_info(self, info: str) -> Any:
+            if info == "client_addr":
+                raise OSError("not connected")
+            return b"\0abstract" if info == "server_addr" else None
+
+    agent = Agent()
+    one = Socket(agent, 0, agent.sync_home, agent.key_of(FakeRequest()))
+    one.connected(Stream())
+    assert (one.local_address, one.peer_address) == (None, "\0abstract")
+
+
+def test_a_forgotten_home_ends_with_its_agent() -> None:
+    """The guard in a loop may outlive its agent."""
+
+    async def main() -> None:
+        agent = Agent()
+        await agent.new_async_home()
+
+    asyncio.run(main())
+
+
+async def test_many_origins_are_not_remembered_for_ever(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("httpx_agent._agent._MAX_KNOWN_KEYS", 3)
+    network = Network()
+    agent = Agent(max_total_sockets=1, **network.options)
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        for number in range(10):
+            await client.get(f"http://{number}.test/")
+    assert len(agent._known_keys) <= 3
+    assert len(agent._known_options) <= 3
+    await world.close(agent)
+
+
+async def test_a_connect_that_ends_after_its_agent_was_closed(world: World, certificates: Certificates) -> None:
+    """The late connection is closed by whoever opened it."""
+    network = Network()
+    agent = Agent(**network.options)
+    connecting: list[Any] = []
+
+    def trace(name: str, info: dict[str, Any]) -> None:
+        connecting.append(name)
+        if name == "connection.connect_tcp.started":
+            agent._sockets[0].wire.broken = True  # as by a close in another thread, in this moment
+
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        if world.is_sync:
+            with pytest.raises(httpx.ConnectError):
+                await client.get(URL, extensions={"trace": world.callback(trace)})
+        else:
+            with pytest.raises(httpx.ConnectError):
+                await client.get(URL, extensions={"trace": world.callback(trace)})
+    assert network.open == 0
+    await world.close(agent)
+
+
+async def test_a_response_that_ends_unexpectedly(world: World) -> None:
+    network = Network(Script([b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf", FIN]))
+    agent = Agent(**network.options)
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        with pytest.raises(httpx.RemoteProtocolError, match=r"^GET http://a\.test:80: peer closed connection"):
+            await client.get(URL)
+    await world.close(agent)
