@@ -5,11 +5,14 @@ from __future__ import annotations
 import importlib.util
 import math
 import operator
+import os
 import ssl
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from enum import Enum
+from types import MappingProxyType
 from typing import Any, Final, Literal, SupportsIndex, TypedDict
 
 from ._core import Rules
@@ -117,7 +120,7 @@ class AgentOptions:
     http1: bool = True
     http2: bool = False
     limits: Any = None
-    proxy: Any = None
+    proxy: Any = field(default=None, repr=False)  # its headers may hold a password
     uds: str | None = None
     local_address: str | None = None
     retries: int = 0
@@ -179,6 +182,14 @@ def no_limit(value: float | None) -> float:
     return math.inf if value is None else value
 
 
+#: What the values of `httpx.Limits` are here.
+_LIMITS = {
+    "max_connections": "max_total_sockets",
+    "max_keepalive_connections": "max_total_free_sockets",
+    "keepalive_expiry": "free_socket_timeout",
+}
+
+
 def check_options(given: Mapping[str, Any], httpx: Any) -> AgentOptions:
     """Makes the options from what a user gave.
 
@@ -194,13 +205,13 @@ def check_options(given: Mapping[str, Any], httpx: Any) -> AgentOptions:
     limits = given.get("limits")
     if limits is not None:
         if not isinstance(limits, httpx.Limits):
-            raise TypeError(f"limits={limits!r}: accepted is httpx.Limits or None")
+            raise TypeError(f"limits={limits!r}: accepted is httpx.Limits or None, not {type(limits).__name__}")
         mapped = {
-            "max_total_sockets": limits.max_connections,
-            "max_total_free_sockets": limits.max_keepalive_connections,
-            "free_socket_timeout": limits.keepalive_expiry,
+            name: _CHECKS[name](f"limits.{limit}", getattr(limits, limit))
+            for limit, name in _LIMITS.items()
+            if name not in values
         }
-        values = {**{name: check_option(name, value) for name, value in mapped.items()}, **values, "limits": limits}
+        values = {**mapped, **values, "limits": limits}
     if given.get("proxy") is not None:
         values["proxy"] = _check_proxy(given["proxy"], httpx)
     if values.get("http2") and importlib.util.find_spec("h2") is None:
@@ -246,15 +257,15 @@ def _time(*, zero: bool, none: bool) -> Callable[[str, object], float | None]:
     def check(name: str, value: object) -> float | None:
         if none and value is None:
             return None
-        if isinstance(value, timedelta):
-            value = value.total_seconds()
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
+        seconds = value.total_seconds() if isinstance(value, timedelta) else value
+        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
             raise TypeError(f"{name}={value!r}: accepted is {accepted}, not {type(value).__name__}")
-        if none and value == math.inf:
+        if none and seconds == math.inf:
             return None
-        if not math.isfinite(value) or value < 0 or (value == 0 and not zero):
+        # Not `isfinite`, which knows no int beyond the greatest float.
+        if not 0 <= seconds <= sys.float_info.max or (seconds == 0 and not zero):
             raise ValueError(f"{name}={value!r}: accepted is {accepted}")
-        return float(value)
+        return float(seconds)
 
     return check
 
@@ -299,9 +310,18 @@ def _socket_options(name: str, value: object) -> tuple[SocketOption, ...] | None
         raise TypeError(f"{name}={value!r}: {accepted}, not {type(value).__name__}")
     options = tuple(value)
     for option in options:
-        if not isinstance(option, (tuple, list)) or len(option) not in (3, 4):
+        if not _is_socket_option(option):
             raise TypeError(f"{name}={options!r}: {accepted}, not {option!r}")
     return tuple(tuple(option) for option in options)
+
+
+def _is_socket_option(option: object) -> bool:
+    """Whether `socket.setsockopt` takes it: the types, not what they say."""
+    if not isinstance(option, (tuple, list)) or not all(isinstance(number, int) for number in option[:2]):
+        return False
+    if len(option) == 4:
+        return option[2] is None and isinstance(option[3], int)
+    return len(option) == 3 and isinstance(option[2], (int, bytes, bytearray, memoryview))
 
 
 def _backend(name: str, value: object) -> object:
@@ -311,42 +331,71 @@ def _backend(name: str, value: object) -> object:
     return value
 
 
-def _as_it_is(name: str, value: object) -> object:
+def _verify(name: str, value: object) -> object:
+    if not isinstance(value, (bool, str, ssl.SSLContext)):
+        raise TypeError(
+            f"{name}={value!r}: accepted is True, False, an ssl.SSLContext or the path of a file or folder as a str, "
+            f"not {type(value).__name__}"
+        )
     return value
 
 
-def _per_origin(name: str, value: object) -> dict[str, dict[str, Any]] | None:
+def _cert(name: str, value: object) -> object:
+    parts = value if isinstance(value, (tuple, list)) else (value,)
+    if value is not None and not (1 <= len(parts) <= 3 and all(_is_part_of_cert(part) for part in parts)):
+        # The value is not shown: its third part is a password.
+        raise TypeError(
+            f"{name}: accepted is the path of a file as a str, (certificate, key), (certificate, key, password) or "
+            f"None, not this {type(value).__name__}"
+        )
+    return value
+
+
+def _is_part_of_cert(part: object) -> bool:
+    return part is None or isinstance(part, (str, bytes, os.PathLike))
+
+
+def _per_origin(name: str, value: object) -> Mapping[str, Mapping[str, Any]] | None:
     if value is None:
         return None
     if not isinstance(value, Mapping):
-        raise TypeError(f"{name}={value!r}: accepted is a mapping of URL pattern to options, or None")
-    checked: dict[str, dict[str, Any]] = {}
+        accepted = "a mapping of URL pattern to options, or None"
+        raise TypeError(f"{name}={value!r}: accepted is {accepted}, not {type(value).__name__}")
+    checked: dict[str, Mapping[str, Any]] = {}
     for pattern, changes in value.items():
         if not isinstance(pattern, str):
             raise TypeError(f"{name}: {pattern!r} is no URL pattern; accepted is a str such as 'https://example.com'")
         OriginPattern(pattern)
         if not isinstance(changes, Mapping):
-            raise TypeError(f"{name}[{pattern!r}]={changes!r}: accepted is a mapping of options")
+            raise TypeError(
+                f"{name}[{pattern!r}]={changes!r}: accepted is a mapping of options, not {type(changes).__name__}"
+            )
         for option in changes:
             if option not in ORIGIN_OPTIONS:
                 accepted = ", ".join(sorted(ORIGIN_OPTIONS))
                 raise TypeError(f"{name}[{pattern!r}]: {option!r} cannot differ between origins; accepted: {accepted}")
-        checked[pattern] = {option: check_option(option, setting) for option, setting in changes.items()}
-    return checked
+        checked[pattern] = MappingProxyType(
+            {option: _CHECKS[option](f"{name}[{pattern!r}]: {option}", setting) for option, setting in changes.items()}
+        )
+    return MappingProxyType(checked)
 
 
 def _check_proxy(value: Any, httpx: Any) -> Any:
-    if isinstance(value, (str, httpx.URL)):
-        value = httpx.Proxy(value)
-    if not isinstance(value, httpx.Proxy):
-        raise TypeError(f"proxy={value!r}: accepted is a str, httpx.URL, httpx.Proxy or None")
-    scheme = value.url.scheme
-    if scheme in ("socks5", "socks5h"):
-        if importlib.util.find_spec("socksio") is None:
-            raise ImportError("A SOCKS proxy needs the package 'socksio': pip install httpx-agent[socks]")
-    elif scheme not in ("http", "https"):
-        raise ValueError(f"Proxy protocol must be either 'http', 'https', 'socks5', or 'socks5h', but got {scheme!r}.")
-    return value
+    """The proxy as `httpx.Proxy`. No message shows the value: it may hold a password."""
+    accepted = "accepted is a str, httpx.URL or httpx.Proxy of http, https, socks5 or socks5h, or None"
+    if not isinstance(value, (str, httpx.URL, httpx.Proxy)):
+        raise TypeError(f"proxy: {accepted}, not {type(value).__name__}")
+    try:
+        url = value.url if isinstance(value, httpx.Proxy) else httpx.URL(value)
+    except httpx.InvalidURL:
+        raise ValueError(f"proxy: this is no URL; {accepted}") from None
+    if url.scheme not in ("http", "https", "socks5", "socks5h") or not url.host:
+        raise ValueError(f"proxy with scheme {url.scheme!r} and host {url.host!r}: {accepted}")
+    if url.scheme != "https" and getattr(value, "ssl_context", None) is not None:
+        raise ValueError(f"proxy with scheme {url.scheme!r} and an ssl_context: accepted is one with 'https' only")
+    if url.scheme.startswith("socks") and importlib.util.find_spec("socksio") is None:
+        raise ImportError("A SOCKS proxy needs the package 'socksio': pip install httpx-agent[socks]")
+    return value if isinstance(value, httpx.Proxy) else httpx.Proxy(url)
 
 
 _CHECKS: Mapping[str, Callable[[str, Any], object]] = {
@@ -366,8 +415,8 @@ _CHECKS: Mapping[str, Callable[[str, Any], object]] = {
     "per_origin": _per_origin,
     "debug": _flag,
     "retry_stale_sockets": _flag,
-    "verify": _as_it_is,
-    "cert": _as_it_is,
+    "verify": _verify,
+    "cert": _cert,
     "trust_env": _flag,
     "http1": _flag,
     "http2": _flag,

@@ -5,6 +5,14 @@ from __future__ import annotations
 import re
 from urllib.parse import urlsplit
 
+import idna
+
+_USUAL_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
+
+#: Nothing, a star, or a name that a star may stand before.
+_HOST = re.compile(r"\*?|(\*\.?)?[^\s*.][^\s*]*")
+_STAR = re.compile(r"(\*?\.?)(.*)", re.DOTALL)
+
 
 class OriginPattern:
     """One pattern: ``all://``, ``https://``, ``all://*.example.com``, ``http://example.com:8080``, ``all://*``.
@@ -18,19 +26,19 @@ class OriginPattern:
 
     def __init__(self, text: str) -> None:
         accepted = "accepted is a URL pattern such as 'https://example.com', 'all://*.example.com' or 'http://'"
-        if "://" not in text:
-            raise ValueError(f"{text!r}: {accepted}")
-        parts = urlsplit(text)
         try:
+            parts = urlsplit(text)
             self._port = parts.port
+            host = _to_ascii(parts.hostname or "")
         except ValueError:
             raise ValueError(f"{text!r}: {accepted}") from None
+        if "://" not in text or not parts.scheme or not _HOST.fullmatch(host):
+            raise ValueError(f"{text!r}: {accepted}")
         if parts.path.strip("/") or parts.query or parts.fragment or parts.username is not None:
             raise ValueError(f"{text!r}: {accepted}; a path, a query or a user is no part of an origin")
         self._scheme = "" if parts.scheme == "all" else parts.scheme
-        host = (parts.hostname or "").encode("idna").decode("ascii") if not _is_ascii(parts) else parts.hostname or ""
         self._host = "" if host == "*" else host
-        if self._port == {"http": 80, "https": 443}.get(self._scheme):
+        if self._port == _USUAL_PORTS.get(self._scheme):
             self._port = None  # as httpx: the usual port says no more than the scheme
         if self._host.startswith("*."):
             self._match = re.compile(rf"^.+\.{re.escape(self._host[2:])}$")
@@ -53,5 +61,7 @@ class OriginPattern:
         return self._port is None or self._port == port
 
 
-def _is_ascii(parts: object) -> bool:
-    return str(getattr(parts, "netloc", "")).isascii()
+def _to_ascii(host: str) -> str:
+    """The host as it stands in a request, without the star's part being looked at."""
+    star, rest = _STAR.fullmatch(host).groups()  # type: ignore[union-attr]  # it matches everything
+    return host if rest.isascii() else star + idna.encode(rest).decode("ascii")

@@ -74,8 +74,8 @@ URL = "http://localhost"
             ["get", URL, "--scheduling", "x"],
             "httpx-agent get: error: argument --scheduling: 'x': accepted is 'lifo' or ",
         ),
-        (["get", URL, "--proxy", "ftp://x"], "httpx-agent get: error: Unknown scheme for proxy URL URL('ftp://x')"),
-        (["get", URL, "--proxy", "http://x:y"], "httpx-agent get: error: Invalid port: 'y'"),
+        (["get", URL, "--proxy", "ftp://x"], "httpx-agent get: error: proxy with scheme 'ftp' and host 'x': acc"),
+        (["get", URL, "--proxy", "http://x:y"], "httpx-agent get: error: proxy: this is no URL; accepted is a str"),
     ],
 )
 def test_bad_arguments(cli: Cli, arguments: list[str], message: str) -> None:

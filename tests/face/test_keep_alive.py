@@ -1,0 +1,455 @@
+"""Which sockets stay open after a response, for how long, and what the system is told of it."""
+
+from __future__ import annotations
+
+import math
+import socket
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from httpx_agent import Agent, AgentTransport
+from tests.face.clock import agent_with_clock
+from tests.support.scripted import FIN, Answer, Connection, Gate, Network, Script, respond
+from tests.support.servers import Certificates, Proxy, Server, Socks
+from tests.support.worlds import World
+
+URL = "http://a.test/"
+
+
+def connection_headers(network: Network) -> list[list[bytes]]:
+    """The `Connection` headers of every request, by connection."""
+    return [
+        [line for head in connection.heads for line in head.split(b"\r\n") if line.lower().startswith(b"connection:")]
+        for connection in network.connections
+    ]
+
+
+# keep_alive (R13) -----------------------------------------------------------------------------------------------------
+
+
+async def test_kept_alive_by_default(world: World) -> None:
+    network = Network()
+    agent = Agent(**network.options)
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        for _ in range(2):
+            await client.get(URL)
+    assert connection_headers(network) == [[b"Connection: keep-alive"] * 2]
+    assert agent.status().free_sockets == {"http://a.test:80": 1}
+    await world.close(agent)
+
+
+@pytest.mark.parametrize("options", [{}, {"max_total_sockets": 1}, {"max_free_sockets": 5}], ids=str)
+async def test_off_and_without_a_limit_every_request_says_close(world: World, options: dict[str, Any]) -> None:
+    """R13: its socket is closed after the response, though the server would keep it; nobody gets it handed over."""
+    gate = Gate()
+    network = Network(default=Script([gate, respond(headers=[("Keep-Alive", "timeout=60")])]))
+    agent = Agent(keep_alive=False, **options, **network.options)
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        async with world.tasks() as tasks:
+            jobs = [tasks.start(client.get, URL) for _ in range(3)]
+            await world.until(lambda: network.request_count == options.get("max_total_sockets", 3))
+            gate.open()
+        assert [job.result().extensions["agent"].reused for job in jobs] == [False] * 3
+        assert network.open == 0
+    assert connection_headers(network) == [[b"Connection: close"]] * 3
+    status = agent.status()
+    assert (status.close_socket_count, status.error_socket_count, status.timeout_socket_count) == (3, 0, 0)
+    await world.close(agent)
+
+
+async def test_off_but_with_a_limit_a_socket_is_handed_over_while_somebody_waits(world: World) -> None:
+    """R13: the requests say `keep-alive`; the socket is closed when none waits."""
+    gate = Gate()
+    network = Network(default=Script([gate, respond()]))
+    agent = Agent(keep_alive=False, max_sockets=1, **network.options)
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        async with world.tasks() as tasks:
+            jobs = [tasks.start(client.get, URL) for _ in range(3)]
+            await world.until(lambda: agent.status().requests == {"http://a.test:80": 2})
+            gate.open()
+        infos = [job.result().extensions["agent"] for job in jobs]
+        assert sorted((info.socket_id, info.requests_on_socket, info.reused) for info in infos) == [
+            (0, 1, False),
+            (0, 2, True),
+            (0, 3, True),
+        ]
+        assert {info.idle_for for info in infos} == {None}
+        assert network.open == 0
+        await client.get(URL)
+        assert network.open == 0
+    assert connection_headers(network) == [[b"Connection: keep-alive"] * 3, [b"Connection: keep-alive"]]
+    await world.close(agent)
+
+
+async def test_the_limit_that_counts_is_that_of_the_origin(world: World) -> None:
+    network = Network()
+    agent = Agent(keep_alive=False, per_origin={"http://a.test": {"max_sockets": 1}}, **network.options)
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        await client.get(URL)
+        await client.get("http://b.test/")
+    assert connection_headers(network) == [[b"Connection: keep-alive"], [b"Connection: close"]]
+    await world.close(agent)
+
+
+@pytest.mark.parametrize("keep_alive", [True, False])
+@pytest.mark.parametrize("value", ["close", "Close", "TE", "Upgrade, keep-alive", "x-mine"])
+async def test_a_header_of_the_user_s_own_stays(world: World, keep_alive: bool, value: str) -> None:
+    network = Network()
+    agent = Agent(keep_alive=keep_alive, **network.options)
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        await client.get(URL, headers={"Connection": value, "X-First": "1"})
+    assert connection_headers(network) == [[b"Connection: " + value.encode()]]
+    assert b"\r\nX-First: 1\r\n" in network.connections[0].heads[0]
+    await world.close(agent)
+
+
+# Connection: close, HTTP/1.0 (R11, N9) --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", ["close", "Close", "te, close"])
+async def test_a_server_that_says_close_is_believed(world: World, value: str) -> None:
+    network = Network(default=Script(then=respond(headers=[("Connection", value), ("Keep-Alive", "timeout=60")])))
+    agent = Agent(**network.options)
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        for _ in range(2):
+            assert not (await client.get(URL)).extensions["agent"].reused
+            assert network.open == 0
+    assert (agent.status().close_socket_count, agent.status().error_socket_count) == (2, 0)
+    await world.close(agent)
+
+
+async def test_a_request_that_says_close_is_meant_though_the_server_does_not_echo_it(world: World) -> None:
+    """N9: Node keeps that socket."""
+    network = Network()
+    agent = Agent(**network.options)
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        await client.get(URL, headers={"Connection": "close"})
+        assert network.open == 0
+        assert not (await client.get(URL)).extensions["agent"].reused
+        assert agent.status().free_sockets == {"http://a.test:80": 1}
+    await world.close(agent)
+
+
+async def test_close_is_meant_while_others_wait_too(world: World) -> None:
+    gate = Gate()
+    network = Network(Script([gate, respond(headers=[("Connection", "close")])]))
+    agent = Agent(max_sockets=1, **network.options)
+    async with world.client(transport=AgentTransport(agent=agent)) as client, world.tasks() as tasks:
+        first = tasks.start(client.get, URL)
+        await world.until(lambda: network.request_count == 1)
+        second = tasks.start(client.get, URL)
+        await world.until(lambda: agent.status().requests == {"http://a.test:80": 1})
+        gate.open()
+        await first.wait()
+        await second.wait()
+        assert second.result().extensions["agent"].socket_id == 1
+        assert network.peak == 1
+    await world.close(agent)
+
+
+def http10(*headers: str) -> bytes:
+    return "\r\n".join(["HTTP/1.0 200 OK", "Content-Length: 2", *headers, "", "ok"]).encode()
+
+
+async def test_an_old_server_closes(world: World) -> None:
+    network = Network(default=Script(then=[http10(), FIN]))
+    agent = Agent(**network.options)
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        for _ in range(2):
+            response = await client.get(URL)
+            assert (response.http_version, response.text) == ("HTTP/1.0", "ok")
+            assert network.open == 0
+    status = agent.status()
+    assert (status.request_count, status.close_socket_count, status.error_socket_count) == (2, 2, 0)
+    await world.close(agent)
+
+
+@pytest.mark.xfail(strict=True, reason="h11, which httpcore uses, keeps no connection of HTTP/1.0, whatever it says")
+async def test_an_old_server_that_says_keep_alive_is_believed(world: World) -> None:
+    """R11, as Node reads it."""
+    network = Network(default=Script(then=http10("Connection: keep-alive")))
+    agent = Agent(**network.options)
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        await client.get(URL)
+        free = dict(agent.status().free_sockets)
+    await world.close(agent)
+    assert free == {"http://a.test:80": 1}
+
+
+# The hint (R15) -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "expires_in"),
+    [
+        (["timeout=5"], 4.0),
+        (["timeout=5, max=100"], 4.0),
+        (["timeout=5;max=100"], 4.0),
+        (["timeout=5", "max=100"], 4.0),
+        ([" timeout=5"], 4.0),
+        (["timeout=05"], 4.0),
+        (["timeout=7.9"], 6.0),
+        (["timeout=2"], 1.0),
+        (["timeout=16"], 15.0),
+        (["timeout=100"], 15.0),
+        (["timeout=" + "9" * 400], 15.0),
+        (["max=100, timeout=5"], 15.0),
+        (["max=100", "timeout=5"], 15.0),
+        (["Timeout=5"], 15.0),
+        (["timeout = 5"], 15.0),
+        (['timeout="5"'], 15.0),
+        (["timeout=-5"], 15.0),
+        (["timeout="], 15.0),
+        (["timeout=", "5"], 15.0),
+        (["timeout=5", "0"], 4.0),
+        (["max=0"], 15.0),
+        ([], 15.0),
+        (["timeout=1"], None),
+        (["timeout=0"], None),
+        (["timeout=0.9"], None),
+    ],
+    ids=lambda case: str(case)[:30],
+)
+async def test_how_the_hint_is_read(world: World, values: list[str], expires_in: float | None) -> None:
+    """It must begin with `timeout=` and digits; less than the buffer means that the socket is not kept."""
+    network = Network(default=Script(then=respond(headers=[("KEEP-alive", value) for value in values])))
+    agent, _ = agent_with_clock(**network.options)
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        await client.get(URL)
+        assert [info.expires_in for info in agent.sockets()] == ([] if expires_in is None else [expires_in])
+        assert network.open == (expires_in is not None)
+    assert agent.status().timeout_socket_count == 0
+    await world.close(agent)
+
+
+@pytest.mark.parametrize(
+    ("options", "hint", "expires_in"),
+    [
+        ({"keep_alive_timeout_buffer": 0}, 1, 1.0),
+        ({"keep_alive_timeout_buffer": 0}, 0, None),
+        ({"keep_alive_timeout_buffer": timedelta(seconds=2.5)}, 5, 2.5),
+        ({"keep_alive_timeout_buffer": 5}, 5, None),
+        ({"keep_alive_timeout_buffer": 5}, 4, None),
+        ({"free_socket_timeout": None}, 60, 59.0),  # repair N4: Node ignores it then
+        ({"free_socket_timeout": 0}, 60, None),
+        ({"socket_active_ttl": 3}, 60, 3.0),
+        ({"max_free_sockets": 0}, 60, None),
+        ({"max_total_free_sockets": 0}, 60, None),
+    ],
+    ids=str,
+)
+async def test_the_smallest_limit_holds(
+    world: World, options: dict[str, Any], hint: int, expires_in: float | None
+) -> None:
+    network = Network(default=Script(then=respond(headers=[("Keep-Alive", f"timeout={hint}")])))
+    agent, _ = agent_with_clock(**options, **network.options)
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        await client.get(URL)
+        assert [info.expires_in for info in agent.sockets()] == ([] if expires_in is None else [expires_in])
+    await world.close(agent)
+
+
+async def test_nothing_limits_a_free_socket_without_limits(world: World) -> None:
+    network = Network()
+    agent, _ = agent_with_clock(free_socket_timeout=None, **network.options)
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        await client.get(URL)
+        assert [(info.state, info.expires_in) for info in agent.sockets()] == [("free", None)]
+    await world.close(agent)
+
+
+async def test_the_hint_of_the_last_response_counts(world: World) -> None:
+    network = Network(Script(respond(headers=[("Keep-Alive", "timeout=5")]), respond()))
+    agent, clock = agent_with_clock(**network.options)
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        await client.get(URL)
+        clock.now += 3
+        assert [(info.idle_for, info.expires_in) for info in agent.sockets()] == [(3.0, 1.0)]
+        assert (await client.get(URL)).extensions["agent"].idle_for == 3.0
+        assert [(info.idle_for, info.expires_in) for info in agent.sockets()] == [(0.0, 15.0)]
+    await world.close(agent)
+
+
+async def test_a_free_socket_past_the_hint_is_not_used(world: World) -> None:
+    """Even before its timer has rung."""
+    network = Network(default=Script(then=respond(headers=[("Keep-Alive", "timeout=5")])))
+    agent, clock = agent_with_clock(**network.options)
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        await client.get(URL)
+        clock.now += 4
+        assert not (await client.get(URL)).extensions["agent"].reused
+        assert network.connections[0].state == "closed"
+        assert agent.status().timeout_socket_count == 1
+    await world.close(agent)
+
+
+async def test_the_hint_is_not_looked_at_when_somebody_waits(world: World) -> None:
+    """R15, C36: the next request goes out at once."""
+    gate = Gate()
+    hinted = respond(headers=[("Keep-Alive", "timeout=1")])
+    network = Network(Script([gate, hinted], hinted))
+    agent = Agent(max_sockets=1, **network.options)
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        async with world.tasks() as tasks:
+            for _ in range(2):
+                tasks.start(client.get, URL)
+            await world.until(lambda: agent.status().requests == {"http://a.test:80": 1})
+            gate.open()
+        assert len(network.connections) == 1
+        assert network.open == 0
+    await world.close(agent)
+
+
+# TCP keep-alive (R26, repair N26) -------------------------------------------------------------------------------------
+
+KEEP_IDLE = getattr(socket, "TCP_KEEPIDLE", None) or socket.TCP_KEEPALIVE
+ON = (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+MINE = (socket.IPPROTO_TCP, KEEP_IDLE, 9)
+
+
+def idle(seconds: int) -> tuple[int, int, int]:
+    return (socket.IPPROTO_TCP, KEEP_IDLE, seconds)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, (ON, idle(1))),
+        ({"keep_alive_initial_delay": 0.001}, (ON, idle(1))),
+        ({"keep_alive_initial_delay": 1.5}, (ON, idle(2))),
+        ({"keep_alive_initial_delay": 60}, (ON, idle(60))),
+        ({"keep_alive_initial_delay": timedelta(minutes=2, milliseconds=1)}, (ON, idle(121))),
+        ({"keep_alive_initial_delay": 10**9}, (ON, idle(32767))),  # the most that Linux takes
+        ({"keep_alive_initial_delay": None}, ()),
+        ({"keep_alive_initial_delay": math.inf}, ()),
+        ({"keep_alive": False}, ()),
+        ({"keep_alive": False, "max_sockets": 1}, ()),
+        ({"keep_alive": False, "socket_options": [MINE]}, (MINE,)),
+        ({"keep_alive_initial_delay": 60, "socket_options": [MINE]}, (ON, idle(60), MINE)),
+        ({"keep_alive_initial_delay": None, "socket_options": [MINE]}, (MINE,)),
+    ],
+    ids=str,
+)
+async def test_what_a_connect_is_told(world: World, options: dict[str, Any], expected: tuple[Any, ...]) -> None:
+    """Rounded up to whole seconds; the user's own options last, so that they win."""
+    network = Network()
+    agent = Agent(**options, **network.options)
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        await client.get(URL)
+    (connect,) = [op for op in network.ops if op.name == "connect"]
+    assert tuple(connect.details["socket_options"]) == expected
+    assert connect.details["local_address"] is None
+    await world.close(agent)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, (1, 1)),
+        ({"keep_alive_initial_delay": 41.5}, (1, 42)),
+        ({"keep_alive_initial_delay": 41.5, "socket_options": [MINE]}, (1, 9)),
+        ({"keep_alive_initial_delay": None}, None),
+        ({"keep_alive": False}, None),
+        ({"keep_alive_initial_delay": 10**9}, (1, 32767)),
+    ],
+    ids=str,
+)
+async def test_what_the_system_has_been_told(
+    world: World, server: Server, options: dict[str, Any], expected: tuple[int, int] | None
+) -> None:
+    """Interval and count of the probes stay the system's."""
+    with socket.socket() as untouched:
+        default = read_options(untouched)
+    agent = Agent(**options)
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        async with client.stream("GET", server.url) as response:
+            sock = response.extensions["network_stream"].get_extra_info("socket")
+            got = read_options(sock)
+    assert got[:2] == (default[:2] if expected is None else expected)
+    assert got[2:] == default[2:]
+    await world.close(agent)
+
+
+def read_options(sock: Any) -> tuple[int, ...]:
+    """Whether probes are sent, after how long, how often and how many."""
+    names = [KEEP_IDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT]
+    on = int(bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)))
+    return (on, *(sock.getsockopt(socket.IPPROTO_TCP, name) for name in names))
+
+
+async def test_a_unix_socket_gets_the_user_s_options_only(world: World) -> None:
+    network = Network()
+    mine = (socket.SOL_SOCKET, socket.SO_SNDBUF, 5000)
+    agent = Agent(uds="/run/a.socket", socket_options=[mine], **network.options)
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        await client.get(URL)
+    (connect,) = [op for op in network.ops if op.name == "connect"]
+    assert (connect.details["host"], tuple(connect.details["socket_options"])) == ("/run/a.socket", (mine,))
+    await world.close(agent)
+
+
+# Through proxies ------------------------------------------------------------------------------------------------------
+
+
+def socks_proxy(connection: Connection, data: bytes) -> Answer:
+    """The other end of a SOCKS connection without credentials, and of the server behind it."""
+    if data == b"\x05\x01\x00":
+        return b"\x05\x00"
+    return b"\x05\x00\x00\x01\x7f\x00\x00\x01\x00\x50" if data[:2] == b"\x05\x01" else respond()
+
+
+@pytest.mark.parametrize(
+    ("proxy", "url", "script"),
+    [
+        ("http://proxy.test:3128", "http://a.test/", Script()),
+        ("http://proxy.test:3128", "https://a.test/", Script(b"HTTP/1.1 200 OK\r\n\r\n")),
+        ("https://proxy.test:3128", "http://a.test/", Script()),
+        ("socks5://proxy.test:3128", "http://a.test/", Script(raw=socks_proxy)),
+        ("socks5h://proxy.test:3128", "https://a.test/", Script(raw=socks_proxy)),
+    ],
+    ids=["forward", "tunnel", "TLS to the proxy", "socks5", "socks5h"],
+)
+async def test_address_and_options_hold_through_proxies(world: World, proxy: str, url: str, script: Script) -> None:
+    """Where httpcore drops them."""
+    network = Network(script)
+    agent = Agent(
+        proxy=proxy,
+        local_address="127.0.0.2",
+        keep_alive_initial_delay=7,
+        socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
+        **network.options,
+    )
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        assert (await client.get(url)).status_code == 200
+    (connect,) = [op for op in network.ops if op.name == "connect"]
+    assert (connect.details["host"], connect.details["port"]) == ("proxy.test", 3128)
+    assert connect.details["local_address"] == "127.0.0.2"
+    expected = (ON, idle(7), (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1))
+    assert tuple(connect.details["socket_options"]) == expected
+    await world.close(agent)
+
+
+@pytest.mark.parametrize("kind", ["direct", "forward", "tunnel", "socks"])
+async def test_on_real_sockets_too(world: World, kind: str, server: Server, certificates: Certificates) -> None:
+    """What the proxy, or the server, sees as the client's address, and what the socket was told."""
+    with Proxy() as http_proxy, Socks() as socks, Server(tls=certificates.server()) as secure:
+        proxy, peer_of = {
+            "direct": (None, server),
+            "forward": (http_proxy.url, http_proxy),
+            "tunnel": (http_proxy.url, http_proxy),
+            "socks": (socks.url, socks),
+        }[kind]
+        url = secure.url if kind == "tunnel" else server.url
+        agent = Agent(proxy=proxy, local_address="127.0.0.2", keep_alive_initial_delay=7, verify=certificates.client())
+        async with world.client(transport=AgentTransport(agent=agent)) as client:
+            async with client.stream("GET", f"{url}/echo") as response:
+                assert response.status_code == 200
+                assert peer_of.peers[0].sock.getpeername()[0] == "127.0.0.2"
+                (info,) = agent.sockets()
+                assert info.peer_address == ("127.0.0.1", peer_of.port)
+                assert info.local_address == peer_of.peers[0].sock.getpeername()
+                sock = response.extensions["network_stream"].get_extra_info("socket")
+                assert read_options(sock)[:2] == (1, 7)
+        await world.close(agent)

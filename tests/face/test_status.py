@@ -1,0 +1,630 @@
+"""What an agent tells about itself, number by number, in small stories."""
+
+from __future__ import annotations
+
+import dataclasses
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+
+from httpx_agent import Agent, AgentOptions, AgentStatus, AgentTransport, RequestInfo, SocketInfo
+from httpx_agent._status import format_table, is_number
+from tests.face.clock import agent_with_clock
+from tests.support.scripted import FIN, HANG, REFUSED, RST, TIMEOUT, Gate, Network, Script, respond
+from tests.support.servers import Proxy, Server, Socks
+from tests.support.worlds import World
+
+URL = "http://a.test/"
+A = "http://a.test:80"
+LARGE = respond(b"x" * 70_000)
+UPGRADE = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n"
+
+
+def status_of(**values: Any) -> AgentStatus:
+    """A status whose counters are 0 and whose mappings are empty, but for those given."""
+    names = [field.name for field in dataclasses.fields(AgentStatus)]
+    empty: dict[str, Any] = {name: 0 if name.endswith("_count") else {} for name in names}
+    assert values.keys() <= empty.keys()
+    return AgentStatus(**{**empty, **values})
+
+
+def balance(status: AgentStatus) -> int:
+    """Created, less all that became of what was created: 0 at every moment."""
+    held = sum(status.sockets.values()) + sum(status.free_sockets.values())
+    gone = status.create_socket_error_count + status.close_socket_count + status.detached_socket_count
+    return status.create_socket_count - gone - held
+
+
+# AgentStatus ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_new_agent_has_done_nothing() -> None:
+    assert Agent().status() == status_of()
+
+
+async def test_the_life_of_one_request(world: World) -> None:
+    """Connecting, in use, free, closed: what each moment looks like."""
+    connect, answer = Gate(), Gate()
+    network = Network(Script([answer, LARGE], connect=connect))
+    agent = Agent(**network.options)
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        async with world.tasks() as tasks:
+            job = tasks.start(client.send, client.build_request("GET", URL), stream=True)
+            await world.until(lambda: network.open == 1)
+            assert agent.status() == status_of(create_socket_count=1, sockets={A: 1})
+            connect.open()
+            await world.until(lambda: network.request_count == 1)
+            assert agent.status() == status_of(create_socket_count=1, sockets={A: 1})
+            answer.open()
+            await job.wait()
+        assert agent.status() == status_of(create_socket_count=1, sockets={A: 1})
+        await job.result().aread()
+        assert agent.status() == status_of(create_socket_count=1, request_count=1, free_sockets={A: 1})
+        await client.get(URL)
+        assert agent.status() == status_of(create_socket_count=1, request_count=2, free_sockets={A: 1})
+    await world.close(agent)
+    assert agent.status() == status_of(create_socket_count=1, request_count=2, close_socket_count=1)
+
+
+@pytest.mark.parametrize(
+    ("script", "url", "expected"),
+    [
+        (Script(connect=REFUSED), URL, {"create_socket_error_count": 1, "request_error_count": 1}),
+        (Script(tls=REFUSED), "https://a.test", {"create_socket_error_count": 1, "request_error_count": 1}),
+        (
+            Script(connect=TIMEOUT),
+            URL,
+            {"create_socket_error_count": 1, "timeout_socket_count": 1, "request_error_count": 1},
+        ),
+        (Script(RST), URL, {"close_socket_count": 1, "error_socket_count": 1, "request_error_count": 1}),
+        (
+            Script(TIMEOUT),
+            URL,
+            {"close_socket_count": 1, "error_socket_count": 1, "timeout_socket_count": 1, "request_error_count": 1},
+        ),
+        (
+            Script(b"nonsense\r\n\r\n"),
+            URL,
+            {"close_socket_count": 1, "error_socket_count": 1, "request_error_count": 1},
+        ),
+        (Script(respond(headers=[("Connection", "close")])), URL, {"close_socket_count": 1, "request_count": 1}),
+        (Script([respond(b"end", length=False), FIN]), URL, {"close_socket_count": 1, "request_count": 1}),
+        (Script(respond(b"", 500)), URL, {"free_sockets": {A: 1}, "request_count": 1}),
+    ],
+    ids=["refused", "TLS", "connect timeout", "reset", "read timeout", "nonsense", "close", "until the end", "500"],
+)
+async def test_how_an_end_is_counted(world: World, script: Script, url: str, expected: dict[str, Any]) -> None:
+    network = Network(script)
+    agent = Agent(**network.options)
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        try:
+            await client.get(url)
+        except httpx.TransportError:
+            assert expected["request_error_count"] == 1
+    assert agent.status() == status_of(create_socket_count=1, **expected)
+    assert balance(agent.status()) == 0
+    await world.close(agent)
+
+
+async def test_a_cancelled_request_is_an_error_and_its_socket_none(world: World) -> None:
+    """Of the closed, none that an error closed."""
+    if not world.can_cancel:
+        pytest.skip("a thread cannot be cancelled")
+    network = Network(Script(HANG), Script(connect=HANG))
+    agent = Agent(**network.options)
+    async with world.client(transport=AgentTransport(agent=agent)) as client, world.tasks() as tasks:
+        reading = tasks.start(client.get, URL)
+        await world.until(lambda: network.request_count == 1)
+        connecting = tasks.start(client.get, URL)
+        await world.until(lambda: network.open == 2)
+        for job in (reading, connecting):
+            job.cancel()
+            await job.wait()
+    assert agent.status() == status_of(
+        create_socket_count=2, create_socket_error_count=1, close_socket_count=1, request_error_count=2
+    )
+    await world.close(agent)
+
+
+async def test_waiting_requests_are_counted_by_origin(world: World) -> None:
+    network = Network(default=Script(then=LARGE))
+    agent = Agent(max_total_sockets=1, **network.options)
+    async with world.client(transport=AgentTransport(agent=agent), timeout=None) as client, world.tasks() as tasks:
+        async with client.stream("GET", URL):
+            for url, count in ((URL, 2), ("https://b.test:8443", 1)):
+                for _ in range(count):
+                    tasks.start(client.get, url)
+            await world.until(lambda: sum(agent.status().requests.values()) == 3)
+            assert agent.status() == status_of(
+                create_socket_count=1, sockets={A: 1}, requests={A: 2, "https://b.test:8443": 1}
+            )
+            assert repr(agent) == "<Agent sockets: 1 active; requests waiting: 3>"
+    assert agent.status().requests == {}
+    await world.close(agent)
+
+
+async def test_a_detached_socket_is_no_longer_counted(world: World) -> None:
+    network = Network(Script(UPGRADE))
+    agent = Agent(**network.options)
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        async with client.stream("GET", URL, headers={"Connection": "Upgrade", "Upgrade": "x"}) as response:
+            assert agent.status() == status_of(create_socket_count=1, detached_socket_count=1)
+            info = response.extensions["agent"]
+            assert (info.socket_id, info.reused, info.requests_on_socket) == (0, False, 1)
+        assert agent.status() == status_of(create_socket_count=1, detached_socket_count=1, request_count=1)
+    await world.close(agent)
+
+
+async def test_created_is_failed_closed_detached_and_held_at_every_moment(world: World) -> None:
+    """Looked at with every operation on the network, while the limits press from all sides."""
+    scripts = [
+        Script(connect=REFUSED),
+        Script(UPGRADE),
+        Script(RST),
+        Script(respond(headers=[("Connection", "close")])),
+    ]
+    network = Network(*scripts, default=Script(then=respond()))
+    agent = Agent(max_total_sockets=2, max_sockets=1, max_free_sockets=1, **network.options)
+    seen: list[int] = []
+    changed = network.changed
+
+    def look() -> None:
+        seen.append(balance(agent.status()))
+        changed()
+
+    network.changed = look  # type: ignore[method-assign]
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+
+        async def ask(number: int) -> None:
+            with suppress(httpx.TransportError):
+                await client.get(f"http://{'abc'[number % 3]}.test/", headers={"Upgrade": "x"})
+
+        async with world.tasks() as tasks:
+            for number in range(12):
+                tasks.start(ask, number)
+    await world.close(agent)
+    assert len(seen) > 50
+    assert set(seen) == {0}
+    status = agent.status()
+    assert status.request_count + status.request_error_count == 12
+    assert (status.create_socket_error_count, status.detached_socket_count, status.error_socket_count) == (1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("url", "extensions", "origin"),
+    [
+        ("http://a.test", {}, "http://a.test:80"),
+        ("https://a.test", {}, "https://a.test:443"),
+        ("http://A.test:8080/path?query#part", {}, "http://a.test:8080"),
+        ("http://[::1]", {}, "http://[::1]:80"),
+        ("https://[2001:db8::1]:8443", {}, "https://[2001:db8::1]:8443"),
+        ("http://127.0.0.1", {}, "http://127.0.0.1:80"),
+        ("http://bücher.test", {}, "http://xn--bcher-kva.test:80"),
+        ("https://a.test", {"sni_hostname": "b.test"}, "https://a.test:443 (b.test)"),
+        ("https://a.test", {"sni_hostname": "a.test"}, "https://a.test:443"),
+        ("https://[::1]", {"sni_hostname": "b.test"}, "https://[::1]:443 (b.test)"),
+        ("http://user:secret@a.test", {}, "http://a.test:80"),
+    ],
+)
+async def test_how_origins_are_written(world: World, url: str, extensions: dict[str, Any], origin: str) -> None:
+    network = Network()
+    agent = Agent(**network.options)
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        async with client.stream("GET", url, extensions=extensions):
+            assert agent.status().sockets == {origin: 1}
+            assert [info.origin for info in agent.sockets()] == [origin]
+    await world.close(agent)
+
+
+async def test_a_websocket_s_origin(world: World) -> None:
+    """Through the transport itself: a client knows no such scheme."""
+    network = Network()
+    agent = Agent(**network.options)
+    for url in ("ws://a.test", "wss://a.test"):
+        response = await world.handle(AgentTransport(agent=agent), httpx.Request("GET", url))
+        await response.aread()
+    assert agent.status().free_sockets == {"ws://a.test:80": 1, "wss://a.test:443": 1}
+    await world.close(agent)
+
+
+def test_a_status_is_frozen() -> None:
+    status = Agent().status()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        status.request_count = 5  # type: ignore[misc]
+    for table in (status.sockets, status.free_sockets, status.requests):
+        with pytest.raises(TypeError):
+            table["http://a.test:80"] = 5  # type: ignore[index]
+
+
+async def test_a_status_is_a_snapshot(world: World) -> None:
+    network = Network()
+    agent = Agent(**network.options)
+    before = agent.status()
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        await client.get(URL)
+    assert before == status_of()
+    assert agent.status() != before
+    await world.close(agent)
+
+
+def test_a_status_prints_as_a_table() -> None:
+    status = status_of(
+        create_socket_count=12,
+        close_socket_count=3,
+        sockets={"http://a.test:80": 2},
+        free_sockets={"https://[::1]:8443 (b.test)": 10},
+        requests={"http://a.test:80": 1, "http://c.test:80": 4},
+    )
+    assert str(status) == "\n".join(
+        [
+            "counter                    value",
+            "-------------------------  -----",
+            "create_socket_count           12",
+            "create_socket_error_count      0",
+            "close_socket_count             3",
+            "detached_socket_count          0",
+            "error_socket_count             0",
+            "timeout_socket_count           0",
+            "request_count                  0",
+            "request_error_count            0",
+            "",
+            "origin                       sockets  free_sockets  requests",
+            "---------------------------  -------  ------------  --------",
+            "http://a.test:80                   2             0         1",
+            "https://[::1]:8443 (b.test)        0            10         0",
+            "http://c.test:80                   0             0         4",
+        ]
+    )
+
+
+def test_an_empty_status_prints_its_counters_only() -> None:
+    lines = str(Agent().status()).splitlines()
+    assert len(lines) == 10
+    assert lines[0] == "counter                    value"
+    assert lines[-1] == "request_error_count            0"
+
+
+def test_columns_of_numbers_stand_to_the_right() -> None:
+    table = format_table(("name", "n"), [("x", "10"), ("longer", "-"), ("y", ""), ("z", "1.5")])
+    assert table == "name      n\n------  ---\nx        10\nlonger    -\ny\nz       1.5"
+    assert format_table(("a", "b"), []) == "a  b\n-  -"
+
+
+@pytest.mark.parametrize(
+    ("cell", "expected"),
+    [("", True), ("-", True), ("1", True), ("1.5", True), ("1.5.2", False), ("a", False), (".", False)],
+)
+def test_what_looks_like_a_number(cell: str, expected: bool) -> None:
+    assert is_number(cell) is expected
+
+
+# status_changed -------------------------------------------------------------------------------------------------------
+
+
+async def test_whether_a_counter_moved_since_the_last_look(world: World) -> None:
+    """R39: a look that returned true is where the next one begins."""
+    network = Network(Script(LARGE, connect=(gate := Gate())))
+    agent = Agent(**network.options)
+    assert agent.status_changed is False
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        async with world.tasks() as tasks:
+            job = tasks.start(client.send, client.build_request("GET", URL), stream=True)
+            await world.until(lambda: network.open == 1)
+            assert agent.status_changed is True  # a socket was created
+            assert agent.status_changed is False
+            gate.open()
+        assert agent.status_changed is False  # it is open now: no counter tells
+        agent.status()
+        await job.result().aread()
+        agent.status()  # looking at the numbers is no look at the change
+        assert agent.status_changed is True
+        assert agent.status_changed is False
+        assert network.connections[0].is_open
+    await world.close(agent)
+    assert agent.status_changed is True
+    with pytest.raises(AttributeError):
+        agent.status_changed = False  # type: ignore[misc]
+
+
+# SocketInfo -----------------------------------------------------------------------------------------------------------
+
+
+def info_of(**values: Any) -> SocketInfo:
+    """The first socket, in use for its first request, but for the values given."""
+    usual: dict[str, Any] = {
+        "id": 0,
+        "origin": A,
+        "state": "active",
+        "request_count": 1,
+        "age": 0.0,
+        "idle_for": None,
+        "expires_in": None,
+        "local_address": ("127.0.0.1", 50_000),
+        "peer_address": ("a.test", 80),
+        "http_version": "HTTP/1.1",
+    }
+    assert values.keys() <= usual.keys()
+    return SocketInfo(**{**usual, **values})
+
+
+async def test_the_life_of_one_socket(world: World) -> None:
+    connect, answer = Gate(), Gate()
+    network = Network(Script([answer, LARGE], connect=connect))
+    agent, clock = agent_with_clock(socket_active_ttl=30, **network.options)
+    assert agent.sockets() == ()
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        async with world.tasks() as tasks:
+            job = tasks.start(client.send, client.build_request("GET", URL), stream=True)
+            await world.until(lambda: network.open == 1)
+            clock.now += 1
+            nothing_yet = {"local_address": None, "peer_address": None, "http_version": None}
+            assert agent.sockets() == (info_of(state="connecting", age=1.0, **nothing_yet),)
+            assert repr(agent) == "<ClockedAgent sockets: 1 connecting; requests waiting: 0>"
+            connect.open()
+            await world.until(lambda: network.request_count == 1)
+            clock.now += 1
+            assert agent.sockets() == (info_of(age=2.0, http_version=None),)
+            answer.open()
+        assert agent.sockets() == (info_of(age=2.0),)
+        await job.result().aread()
+        assert agent.sockets() == (info_of(state="free", age=2.0, idle_for=0.0, expires_in=15.0),)
+        clock.now += 4
+        assert agent.sockets() == (info_of(state="free", age=6.0, idle_for=4.0, expires_in=11.0),)
+        clock.now += 20  # its timer is late
+        assert agent.sockets() == (info_of(state="free", age=26.0, idle_for=24.0, expires_in=0.0),)
+        clock.now -= 20
+        async with client.stream("GET", URL) as response:
+            assert agent.sockets() == (info_of(age=6.0, request_count=2),)
+            await response.aread()
+        clock.now += 10
+        await client.get(URL)
+        # Older than fifteen seconds before its end of life, that is the nearer limit.
+        assert agent.sockets() == (info_of(state="free", age=16.0, idle_for=0.0, expires_in=14.0, request_count=3),)
+    await world.close(agent)
+    assert agent.sockets() == ()
+
+
+async def test_a_socket_that_is_being_closed(world: World) -> None:
+    """It counts until it is closed."""
+    network = Network(Script(LARGE))
+    agent = Agent(**network.options)
+    seen: list[tuple[str, dict[str, int]]] = []
+    changed = network.changed
+
+    def look() -> None:
+        seen.extend((info.state, dict(agent.status().sockets)) for info in agent.sockets())
+        changed()
+
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        await client.get(URL)
+        network.changed = look  # type: ignore[method-assign]
+        await world.close(agent)
+    assert seen
+    assert set(map(str, seen)) == {str(("closing", {A: 1}))}
+    assert agent.sockets() == ()
+
+
+async def test_sockets_come_oldest_first_and_are_numbered_by_age(world: World) -> None:
+    network = Network(default=Script(then=LARGE))
+    agent, clock = agent_with_clock(**network.options)
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        async with client.stream("GET", "http://c.test") as first:
+            clock.now += 1
+            async with client.stream("GET", URL):
+                clock.now += 1
+                async with client.stream("GET", "http://b.test") as third:
+                    await first.aread()
+                    await third.aread()
+                    seen = [(info.id, info.origin, info.state, info.age) for info in agent.sockets()]
+        assert seen == [
+            (0, "http://c.test:80", "free", 2.0),
+            (1, "http://a.test:80", "active", 1.0),
+            (2, "http://b.test:80", "free", 0.0),
+        ]
+        assert [info.id for info in agent.sockets()] == [0, 2]  # number 1 was closed before its response had ended
+        await client.get(URL)
+        assert [info.id for info in agent.sockets()] == [0, 2, 3]
+    assert repr(agent) == "<ClockedAgent sockets: 3 free; requests waiting: 0>"
+    await world.close(agent)
+
+
+async def test_addresses_of_real_sockets(world: World, server: Server) -> None:
+    agent = Agent()
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        await client.get(f"{server.url}/echo")
+        (info,) = agent.sockets()
+        assert info.peer_address == ("127.0.0.1", server.port)
+        assert info.local_address == server.peers[0].sock.getpeername()
+    await world.close(agent)
+
+
+async def test_addresses_of_ipv6(world: World) -> None:
+    """Host and port, without flow and scope."""
+    listener = await anyio.create_tcp_listener(local_host="::1")
+
+    async def serve(stream: anyio.abc.SocketStream) -> None:
+        async with stream:
+            while b"\r\n\r\n" not in await stream.receive():
+                pass
+            await stream.send(respond())
+            await closing.wait()
+
+    closing = anyio.Event()
+    port = listener.extra(anyio.abc.SocketAttribute.local_port)
+    agent = Agent()
+    async with listener, anyio.create_task_group() as group:
+        group.start_soon(listener.serve, serve)
+        async with world.client(transport=AgentTransport(agent=agent)) as client:
+            await client.get(f"http://[::1]:{port}/")
+            (info,) = agent.sockets()
+            assert info.origin == f"http://[::1]:{port}"
+            assert info.peer_address == ("::1", port)
+            assert isinstance(info.local_address, tuple)
+            assert info.local_address[0] == "::1"
+            assert len(info.local_address) == 2
+        await world.close(agent)
+        closing.set()
+        group.cancel_scope.cancel()
+
+
+async def test_addresses_of_a_unix_socket(world: World, tmp_path: Path) -> None:
+    path = str(tmp_path / "socket")
+    agent = Agent(uds=path)
+    with Server(uds=path):
+        async with world.client(transport=AgentTransport(agent=agent)) as client:
+            await client.get("http://anything/echo")
+            (info,) = agent.sockets()
+            assert (info.origin, info.peer_address, info.local_address) == ("http://anything:80", path, "")
+        await world.close(agent)
+
+
+@pytest.mark.parametrize("kind", [Proxy, Socks])
+async def test_the_address_of_a_proxy(world: World, kind: type[Server], server: Server) -> None:
+    """The other end of the socket is the proxy; the origin is who is behind it."""
+    with kind() as proxy:
+        agent = Agent(proxy=proxy.url)
+        async with world.client(transport=AgentTransport(agent=agent)) as client:
+            await client.get(f"{server.url}/echo")
+            (info,) = agent.sockets()
+            assert info.origin == server.url
+            assert info.peer_address == ("127.0.0.1", proxy.port)
+            assert info.state == "free"
+        await world.close(agent)
+
+
+async def test_the_http_version_of_a_socket(world: World) -> None:
+    with Server(h2=True) as server:
+        agent = Agent(http1=False, http2=True)
+        async with world.client(transport=AgentTransport(agent=agent)) as client:
+            response = await client.get(f"{server.url}/echo")
+            assert response.http_version == "HTTP/2"
+            assert [info.http_version for info in agent.sockets()] == ["HTTP/2"]
+        await world.close(agent)
+
+
+# RequestInfo ----------------------------------------------------------------------------------------------------------
+
+
+async def test_how_a_response_was_got(world: World) -> None:
+    """New; from the free ones; handed over after a wait."""
+    gate = Gate()
+    network = Network(Script(respond(), [gate, respond()]))
+    agent, clock = agent_with_clock(max_sockets=1, **network.options)
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        first = (await client.get(URL)).extensions["agent"]
+        assert first == RequestInfo(
+            socket_id=0, reused=False, requests_on_socket=1, queued_for=0.0, idle_for=None, retried=False
+        )
+        clock.now += 2
+        async with world.tasks() as tasks:
+            second = tasks.start(client.get, URL)
+            await world.until(lambda: network.request_count == 2)
+            third = tasks.start(client.get, URL)
+            await world.until(lambda: agent.status().requests == {A: 1})
+            clock.now += 3
+            gate.open()
+        assert second.result().extensions["agent"] == RequestInfo(
+            socket_id=0, reused=True, requests_on_socket=2, queued_for=0.0, idle_for=2.0, retried=False
+        )
+        assert third.result().extensions["agent"] == RequestInfo(
+            socket_id=0, reused=True, requests_on_socket=3, queued_for=3.0, idle_for=None, retried=False
+        )
+    await world.close(agent)
+
+
+async def test_a_request_that_was_sent_again(world: World) -> None:
+    network = Network(Script(respond(), FIN))
+    agent, clock = agent_with_clock(**network.options)
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        await client.get(URL)
+        clock.now += 2
+        assert (await client.get(URL)).extensions["agent"] == RequestInfo(
+            socket_id=1, reused=False, requests_on_socket=1, queued_for=0.0, idle_for=None, retried=True
+        )
+        status = agent.status()
+        assert (status.request_count, status.request_error_count) == (2, 0)
+        assert (status.create_socket_count, status.close_socket_count) == (2, 1)
+    await world.close(agent)
+
+
+@pytest.mark.parametrize("kind", [SocketInfo, RequestInfo, AgentOptions])
+def test_the_other_values_are_frozen_too(kind: type) -> None:
+    values: Any = info_of() if kind is SocketInfo else None
+    if kind is RequestInfo:
+        values = RequestInfo(
+            socket_id=0, reused=False, requests_on_socket=1, queued_for=0.0, idle_for=None, retried=False
+        )
+    if kind is AgentOptions:
+        values = Agent().options
+    for field in dataclasses.fields(kind):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(values, field.name, None)
+    with pytest.raises(TypeError, match="positional argument"):
+        kind(1)
+
+
+# How things print, and what they keep to themselves -------------------------------------------------------------------
+
+
+def test_how_an_agent_and_its_transport_print() -> None:
+    transport = AgentTransport()
+    assert repr(transport.agent) == "<Agent sockets: none; requests waiting: 0>"
+    assert repr(transport) == "<AgentTransport <Agent sockets: none; requests waiting: 0>>"
+
+
+def test_a_subclass_prints_its_own_name() -> None:
+    class MyTransport(AgentTransport):
+        pass
+
+    assert repr(MyTransport()) == "<MyTransport <Agent sockets: none; requests waiting: 0>>"
+
+
+SCRIPTS = {
+    "connect refused": Script(connect=REFUSED),
+    "connect timeout": Script(connect=TIMEOUT),
+    "proxy refuses": Script(respond(b"", 403, reason="Forbidden")),
+    "reset": Script(b"HTTP/1.1 200 OK\r\n\r\n", RST),
+    "timeout": Script(b"HTTP/1.1 200 OK\r\n\r\n", TIMEOUT),
+    "nonsense": Script(b"HTTP/1.1 200 OK\r\n\r\n", b"nonsense\r\n\r\n"),
+    "stale": Script(b"HTTP/1.1 200 OK\r\n\r\n", respond(), RST),
+    "fine": Script(b"HTTP/1.1 200 OK\r\n\r\n"),
+}
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+async def test_no_secret_is_told(world: World, name: str) -> None:
+    """Not the proxy's password or headers, not the request's headers, not its query, its user or its body."""
+    network = Network(SCRIPTS[name])
+    proxy = httpx.Proxy("http://proxyuser:s3cret@proxy.test", headers={"X-Token": "s3cret"})
+    transport = AgentTransport(proxy=proxy, max_sockets=1, cert=None, **network.options)
+    agent = transport.agent
+    told: list[str] = []
+
+    def look() -> None:
+        told.extend(map(str, (agent, transport, transport._pool, agent.status(), agent.options)))
+        told.extend(map(repr, (agent.status(), agent.sockets(), agent.options)))
+
+    url = "https://user:s3cret@a.test/?token=s3cret"
+    failures: list[BaseException] = []
+    async with world.client(transport=transport, timeout=httpx.Timeout(5, pool=0.01)) as client:
+        look()
+        for _ in range(2):
+            try:
+                async with client.stream("POST", url, headers={"X-Token": "s3cret"}, content=b"s3cret") as response:
+                    look()
+                    with pytest.raises(httpx.PoolTimeout) as caught:
+                        await client.get(url)
+                    failures.append(caught.value)
+                    told.append(repr(response.extensions["agent"]))
+                    await response.aread()
+            except httpx.TransportError as error:
+                failures.append(error)
+        look()
+    assert failures
+    told += [str(error) for error in failures]
+    assert [text for text in told if "s3cret" in text] == []
+    assert network.connections[0].heads == [] or b"Basic" in network.connections[0].heads[0]

@@ -1,0 +1,291 @@
+"""The option `timeout` beside the request's own, what is counted, and what a timeout says."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import httpx
+import pytest
+
+from httpx_agent import Agent, AgentTransport
+from tests.face.clock import agent_with_clock
+from tests.support.scripted import HANG, TIMEOUT, Gate, Network, Script, chunked, respond
+from tests.support.worlds import World
+
+URL = "http://a.test/"
+NONE = {"connect": None, "read": None, "write": None, "pool": None}
+NUMBERS = {"connect": 1, "read": 2, "write": 3, "pool": 4}
+
+#: The agent's options, the request's extension, and the timeouts of connect, read and write that the network meets.
+TABLE: list[tuple[dict[str, Any], dict[str, Any] | None, tuple[float | None, float | None, float | None]]] = [
+    ({}, None, (30.0, 30.0, 30.0)),
+    ({}, {}, (30.0, 30.0, 30.0)),
+    ({}, {"pool": 4}, (30.0, 30.0, 30.0)),
+    ({}, {"connect": 1}, (1, 30.0, 30.0)),
+    ({}, {"read": None}, (30.0, None, 30.0)),
+    ({}, {"read": None, "write": 99}, (30.0, None, 99)),
+    ({}, NONE, (None, None, None)),
+    ({}, NUMBERS, (1, 2, 3)),
+    ({"timeout": 7}, None, (7.0, 7.0, 7.0)),
+    ({"timeout": 7}, NONE, (7.0, 7.0, 7.0)),
+    ({"timeout": 7}, NUMBERS, (1, 2, 3)),
+    ({"timeout": 7}, {"connect": 99, "read": None}, (99, 7.0, 7.0)),
+    ({"timeout": 30.0}, NONE, (30.0, 30.0, 30.0)),
+    ({"timeout": None}, None, (None, None, None)),
+    ({"timeout": None}, NONE, (None, None, None)),
+    ({"timeout": None}, NUMBERS, (1, 2, 3)),
+    ({"timeout": math.inf}, {}, (None, None, None)),
+]
+
+
+@pytest.mark.parametrize(("options", "extension", "expected"), TABLE)
+async def test_which_timeout_counts(
+    world: World, options: dict[str, Any], extension: dict[str, Any] | None, expected: tuple[float | None, ...]
+) -> None:
+    """A number in the request wins. The default acts where the request says nothing; a given one also at `None`."""
+    network = Network()
+    agent = Agent(**options, **network.options)
+    extensions = {} if extension is None else {"timeout": extension}
+    before = dict(extension or {})
+    request = httpx.Request("POST", "https://a.test/", content=b"body", extensions=extensions)
+    response = await world.handle(AgentTransport(agent=agent), request)
+    await response.aread()
+    seen = {name: {op.details["timeout"] for op in network.ops if op.name == name} for name in ("connect", "read")}
+    writes = [op.details["timeout"] for op in network.ops if op.name == "write"]
+    connect, read, write = expected
+    assert seen == {"connect": {connect}, "read": {read}}
+    assert writes == [write] * 2
+    assert [op.details["timeout"] for op in network.ops if op.name == "start_tls"] == [connect]
+    assert (extension or {}) == before  # the caller's own is not written to
+    await world.close(agent)
+
+
+async def test_a_client_says_all_four_values(world: World) -> None:
+    """Hence its five seconds win over the agent's default, and its `timeout=None` is not cut by it."""
+    network = Network()
+    agent = Agent(**network.options)
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        await client.get("http://a.test/")
+        await client.get("http://b.test/", timeout=None)
+    assert [op.details["timeout"] for op in network.ops if op.name == "connect"] == [5.0, None]
+    await world.close(agent)
+
+
+async def test_the_agent_s_timeout_does_not_limit_the_wait_for_a_socket(world: World) -> None:
+    gate = Gate()
+    network = Network(Script([gate, respond()]))
+    agent = Agent(timeout=9, max_sockets=1, **network.options)
+    transport = AgentTransport(agent=agent)
+    async with world.client(transport=transport, timeout=None) as client, world.tasks() as tasks:
+        for _ in range(2):
+            tasks.start(client.get, URL)
+        await world.until(lambda: agent.status().requests == {"http://a.test:80": 1})
+        await world.until(lambda: network.request_count == 1)
+        timeouts = [exchange.request.extensions["timeout"] for exchange in transport._pool._requests]  # type: ignore[attr-defined]
+        assert timeouts == [{"connect": 9.0, "read": 9.0, "write": 9.0, "pool": None}] * 2
+        gate.open()
+    await world.close(agent)
+
+
+# Messages and counters ------------------------------------------------------------------------------------------------
+
+OWN = "the request's own, or the agent's `timeout`"
+
+
+@pytest.mark.parametrize(
+    ("url", "script", "kind", "what", "opened"),
+    [
+        (URL, Script(connect=TIMEOUT), httpx.ConnectTimeout, "no connection within 1 s (connect", False),
+        ("https://a.test/", Script(tls=TIMEOUT), httpx.ConnectTimeout, "no connection within 1 s (connect", False),
+        (URL, Script(TIMEOUT), httpx.ReadTimeout, "nothing received for 2.5 s (read", True),
+        (URL, Script(writes={0: TIMEOUT}), httpx.WriteTimeout, "nothing could be sent for 3 s (write", True),
+        (URL, Script(chunked(b"a", TIMEOUT, end=False)), httpx.ReadTimeout, "nothing received for 2.5 s (read", True),
+    ],
+    ids=["connect", "TLS", "read", "write", "body"],
+)
+async def test_a_timeout_says_what_where_how_long_and_which(
+    world: World, url: str, script: Script, kind: type[Exception], what: str, opened: bool
+) -> None:
+    network = Network(script)
+    agent = Agent(**network.options)
+    timeout = httpx.Timeout(connect=1, read=2.5, write=3, pool=4)
+    async with world.client(transport=AgentTransport(agent=agent), timeout=timeout) as client:
+        with pytest.raises(kind) as caught:
+            await client.get(url, params={"token": "secret"}, headers={"Authorization": "secret"})
+    assert type(caught.value) is kind
+    origin = "https://a.test:443" if url.startswith("https") else "http://a.test:80"
+    assert str(caught.value) == f"GET {origin}: {what} timeout; {OWN})"
+    status = agent.status()
+    assert status.timeout_socket_count == 1
+    assert (status.create_socket_error_count, status.close_socket_count) == ((0, 1) if opened else (1, 0))
+    assert status.error_socket_count == opened
+    assert (status.request_count, status.request_error_count) == (0, 1)
+    assert (status.sockets, status.free_sockets) == ({}, {})
+    assert network.open == 0
+    await world.close(agent)
+
+
+async def test_the_agent_s_own_timeout_is_told_in_the_same_way(world: World) -> None:
+    network = Network(Script(HANG))
+    agent = Agent(timeout=0.02, **network.options)
+    async with world.client(transport=AgentTransport(agent=agent), timeout=None) as client:
+        with pytest.raises(httpx.ReadTimeout) as caught:
+            await client.get(URL)
+    assert str(caught.value) == f"GET http://a.test:80: nothing received for 0.02 s (read timeout; {OWN})"
+    await world.close(agent)
+
+
+async def test_a_timeout_that_nobody_set_is_the_system_s(world: World) -> None:
+    network = Network(Script(TIMEOUT))
+    agent = Agent(**network.options)
+    async with world.client(transport=AgentTransport(agent=agent), timeout=None) as client:
+        with pytest.raises(httpx.ReadTimeout) as caught:
+            await client.get(URL)
+    assert str(caught.value) == f"GET http://a.test:80: nothing received for the time allowed (read timeout; {OWN})"
+    await world.close(agent)
+
+
+@pytest.mark.parametrize("options", [{"free_socket_timeout": 0.02}, {"socket_active_ttl": 0.02}], ids=str)
+async def test_a_free_socket_that_expires_counts_as_a_limit_that_fired(world: World, options: dict[str, Any]) -> None:
+    """It is no error; the timer closes it, with no request needed."""
+    network = Network()
+    agent = Agent(**options, **network.options)
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        await client.get(URL)
+        await world.until(lambda: agent.status().close_socket_count == 1)
+        status = agent.status()
+        assert (status.timeout_socket_count, status.error_socket_count) == (1, 0)
+        assert (status.request_count, status.request_error_count) == (1, 0)
+        assert network.open == 0
+    await world.close(agent)
+
+
+async def test_a_socket_that_is_never_kept_fires_no_limit(world: World) -> None:
+    network = Network()
+    agent = Agent(free_socket_timeout=0, **network.options)
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        await client.get(URL)
+        assert network.open == 0
+        assert agent.status().timeout_socket_count == 0
+    await world.close(agent)
+
+
+# Waiting for a socket -------------------------------------------------------------------------------------------------
+
+ADVICE = "Raise the limit or the pool timeout, and read or close every response."
+
+
+async def test_a_pool_timeout_says_who_waited_for_what_how_long_and_which_limit(world: World) -> None:
+    network = Network(default=Script(then=[respond(b"x" * 70_000)]))
+    agent = Agent(max_sockets=2, **network.options)
+    timeout = httpx.Timeout(9, pool=0.01)
+    async with world.client(transport=AgentTransport(agent=agent), timeout=timeout) as client:
+        async with client.stream("GET", URL), client.stream("GET", URL), client.stream("GET", "http://b.test/"):
+            async with world.tasks() as tasks:
+                ahead = tasks.start(client.get, URL, timeout=None)
+                await world.until(lambda: agent.status().requests == {"http://a.test:80": 1})
+                with pytest.raises(httpx.PoolTimeout) as caught:
+                    await client.put(URL, params={"token": "secret"})
+                assert agent.status().requests == {"http://a.test:80": 1}
+                agent.max_sockets = 3
+                await ahead.wait()
+    assert str(caught.value) == (
+        "PUT http://a.test:80: no socket within 0.01 s (pool timeout): max_sockets=2 is reached; sockets of this "
+        f"origin: 2 active, of all origins: 3; 1 request(s) of this origin wait ahead of it. {ADVICE}"
+    )
+    status = agent.status()
+    assert (status.timeout_socket_count, status.request_error_count) == (0, 4)  # three were closed before their end
+    await world.close(agent)
+
+
+async def test_a_pool_timeout_for_the_limit_of_all(world: World) -> None:
+    network = Network()
+    agent = Agent(max_total_sockets=2, **network.options)
+    async with world.client(transport=AgentTransport(agent=agent), timeout=httpx.Timeout(9, pool=0.01)) as client:
+        async with client.stream("GET", URL), client.stream("GET", "http://b.test/"):
+            with pytest.raises(httpx.PoolTimeout) as caught:
+                await client.get("https://c.test:8443/")
+    assert str(caught.value) == (
+        "GET https://c.test:8443: no socket within 0.01 s (pool timeout): max_total_sockets=2 is reached; sockets of "
+        f"this origin: none, of all origins: 2; 0 request(s) of this origin wait ahead of it. {ADVICE}"
+    )
+    await world.close(agent)
+
+
+async def test_a_pool_timeout_names_the_limit_of_the_origin(world: World) -> None:
+    gate = Gate()
+    network = Network(Script(connect=gate))
+    agent = Agent(max_sockets=9, per_origin={"http://a.test": {"max_sockets": 1}}, **network.options)
+    async with world.client(transport=AgentTransport(agent=agent), timeout=httpx.Timeout(9, pool=0.01)) as client:
+        async with world.tasks() as tasks:
+            tasks.start(client.get, URL)
+            await world.until(lambda: network.open == 1)
+            with pytest.raises(httpx.PoolTimeout) as caught:
+                await client.get(URL)
+            gate.open()
+    assert str(caught.value) == (
+        "GET http://a.test:80: no socket within 0.01 s (pool timeout): max_sockets=1 is reached; sockets of this "
+        f"origin: 1 connecting, of all origins: 1; 0 request(s) of this origin wait ahead of it. {ADVICE}"
+    )
+    await world.close(agent)
+
+
+async def test_a_pool_timeout_while_the_protocol_is_not_known(world: World) -> None:
+    """In an event loop followers wait for the first socket's ALPN, with their own pool timeout running."""
+    if world.is_sync:
+        pytest.skip("in the sync world a socket serves one request at a time, whatever its protocol")
+    gate = Gate()
+    network = Network(Script(tls=gate, alpn="http/1.1"))
+    agent = Agent(http2=True, **network.options)
+    async with world.client(transport=AgentTransport(agent=agent), timeout=httpx.Timeout(9, pool=0.01)) as client:
+        async with world.tasks() as tasks:
+            tasks.start(client.get, "https://a.test/")
+            await world.until(lambda: network.open == 1)
+            with pytest.raises(httpx.PoolTimeout) as caught:
+                await client.get("https://a.test/")
+            gate.open()
+    assert str(caught.value) == (
+        "GET https://a.test:443: no socket within 0.01 s (pool timeout): it waits to learn whether the first socket "
+        "speaks HTTP/2; sockets of this origin: 1 connecting, of all origins: 1; 0 request(s) of this origin wait "
+        f"ahead of it. {ADVICE}"
+    )
+    await world.close(agent)
+
+
+async def test_a_wait_has_one_absolute_deadline(world: World) -> None:
+    """Being woken does not begin it anew: it runs from the arrival of the request."""
+    gate = Gate()
+    network = Network(Script([gate, respond()]))
+    agent, clock = agent_with_clock(max_sockets=1, **network.options)
+    transport = AgentTransport(agent=agent)
+    exchanges: Any = transport._pool._requests
+    async with world.client(transport=transport, timeout=None) as client, world.tasks() as tasks:
+        tasks.start(client.get, URL)
+        await world.until(lambda: network.request_count == 1)
+        holding = set(exchanges)
+        waiting = tasks.start(client.get, URL, timeout=httpx.Timeout(None, pool=500))
+        await world.until(lambda: agent.status().requests == {"http://a.test:80": 1})
+        (exchange,) = exchanges - holding
+        clock.now += 499
+        assert not waiting.done
+        clock.now += 1
+        exchange.home.wake(exchange.event, None)
+        await waiting.wait()
+        assert type(waiting.exception) is httpx.PoolTimeout
+        assert "no socket within 500 s (pool timeout): max_sockets=1 is reached" in str(waiting.exception)
+        gate.open()
+    await world.close(agent)
+
+
+async def test_a_wait_of_no_time_at_all(world: World) -> None:
+    """`pool=0` takes what is there, and fails at once where nothing is."""
+    network = Network()
+    agent = Agent(max_sockets=1, **network.options)
+    async with world.client(transport=AgentTransport(agent=agent), timeout=httpx.Timeout(9, pool=0)) as client:
+        assert (await client.get(URL)).status_code == 200
+        async with client.stream("GET", URL) as response:
+            assert response.extensions["agent"].reused
+            with pytest.raises(httpx.PoolTimeout, match="no socket within 0 s"):
+                await client.get(URL)
+    await world.close(agent)
