@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-import weakref
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
@@ -122,8 +121,7 @@ class BaseAgent:
     def __init__(self, given: Mapping[str, Any]) -> None:
         given = {name: value for name, value in given.items() if value is not UNSET}
         self.options: AgentOptions = check_options(given, self.family.httpx)
-        #: The names of the options that the user gave.
-        self.given = frozenset(given)
+        self._given = frozenset(given)
         self.connector = Connector(self.family, self.options)
         self.sync_home = SyncHome(self)
         self._per_origin = OptionsPerOrigin(self.options)
@@ -143,7 +141,6 @@ class BaseAgent:
         self._seen_counters = self._counters()
         # Exchanges that were dropped; finalisers append, whoever comes next clears up.
         self._abandoned: deque[Exchange] = deque()
-        weakref.finalize(self, self.sync_home.keeper.stop)
 
     # The public face --------------------------------------------------------------------------------------------------
 
@@ -270,6 +267,10 @@ class BaseAgent:
                 self._known_options.clear()
             self._known_options[key] = options
         return options
+
+    def is_given(self, option: str, key: Key) -> bool:
+        """Whether the user gave an option, for all origins or for this one."""
+        return option in self._given or self._per_origin.gives(option, key.scheme, key.host, key.port)
 
     def key_of(self, request: Any) -> Key:
         """The key of a request (R27).
@@ -581,11 +582,14 @@ class BaseAgent:
     def _closing(self, home: Home) -> Flow[None]:
         with self._lock:
             effects = self._apply(self._core.close(self.now()))
+            # Some may be closing already, by others; they are closed when this returns, too.
+            own = [socket for socket in self._sockets.values() if socket.home is home]
         # Whoever uses a socket is woken before the first one is closed.
         for socket in effects.close:
             socket.wire.break_off()
-        yield from self.settle(home, self._carry_out(effects, home))
-        self.sync_home.keeper.rest()
+        self._carry_out(effects, home)
+        yield from self.settle(home, own)
+        self.sync_home.rest()
 
     def _clear_up(self) -> None:
         """Ends the exchanges that were dropped."""

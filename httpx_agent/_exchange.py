@@ -215,7 +215,7 @@ class Exchange:
         missing = [
             name
             for name in ("connect", "read", "write")
-            if name not in timeout or (timeout[name] is None and "timeout" in self.agent.given)
+            if name not in timeout or (timeout[name] is None and self.agent.is_given("timeout", self.key))
         ]
         if missing and default is not None:
             timeout = {**timeout, **dict.fromkeys(missing, default)}

@@ -84,11 +84,12 @@ class SyncHome(Home):
     """The sync world: all threads. Its sockets can be closed from any of them."""
 
     is_async = False
-    keeper: ThreadKeeper
 
     def __init__(self, agent: BaseAgent) -> None:
         super().__init__(agent)
-        self.keeper = ThreadKeeper(self, agent.now)
+        keeper = self.keeper = ThreadKeeper(self, agent.now)
+        self.rest = keeper.rest
+        weakref.finalize(agent, keeper.stop)
 
     def new_event(self) -> threading.Event:
         return threading.Event()

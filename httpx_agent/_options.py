@@ -158,10 +158,11 @@ class OptionsPerOrigin:
 
     def options(self, scheme: str, host: str, port: int) -> AgentOptions:
         """The options for one origin; the most specific pattern that matches counts."""
-        for pattern, changes in self._patterns:
-            if pattern.matches(scheme, host, port):
-                return replace(self._options, **changes)
-        return self._options
+        return replace(self._options, **self._changes(scheme, host, port))
+
+    def gives(self, option: str, scheme: str, host: str, port: int) -> bool:
+        """Whether an option has a value of its own for an origin."""
+        return option in self._changes(scheme, host, port)
 
     def rules(self, scheme: str, host: str, port: int) -> Rules:
         """The same for the core."""
@@ -175,6 +176,10 @@ class OptionsPerOrigin:
             socket_active_ttl=no_limit(options.socket_active_ttl),
             keep_alive_timeout_buffer=options.keep_alive_timeout_buffer,
         )
+
+    def _changes(self, scheme: str, host: str, port: int) -> Mapping[str, Any]:
+        matching = (changes for pattern, changes in self._patterns if pattern.matches(scheme, host, port))
+        return next(matching, {})
 
 
 def no_limit(value: float | None) -> float:

@@ -6,7 +6,6 @@ import socket
 import ssl
 import threading
 from collections.abc import Hashable
-from typing import Any
 
 
 class SessionCache:
@@ -53,9 +52,6 @@ class ResumingContext:
     def __init__(self, context: ssl.SSLContext, session: ssl.SSLSession) -> None:
         self._context = context
         self._session = session
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._context, name)
 
     def wrap_socket(self, sock: socket.socket, *, server_hostname: str | None = None) -> ssl.SSLSocket:
         """As `ssl.SSLContext.wrap_socket`."""

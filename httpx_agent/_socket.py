@@ -150,7 +150,7 @@ def _address(stream: Any, which: str) -> Address | None:
         return str(address[0]), int(address[1])
     if isinstance(address, bytes):
         return address.decode(errors="replace")
-    return None if address is None else str(address)
+    return address or None  # an unnamed Unix socket has an empty path
 
 
 def _has_leftovers(connection: Any) -> bool:

@@ -23,7 +23,7 @@ import trio
 from httpx_agent import Agent, AgentTransport
 from httpx_agent._keepers import LoopKeeper, ThreadKeeper
 from httpx_agent._socket import Socket
-from httpx_agent._steps import arun
+from httpx_agent._steps import arun, run
 from tests.support.scripted import FIN, HANG, Gate, Network, Script, chunked, http2, respond
 from tests.support.servers import Server
 from tests.support.worlds import World
@@ -281,8 +281,10 @@ def test_a_loop_without_readers_has_a_thread_for_its_free_sockets(
         loop = asyncio.get_running_loop()
         monkeypatch.setattr(loop, "add_reader", not_implemented)
         agent = Agent()
+        home = await agent.new_async_home()
+        monkeypatch.undo()
+        assert isinstance(home.keeper, ThreadKeeper)
         async with httpx.AsyncClient(transport=AgentTransport(agent=agent), trust_env=False) as client:
-            monkeypatch.undo()
             await client.get(f"{server.url}/echo")
             server.close_idle()
             with anyio.fail_after(5):
@@ -322,6 +324,13 @@ def test_a_keeper_bears_descriptors_that_are_closed_and_numbers_that_come_again(
         assert done.wait(5)
         assert told == [2]
         keeper.unwatch(descriptor)
+        done.clear()
+        keeper.watch(descriptor, 4)
+        keeper._watched.clear()  # unwatched by another thread, in the moment in which it is readable
+        keeper.arm(0.0)
+        assert done.wait(5)
+        assert told == [2, "time"]
+        told.clear()
     keeper.watch(descriptor, 3)  # closed by now
     keeper.unwatch(descriptor)
     keeper.arm(1.0)
@@ -329,7 +338,7 @@ def test_a_keeper_bears_descriptors_that_are_closed_and_numbers_that_come_again(
     done.clear()
     keeper.arm(0.0)
     assert done.wait(5)
-    assert told == [2, "time"]
+    assert told == ["time"]
     keeper.stop()
 
 
@@ -586,6 +595,42 @@ async def test_a_connect_that_ends_after_its_agent_was_closed(world: World, step
     assert type(job.exception) is httpx.ConnectError
     assert network.open == 0
     await world.close(agent)
+
+
+async def test_what_is_not_the_networks_error_comes_out_of_a_body_as_it_is(world: World) -> None:
+    network = Network(Script(chunked(b"one", RuntimeError("odd"), end=False)))
+    agent = Agent(max_sockets=1, **network.options)
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        with pytest.raises(RuntimeError, match=r"^odd$"):
+            await client.get(URL)
+        assert (await client.get(URL)).status_code == 200
+    await world.close(agent)
+
+
+def test_a_body_that_fails_and_whose_end_fails() -> None:
+    """The books are closed first."""
+    network = Network(default=Script(then=chunked(b"one", HANG, end=False)))
+    transport = AgentTransport(**network.options)
+    response = transport.handle_request(request())
+    body: Any = response.stream._httpcore_stream  # type: ignore[attr-defined]
+
+    class Stream:
+        def close(self) -> None:
+            raise OSError("the end failed, too")
+
+    with pytest.raises(OSError, match="too"):
+        run(body._exchange.fail(Stream(), httpcore.ReadError("failed")))
+    assert transport.agent.sockets() == ()
+    assert transport.agent.status().request_error_count == 1
+    transport.close()
+
+
+def test_what_is_told_of_a_socket_that_is_gone() -> None:
+    agent = Agent()
+    agent.socket_lost(99)
+    one = Socket(agent, 0, agent.sync_home, agent.key_of(FakeRequest()))
+    one.wire.close_raw()  # there is nothing to close yet
+    assert agent.sockets() == ()
 
 
 async def test_a_response_that_ends_unexpectedly(world: World) -> None:

@@ -351,7 +351,6 @@ async def test_timeout(world: World) -> None:
     await world.close(agent)
 
 
-@pytest.mark.xfail(strict=True, reason="a timeout given for an origin is taken for a default: it spares timeout=None")
 async def test_a_timeout_given_for_an_origin_acts_where_the_request_says_none(world: World) -> None:
     network = Network()
     agent = Agent(**of_a(timeout=7), **network.options)

@@ -478,7 +478,7 @@ async def test_addresses_of_a_unix_socket(world: World, tmp_path: Path) -> None:
         async with world.client(transport=AgentTransport(agent=agent)) as client:
             await client.get("http://anything/echo")
             (info,) = agent.sockets()
-            assert (info.origin, info.peer_address, info.local_address) == ("http://anything:80", path, "")
+            assert (info.origin, info.peer_address, info.local_address) == ("http://anything:80", path, None)
         await world.close(agent)
 
 
