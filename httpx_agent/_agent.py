@@ -1,48 +1,26 @@
-"""The agent: it owns the core, the lock around it, the homes and the sockets, and carries out what the core decides."""
+"""The public face of an agent; what works behind it is the engine."""
 
 from __future__ import annotations
 
-import asyncio
-import threading
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, overload
 
-import sniffio
-
-from ._connector import Connector, Key
-from ._core import Action, Close, Core, Grant, Refuse, State
-from ._homes import AsyncHome, AsyncioHome, Home, SyncHome, TrioHome
-from ._options import (
-    LIVE_OPTIONS,
-    UNSET,
-    AgentOptions,
-    OptionsPerOrigin,
-    check_option,
-    check_options,
-    no_limit,
-)
-from ._socket import Socket
+from ._core import State
+from ._engine import Engine
+from ._options import LIVE_OPTIONS, AgentOptions
 from ._status import AgentStatus, SocketInfo
-from ._steps import CloseSocket, Flow, arun, run
+from ._steps import arun, run
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from ._exchange import Exchange
     from ._family import Family
 
 T = TypeVar("T")
-
-#: httpcore's streams of an HTTP/2 connection at most.
-MAX_STREAMS = 100
-
-#: For how many origins keys and options are kept at hand.
-_MAX_KNOWN_KEYS = 10_000
-
-_DEFAULT_PORTS = {b"http": 80, b"https": 443, b"ws": 80, b"wss": 443}
 
 
 class Option(Generic[T]):
@@ -65,19 +43,7 @@ class Option(Generic[T]):
         if self._name not in LIVE_OPTIONS:
             accepted = ", ".join(sorted(LIVE_OPTIONS))
             raise AttributeError(f"{self._name} is fixed when the agent is made; these may be set: {accepted}")
-        agent.set_option(self._name, value)
-
-
-class Effects:
-    """What the core's answer asks of its driver, once the lock is released."""
-
-    __slots__ = ("close", "unwatch", "wake", "watch")
-
-    def __init__(self) -> None:
-        self.wake: list[Exchange] = []
-        self.close: list[Socket] = []
-        self.unwatch: list[Socket] = []
-        self.watch: list[tuple[Socket, float | None]] = []
+        agent._engine.set_option(self._name, value)
 
 
 class BaseAgent:
@@ -115,64 +81,41 @@ class BaseAgent:
     network_backend = Option[Any]()
     async_network_backend = Option[Any]()
 
-    #: Gives the time; seconds since any moment.
-    now: Callable[[], float] = staticmethod(time.monotonic)
+    #: Gives an agent its time.
+    _clock: Callable[[], float] = staticmethod(time.monotonic)
 
     def __init__(self, given: Mapping[str, Any]) -> None:
-        given = {name: value for name, value in given.items() if value is not UNSET}
-        self.options: AgentOptions = check_options(given, self.family.httpx)
-        self._given = frozenset(given)
-        self.connector = Connector(self.family, self.options)
-        self.sync_home = SyncHome(self)
-        self._per_origin = OptionsPerOrigin(self.options)
-        self._known_keys: dict[tuple[bytes, bytes, int | None, Any], Key] = {}
-        self._known_options: dict[Key, AgentOptions] = {}
-        # The mutable state, all of it guarded by the lock. Order everywhere: lock, core, unlock, I/O.
-        self._lock = threading.Lock()
-        self._core = Core(
-            self._rules_for,
-            max_total_sockets=no_limit(self.options.max_total_sockets),
-            max_total_free_sockets=no_limit(self.options.max_total_free_sockets),
-        )
-        self._next_request = 0
-        self._exchanges: dict[int, Exchange] = {}
-        self._sockets: dict[int, Socket] = {}
-        self._homes: dict[int, AsyncHome] = {}
-        self._seen_counters = self._counters()
-        # Exchanges that were dropped; finalisers append, whoever comes next clears up.
-        self._abandoned: deque[Exchange] = deque()
+        self._engine = Engine(self.family, given, self._clock)
+        self._seen_counters = self._engine.counters()
 
-    # The public face --------------------------------------------------------------------------------------------------
+    @property
+    def options(self) -> AgentOptions:
+        """Every option, frozen."""
+        return self._engine.options
 
     def status(self) -> AgentStatus:
         """A snapshot of the counters and of what the agent holds (R38, R40). Looks at every socket and request."""
-        with self._lock:
-            counters = self._counters()
-            views = list(self._core.sockets(self.now()))
-            waiting = [key for _, key, _ in self._core.waiting()]
-        in_use = Counter(view.key.origin for view in views if view.state is not State.FREE)  # type: ignore[attr-defined]
-        free = Counter(view.key.origin for view in views if view.state is State.FREE)  # type: ignore[attr-defined]
-        requests = Counter(key.origin for key in waiting)  # type: ignore[attr-defined]
+        counters, sockets, waiting = self._engine.snapshot()
+        in_use = Counter(socket.key.origin for view, socket in sockets if view.state is not State.FREE)
+        free = Counter(socket.key.origin for view, socket in sockets if view.state is State.FREE)
         return AgentStatus(
-            **dict(zip(_COUNTER_NAMES, counters, strict=True)),
+            **{f"{name}_count": value for name, value in asdict(counters).items()},
             sockets=MappingProxyType(dict(in_use)),
             free_sockets=MappingProxyType(dict(free)),
-            requests=MappingProxyType(dict(requests)),
+            requests=MappingProxyType(dict(Counter(key.origin for key in waiting))),
         )
 
     @property
     def status_changed(self) -> bool:
         """Whether a counter moved since the last look that returned true (R39). One reader only."""
-        with self._lock:
-            counters = self._counters()
-            changed = counters != self._seen_counters
-            self._seen_counters = counters
+        counters = self._engine.counters()
+        changed = counters != self._seen_counters
+        self._seen_counters = counters
         return changed
 
     def sockets(self) -> tuple[SocketInfo, ...]:
         """Every socket, oldest first."""
-        with self._lock:
-            views = [(view, self._sockets[view.id]) for view in self._core.sockets(self.now())]
+        _, sockets, _ = self._engine.snapshot()
         return tuple(
             SocketInfo(
                 id=view.id,
@@ -186,7 +129,7 @@ class BaseAgent:
                 peer_address=socket.peer_address,
                 http_version=socket.http_version,
             )
-            for view, socket in views
+            for view, socket in sockets
         )
 
     def close(self) -> None:
@@ -196,19 +139,13 @@ class BaseAgent:
         `httpx.ReadError`. Sync sockets are closed when this returns; those of event loops are handed to them. May be
         called again, from any thread; used again, the agent opens new sockets.
         """
-        run(self._closing(self.sync_home))
+        run(self._engine.close(self._engine.sync_home))
 
     async def aclose(self) -> None:
         """The same, called in an event loop: its sockets, and the sync ones, are closed when this returns."""
-        home = self.find_async_home() or await self.new_async_home()
-        await arun(self._closing(home))
-        with self._lock:
-            homes = {socket.home for socket in self._sockets.values()} | {e.home for e in self._exchanges.values()}
-            empty = home not in homes
-            if empty:
-                self._homes.pop(id(home.loop), None)
-        if empty:
-            await home.leave()
+        home = self._engine.find_async_home() or await self._engine.new_async_home()
+        await arun(self._engine.close(home))
+        await self._engine.leave_home(home)
 
     def __enter__(self) -> Self:
         return self
@@ -233,399 +170,7 @@ class BaseAgent:
         await self.aclose()
 
     def __repr__(self) -> str:
-        with self._lock:
-            states = Counter(view.state.value for view in self._core.sockets(self.now()))
-            waiting = sum(1 for _ in self._core.waiting())
-        sockets = ", ".join(f"{states[state.value]} {state.value}" for state in State if states[state.value]) or "none"
-        return f"<{type(self).__name__} sockets: {sockets}; requests waiting: {waiting}>"
-
-    # Options ----------------------------------------------------------------------------------------------------------
-
-    def set_option(self, name: str, value: object) -> None:
-        """Changes an option while the agent runs; requests that now may go are served (N5)."""
-        options = check_option(name, value)
-        with self._lock:
-            self.options = AgentOptions(**{**vars(self.options), name: options})
-            self._per_origin = OptionsPerOrigin(self.options)
-            self._known_options = {}
-            effects = self._apply(
-                self._core.reconfigure(
-                    self.now(),
-                    self._rules_for,
-                    max_total_sockets=no_limit(self.options.max_total_sockets),
-                    max_total_free_sockets=no_limit(self.options.max_total_free_sockets),
-                )
-            )
-        self._finish_outside(self._carry_out(effects, None))
-
-    def options_for(self, key: Key) -> AgentOptions:
-        """The options that hold for an origin."""
-        options = self._known_options.get(key)
-        if options is None:
-            options = self._per_origin.options(key.scheme, key.host, key.port)
-            if len(self._known_options) >= _MAX_KNOWN_KEYS:
-                self._known_options.clear()
-            self._known_options[key] = options
-        return options
-
-    def is_given(self, option: str, key: Key) -> bool:
-        """Whether the user gave an option, for all origins or for this one."""
-        return option in self._given or self._per_origin.gives(option, key.scheme, key.host, key.port)
-
-    def key_of(self, request: Any) -> Key:
-        """The key of a request (R27).
-
-        Raises:
-            httpcore.UnsupportedProtocol: If the URL has another scheme than http, https, ws or wss.
-        """
-        url = request.url
-        raw = (url.scheme, url.host, url.port, request.extensions.get("sni_hostname"))
-        key = self._known_keys.get(raw)
-        if key is None:
-            scheme, host, port, name = raw
-            if scheme not in _DEFAULT_PORTS:
-                message = f"Request URL has an unsupported protocol '{scheme.decode('ascii', errors='replace')}://'."
-                if not scheme:
-                    message = "Request URL is missing an 'http://' or 'https://' protocol."
-                raise self.family.httpcore.UnsupportedProtocol(message)
-            if port is None:
-                port = _DEFAULT_PORTS[scheme]
-            key = Key(scheme.decode("ascii"), host.decode("ascii"), port, name)
-            if len(self._known_keys) >= _MAX_KNOWN_KEYS:
-                self._known_keys.clear()
-            self._known_keys[raw] = key
-        return key
-
-    # Homes ------------------------------------------------------------------------------------------------------------
-
-    def find_async_home(self) -> AsyncHome | None:
-        """The home of the running event loop, if the agent knows it."""
-        return self._homes.get(id(_current_loop()[1]))
-
-    async def new_async_home(self) -> AsyncHome:
-        """Makes the running event loop a home."""
-        library, loop = _current_loop()
-        home = TrioHome(self, loop) if library == "trio" else AsyncioHome(self, loop)
-        self._bury_dead_homes()
-        with self._lock:
-            self._homes[id(loop)] = home
-        await home.start()
-        return home
-
-    async def end_home(self, home: AsyncHome) -> None:
-        """The event loop is about to end: closes the sockets there and frees their slots."""
-        home.is_ending = True
-        with self._lock:
-            sockets = [socket for socket in self._sockets.values() if socket.home is home]
-        try:
-            for socket in sockets:
-                home.unwatch(socket)
-                await socket.aclose()
-        finally:
-            self._forget_home(home)
-
-    def _bury_dead_homes(self) -> None:
-        """Event loops that ended without a word: their sockets' descriptors are closed, and nothing else."""
-        with self._lock:
-            dead = [home for home in self._homes.values() if home.is_over()]
-            sockets = [socket for socket in self._sockets.values() if socket.home in dead]
-        for socket in sockets:
-            socket.wire.close_raw()
-        for home in dead:
-            self._forget_home(home)
-
-    def _forget_home(self, home: AsyncHome) -> None:
-        home.end()
-        with self._lock:
-            self._homes = {number: other for number, other in self._homes.items() if other is not home}
-            for exchange in [e for e in self._exchanges.values() if e.home is home]:
-                self._end(exchange)
-            effects = self._apply(self._core.end_home(home, self.now()))
-            self._sockets = {number: s for number, s in self._sockets.items() if s.home is not home}
-        self._finish_outside(self._carry_out(effects, None))
-
-    # What exchanges ask of the core: each answers with the sockets to be closed in their home -------------------------
-
-    def submit(self, exchange: Exchange) -> list[Socket]:
-        """The request arrives."""
-        if self._abandoned:
-            self._clear_up()
-        home = exchange.home
-        negotiates = home.is_async and self.connector.may_multiplex(exchange.key)
-        with self._lock:
-            exchange.number = self._next_request
-            self._next_request += 1
-            self._exchanges[exchange.number] = exchange
-            effects = self._apply(
-                self._core.submit(exchange.number, exchange.key, home, self.now(), negotiates=negotiates)
-            )
-            if exchange.grant is None:
-                exchange.event = home.new_event()
-        closing = self._carry_out(effects, home)
-        if exchange.grant is None and self._homes:
-            self._bury_dead_homes()
-        return closing
-
-    def withdraw(self, exchange: Exchange) -> list[Socket]:
-        """The request gives up before anything was sent."""
-        return self._end_of(exchange, lambda now: self._core.withdraw(exchange.number, now))
-
-    def release(
-        self,
-        exchange: Exchange,
-        *,
-        reusable: bool,
-        complete: bool,
-        hint: float | None,
-        error: bool = False,
-        timed_out: bool = False,
-    ) -> list[Socket]:
-        """The request is over."""
-        return self._end_of(
-            exchange,
-            lambda now: self._core.release(
-                exchange.number,
-                now,
-                reusable=reusable,
-                complete=complete,
-                hint=hint,
-                error=error,
-                timed_out=timed_out,
-            ),
-        )
-
-    def replace(self, exchange: Exchange, *, fresh: bool = False, error: bool = False) -> list[Socket]:
-        """The request's socket is dead, and it needs another."""
-        with self._lock:
-            if exchange.over:  # the agent was closed meanwhile
-                return []
-            exchange.grant = exchange.socket = None
-            exchange.event = exchange.home.new_event()
-            effects = self._apply(self._core.replace(exchange.number, self.now(), fresh=fresh, error=error))
-        return self._carry_out(effects, exchange.home)
-
-    def detach(self, exchange: Exchange) -> list[Socket]:
-        """The request's socket is the caller's now (R25)."""
-        socket = exchange.socket
-        assert socket is not None
-        with self._lock:
-            if exchange.over:
-                return []
-            del self._sockets[socket.id]
-            effects = self._apply(self._core.detach(exchange.number, self.now()))
-        return self._carry_out(effects, exchange.home)
-
-    def abandon(self, exchange: Exchange) -> None:
-        """The request was dropped by its caller. Callable from finalisers: takes no lock."""
-        self._abandoned.append(exchange)
-
-    def settle(self, home: Home, closing: list[Socket]) -> Flow[None]:
-        """Closes sockets in their home, and what that leads to; an interruption comes out at the end."""
-        interruption: BaseException | None = None
-        queue = deque(closing)
-        while queue:
-            socket = queue.popleft()
-            try:
-                yield CloseSocket(socket)
-            except Exception:
-                pass  # it was to be closed, and is
-            except BaseException as error:
-                interruption = error
-            queue.extend(self._closed(socket, home))
-        if interruption is not None:
-            raise interruption
-
-    def why_waiting(self, exchange: Exchange) -> str:
-        """What stands in the way of a request that waits, for its `PoolTimeout`."""
-        with self._lock:
-            now = self.now()
-            used, rules = self._core.use_of(exchange.key)
-            total = self._core.total
-            views = [view for view in self._core.sockets(now) if view.key == exchange.key]
-            waiting = [number for number, key, _ in self._core.waiting() if key == exchange.key]
-        states = Counter(view.state.value for view in views)
-        if used >= rules.max_sockets:
-            limit = f"max_sockets={rules.max_sockets:g} is reached"
-        elif total >= no_limit(self.options.max_total_sockets):
-            limit = f"max_total_sockets={self.options.max_total_sockets} is reached"
-        else:
-            limit = "it waits to learn whether the first socket speaks HTTP/2"
-        held = ", ".join(f"{states[state.value]} {state.value}" for state in State if states[state.value]) or "none"
-        ahead = sum(number < exchange.number for number in waiting)
-        timeout = exchange.request.extensions["timeout"]["pool"]
-        return (
-            f"{exchange.request.method.decode('ascii', errors='replace')} {exchange.key.origin}: no socket within "
-            f"{timeout:g} s (pool timeout): {limit}; sockets of this origin: {held}, of all origins: {total}; "
-            f"{ahead} request(s) of this origin wait ahead of it. Raise the limit or the pool timeout, "
-            "and read or close every response."
-        )
-
-    # What homes and sockets report ------------------------------------------------------------------------------------
-
-    def socket_opened(self, socket: Socket, stream: Any) -> None:
-        """A new socket is usable."""
-        http2 = self.connector.speaks_http2(stream)
-        negotiates = socket.home.is_async and self.connector.may_multiplex(socket.key)
-        if http2 and negotiates:
-            socket.multiplexed = True
-            socket.wire.preface = bytearray()
-        with self._lock:
-            effects = self._apply(self._core.opened(socket.id, self.now()))
-            if negotiates and not http2:
-                answer = self._core.negotiated(socket.id, self.now(), capacity=1, multiplexes=False)
-                effects = self._apply(answer, effects)
-        self._finish_outside(self._carry_out(effects, socket.home))
-
-    def socket_has_room(self, socket: Socket, streams: int | None) -> None:
-        """The server of an HTTP/2 connection said how many streams it takes."""
-        capacity = MAX_STREAMS if streams is None else max(1, min(streams, MAX_STREAMS))
-        with self._lock:
-            effects = self._apply(self._core.negotiated(socket.id, self.now(), capacity=capacity, multiplexes=True))
-        self._finish_outside(self._carry_out(effects, socket.home))
-
-    def socket_lost(self, number: int) -> None:
-        """A free socket was closed by its server, or written to unasked (R14, N23)."""
-        with self._lock:
-            socket = self._sockets.get(number)
-            if socket is None:
-                return
-            socket.watched = None  # the keeper tells once
-            effects = self._apply(self._core.lost(number, self.now()))
-        self._finish_outside(self._carry_out(effects, None))
-
-    def expire(self, home: Home) -> None:
-        """Closes the free sockets of a home whose time is over, and looks when to come again."""
-        with self._lock:
-            effects = self._apply(self._core.expire(home, self.now()))
-            again = self._core.next_deadline(home)
-        if again is not None:
-            home.keeper.arm(again)
-        self._finish_outside(self._carry_out(effects, None))
-
-    # Carrying out -----------------------------------------------------------------------------------------------------
-
-    def _apply(self, actions: Iterable[Action], effects: Effects | None = None) -> Effects:
-        """Notes what the core decided, and collects what is to be done. Requires holding the lock."""
-        effects = effects or Effects()
-        for action in actions:
-            if isinstance(action, Grant):
-                exchange = self._exchanges[action.request]
-                socket = self._sockets.get(action.socket)
-                if socket is None:
-                    socket = Socket(self, action.socket, exchange.home, exchange.key)
-                    self._sockets[action.socket] = socket
-                exchange.grant = action
-                exchange.socket = socket
-                if action.idle_for is not None:
-                    effects.unwatch.append(socket)
-                if exchange.event is not None:
-                    effects.wake.append(exchange)
-            elif isinstance(action, Close):
-                socket = self._sockets[action.socket]
-                effects.unwatch.append(socket)
-                effects.close.append(socket)
-            else:
-                assert isinstance(action, Refuse)
-                exchange = self._exchanges[action.request]
-                exchange.refused = True
-                self._end(exchange)
-                if exchange.event is not None:
-                    effects.wake.append(exchange)
-        return effects
-
-    def _carry_out(self, effects: Effects, here: Home | None) -> list[Socket]:
-        """Does what needs no waiting; gives back the sockets that are to be closed here. Without the lock."""
-        for socket in effects.unwatch:
-            socket.home.unwatch(socket)
-        for socket, deadline in effects.watch:
-            socket.home.watch(socket)
-            if deadline is not None:
-                socket.home.keeper.arm(deadline)
-        for exchange in effects.wake:
-            exchange.home.wake(exchange.event, here)
-        closing = []
-        for socket in effects.close:
-            if socket.home is here:
-                closing.append(socket)
-            else:
-                socket.home.do_soon(self.settle(socket.home, [socket]))
-        return closing
-
-    def _finish_outside(self, closing: list[Socket]) -> None:
-        """Closes sockets from where nothing can be awaited."""
-        for socket in closing:
-            socket.home.do_soon(self.settle(socket.home, [socket]))
-
-    def _closed(self, socket: Socket, here: Home | None) -> list[Socket]:
-        with self._lock:
-            if self._sockets.pop(socket.id, None) is None:
-                return []  # its home has ended meanwhile
-            effects = self._apply(self._core.closed(socket.id, self.now()))
-        return self._carry_out(effects, here)
-
-    def _end_of(self, exchange: Exchange, tell_core: Callable[[float], list[Action]]) -> list[Socket]:
-        """The request is over; its socket may be free now."""
-        socket = exchange.socket
-        with self._lock:
-            if exchange.over:  # the agent was closed meanwhile
-                return []
-            self._end(exchange)
-            effects = self._apply(tell_core(self.now()))
-            if socket is not None and self._core.is_free(socket.id):
-                effects.watch.append((socket, self._core.next_deadline(exchange.home)))
-        return self._carry_out(effects, exchange.home)
-
-    def _end(self, exchange: Exchange) -> None:
-        exchange.over = True
-        del self._exchanges[exchange.number]
-
-    def _closing(self, home: Home) -> Flow[None]:
-        with self._lock:
-            effects = self._apply(self._core.close(self.now()))
-            # Some may be closing already, by others; they are closed when this returns, too.
-            own = [socket for socket in self._sockets.values() if socket.home is home]
-        # Whoever uses a socket is woken before the first one is closed.
-        for socket in effects.close:
-            socket.wire.break_off()
-        self._carry_out(effects, home)
-        yield from self.settle(home, own)
-        self.sync_home.rest()
-
-    def _clear_up(self) -> None:
-        """Ends the exchanges that were dropped."""
-        while self._abandoned:
-            exchange = self._abandoned.popleft()
-            if exchange.started:
-                closing = self.release(exchange, reusable=False, complete=False, hint=None)
-            else:
-                closing = self.withdraw(exchange)
-            self._finish_outside(closing)
-
-    def _rules_for(self, key: Any) -> Any:
-        return self._per_origin.rules(key.scheme, key.host, key.port)
-
-    def _counters(self) -> tuple[int, ...]:
-        counters = self._core.counters
-        return tuple(getattr(counters, name.removesuffix("_count")) for name in _COUNTER_NAMES)
-
-
-_COUNTER_NAMES = (
-    "create_socket_count",
-    "create_socket_error_count",
-    "close_socket_count",
-    "detached_socket_count",
-    "error_socket_count",
-    "timeout_socket_count",
-    "request_count",
-    "request_error_count",
-)
-
-
-def _current_loop() -> tuple[str, Any]:
-    """What runs the calling task: its library, and what stands for the loop."""
-    library = sniffio.current_async_library()
-    if library == "trio":
-        import trio
-
-        return library, trio.lowlevel.current_trio_token()
-    return library, asyncio.get_running_loop()
+        _, sockets, waiting = self._engine.snapshot()
+        states = Counter(view.state for view, _ in sockets)
+        held = ", ".join(f"{states[state]} {state.value}" for state in State if states[state]) or "none"
+        return f"<{type(self).__name__} sockets: {held}; requests waiting: {len(waiting)}>"

@@ -18,7 +18,7 @@ def explain(error: BaseException, exchange: Exchange) -> BaseException:
     """
     if not isinstance(error, Exception):  # a cancellation, an interrupt
         return error
-    httpcore = exchange.agent.family.httpcore
+    httpcore = exchange.engine.family.httpcore
     better = _explain(error, exchange, httpcore)
     assert isinstance(better, BaseException)
     return better
@@ -71,7 +71,7 @@ def _stale(error: BaseException, exchange: Exchange) -> str:
     assert grant is not None
     served = grant.requests_on_socket - 1
     idle = f" and was free for {grant.idle_for:.3f} s" if grant.idle_for is not None else ""
-    if not exchange.agent.options.retry_stale_sockets:
+    if not exchange.engine.options.retry_stale_sockets:
         why = "retry_stale_sockets is off"
     elif not exchange.is_idempotent():
         why = "the method is not idempotent; an Idempotency-Key header allows it"

@@ -12,9 +12,9 @@ from ._status import RequestInfo
 from ._steps import CloseStream, Drain, Send, Wait
 
 if TYPE_CHECKING:
-    from ._agent import BaseAgent
     from ._connector import Key
     from ._core import Grant
+    from ._engine import Engine
     from ._homes import Home
     from ._socket import Socket
     from ._steps import Flow
@@ -36,14 +36,14 @@ class Exchange:
     """A request and what becomes of it.
 
     Args:
-        agent: The agent.
+        engine: The agent's engine.
         home: Where it was made.
         key: What it needs a socket for.
         request: httpcore's request.
     """
 
-    def __init__(self, agent: BaseAgent, home: Home, key: Key, request: Any) -> None:
-        self.agent = agent
+    def __init__(self, engine: Engine, home: Home, key: Key, request: Any) -> None:
+        self.engine = engine
         self.home = home
         self.key = key
         self.request = request
@@ -57,8 +57,8 @@ class Exchange:
         self.detached = False
         self.over = False
         self._has_no_body = False  # its response has none, by rule
-        self.asked_for_at = _caller() if agent.options.debug else None
-        self._submitted = agent.now()
+        self.asked_for_at = _caller() if engine.options.debug else None
+        self._submitted = engine.now()
         self._hint: float | None = None
         self._prepare_request()
 
@@ -66,17 +66,17 @@ class Exchange:
 
     def send(self) -> Flow[Any]:
         """Gets a socket, sends the request, gives the response; all that it began is ended if it fails."""
-        agent = self.agent
+        engine = self.engine
         try:
-            yield from agent.settle(self.home, agent.submit(self))
+            yield from engine.settle(self.home, engine.submit(self))
             while True:
                 if self.grant is None:
                     yield from self._wait()
                 if self.refused:
-                    raise agent.family.httpcore.ConnectError(_errors.CLOSED)
+                    raise engine.family.httpcore.ConnectError(_errors.CLOSED)
                 socket = self._prepare_socket()
                 if self._is_dead(socket):
-                    yield from agent.settle(self.home, agent.replace(self))
+                    yield from engine.settle(self.home, engine.replace(self))
                     continue
                 self.started = True
                 try:
@@ -86,11 +86,11 @@ class Exchange:
                         raise
                     self.retried = True
                     self.started = False
-                    yield from agent.settle(self.home, agent.replace(self, fresh=True, error=not socket.wire.ended))
+                    yield from engine.settle(self.home, engine.replace(self, fresh=True, error=not socket.wire.ended))
                     continue
                 return (yield from self._accept(response))
         except GeneratorExit:
-            agent.abandon(self)
+            engine.abandon(self)
             raise
         except BaseException as error:
             explained = _errors.explain(error, self)
@@ -150,9 +150,9 @@ class Exchange:
         timeout = self.request.extensions.get("timeout", {}).get("pool")
         deadline = None if timeout is None else self._submitted + timeout
         while self.grant is None and not self.refused:
-            left = None if deadline is None else deadline - self.agent.now()
+            left = None if deadline is None else deadline - self.engine.now()
             if left is not None and left <= 0:
-                raise self.agent.family.httpcore.PoolTimeout(self.agent.why_waiting(self))
+                raise self.engine.family.httpcore.PoolTimeout(self.engine.why_waiting(self))
             yield Wait(self.event, left)
 
     def _accept(self, response: Any) -> Flow[Any]:
@@ -166,7 +166,7 @@ class Exchange:
         socket.answered(response)
         if response.status == 101 or (self.request.method == b"CONNECT" and 200 <= response.status < 300):
             self.detached = True
-            yield from self.agent.settle(self.home, self.agent.detach(self))
+            yield from self.engine.settle(self.home, self.engine.detach(self))
         self._has_no_body = self.request.method == b"HEAD" or response.status in (204, 304)
         self._hint = _read_hint(response.headers)
         response.extensions["agent"] = RequestInfo(
@@ -183,39 +183,39 @@ class Exchange:
         socket = self.socket
         assert socket is not None
         reusable = complete and not self.detached and socket.is_reusable()
-        yield from self.agent.settle(
-            self.home, self.agent.release(self, reusable=reusable, complete=complete, hint=self._hint)
+        yield from self.engine.settle(
+            self.home, self.engine.release(self, reusable=reusable, complete=complete, hint=self._hint)
         )
 
     def _fail(self, error: BaseException) -> Flow[None]:
         """Ends the request, in whatever state it is."""
         if self.started:
-            httpcore = self.agent.family.httpcore
+            httpcore = self.engine.family.httpcore
             timed_out = isinstance(error, httpcore.TimeoutException)
             socket = self.socket
             assert socket is not None
             is_error = timed_out or (isinstance(error, Exception) and not socket.wire.ended)
             if is_error:
-                self.agent.connector.sessions.evict(self.key)
-            closing = self.agent.release(
+                self.engine.connector.sessions.evict(self.key)
+            closing = self.engine.release(
                 self, reusable=False, complete=False, error=is_error, timed_out=timed_out, hint=None
             )
         else:
-            closing = self.agent.withdraw(self)
-        yield from self.agent.settle(self.home, closing)
+            closing = self.engine.withdraw(self)
+        yield from self.engine.settle(self.home, closing)
 
     # Deciding ---------------------------------------------------------------------------------------------------------
 
     def _prepare_request(self) -> None:
         """What the agent's options change in a request."""
         request = self.request
-        options = self.agent.options_for(self.key)
+        options = self.engine.options_for(self.key)
         timeout = request.extensions.get("timeout", {})
         default = options.timeout
         missing = [
             name
             for name in ("connect", "read", "write")
-            if name not in timeout or (timeout[name] is None and self.agent.is_given("timeout", self.key))
+            if name not in timeout or (timeout[name] is None and self.engine.is_given("timeout", self.key))
         ]
         if missing and default is not None:
             timeout = {**timeout, **dict.fromkeys(missing, default)}
@@ -230,7 +230,7 @@ class Exchange:
         socket = self.socket
         assert socket is not None
         if socket.connection is None:
-            socket.connection = self.home.connect(self.agent, socket)
+            socket.connection = self.home.connect(self.engine, socket)
         if not socket.multiplexed:
             socket.wire.begin_request()
         return socket
@@ -247,7 +247,7 @@ class Exchange:
 
     def _may_send_again(self, error: Exception) -> bool:
         """Go's rules for a socket that turned out dead, and httpcore's for one that takes no more requests."""
-        httpcore = self.agent.family.httpcore
+        httpcore = self.engine.family.httpcore
         socket, grant = self.socket, self.grant
         assert socket is not None
         assert grant is not None
@@ -255,13 +255,13 @@ class Exchange:
             return False
         if isinstance(error, httpcore.ConnectionNotAvailable):
             return not socket.wire.wrote or self._has_replayable_body()
-        if not self.is_stale(error) or not self.agent.options.retry_stale_sockets:
+        if not self.is_stale(error) or not self.engine.options.retry_stale_sockets:
             return False
         return not socket.wire.wrote or (self.is_idempotent() and self._has_replayable_body())
 
     def is_stale(self, error: BaseException) -> bool:
         """Whether an error means that a used socket was dead: not one byte of a response came."""
-        httpcore = self.agent.family.httpcore
+        httpcore = self.engine.family.httpcore
         grant, socket = self.grant, self.socket
         return (
             grant is not None
@@ -280,7 +280,7 @@ class Exchange:
     def _has_replayable_body(self) -> bool:
         """Whether the body can be sent again: none, bytes, or multipart of bytes and seekable files."""
         stream = self.request.stream
-        if isinstance(stream, self.agent.family.httpx.ByteStream):
+        if isinstance(stream, self.engine.family.httpx.ByteStream):
             return True
         fields = getattr(stream, "fields", None)  # httpx's multipart stream; its class is private
         return isinstance(fields, list) and all(_is_replayable_file(getattr(field, "file", b"")) for field in fields)

@@ -15,7 +15,7 @@ from ._keepers import LoopKeeper, ThreadKeeper
 from ._steps import arun, run
 
 if TYPE_CHECKING:
-    from ._agent import BaseAgent
+    from ._engine import Engine
     from ._socket import Socket
     from ._steps import Flow
 
@@ -24,26 +24,26 @@ class Home:
     """What the sync world and an event loop have in common for an agent.
 
     Args:
-        agent: The agent; referred to weakly.
+        engine: The agent's engine; referred to weakly.
     """
 
     is_async: bool
     keeper: ThreadKeeper | LoopKeeper
 
-    def __init__(self, agent: BaseAgent) -> None:
-        self._agent = weakref.ref(agent)
+    def __init__(self, engine: Engine) -> None:
+        self._engine = weakref.ref(engine)
 
     def on_readable(self, number: int) -> None:
         """A free socket was closed by its server, or written to."""
-        agent = self._agent()
-        if agent is not None:
-            agent.socket_lost(number)
+        engine = self._engine()
+        if engine is not None:
+            engine.socket_lost(number)
 
     def on_time(self) -> None:
         """A free socket expires."""
-        agent = self._agent()
-        if agent is not None:
-            agent.expire(self)
+        engine = self._engine()
+        if engine is not None:
+            engine.expire(self)
 
     def watch(self, socket: Socket) -> None:
         """Looks after a socket while it is free."""
@@ -71,7 +71,7 @@ class Home:
         """
         raise NotImplementedError
 
-    def connect(self, agent: BaseAgent, socket: Socket) -> Any:
+    def connect(self, engine: Engine, socket: Socket) -> Any:
         """A connection for a new socket."""
         raise NotImplementedError
 
@@ -85,11 +85,11 @@ class SyncHome(Home):
 
     is_async = False
 
-    def __init__(self, agent: BaseAgent) -> None:
-        super().__init__(agent)
-        keeper = self.keeper = ThreadKeeper(self, agent.now)
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine)
+        keeper = self.keeper = ThreadKeeper(self, engine.now)
         self.rest = keeper.rest
-        weakref.finalize(agent, keeper.stop)
+        weakref.finalize(engine, keeper.stop)
 
     def new_event(self) -> threading.Event:
         return threading.Event()
@@ -97,8 +97,8 @@ class SyncHome(Home):
     def wake(self, event: Any, here: Home | None) -> None:
         event.set()
 
-    def connect(self, agent: BaseAgent, socket: Socket) -> Any:
-        return agent.connector.sync_connection(socket.key, socket.wire)
+    def connect(self, engine: Engine, socket: Socket) -> Any:
+        return engine.connector.sync_connection(socket.key, socket.wire)
 
     def do_soon(self, flow: Flow[None]) -> None:
         run(flow)
@@ -116,15 +116,15 @@ class AsyncHome(Home):
     them, so one of ours waits in each loop for its end, and closes the home there.
 
     Args:
-        agent: The agent.
+        engine: The agent's engine.
         loop: What stands for the loop: asyncio's, or a token of trio's.
     """
 
     is_async = True
     library: str
 
-    def __init__(self, agent: BaseAgent, loop: Any) -> None:
-        super().__init__(agent)
+    def __init__(self, engine: Engine, loop: Any) -> None:
+        super().__init__(engine)
         self.loop = loop
         self.is_ending = False  # from here on the agent closes everything at once
         self._ended = False
@@ -145,11 +145,11 @@ class AsyncHome(Home):
             yield
         finally:
             _guards.discard(self._guard)
-            agent = self._agent()
-            if agent is None:
+            engine = self._engine()
+            if engine is None:
                 self.end()
             elif not self._ended:
-                await agent.end_home(self)
+                await engine.end_home(self)
 
     def end(self) -> None:
         """Nothing happens here any more."""
@@ -166,8 +166,8 @@ class AsyncHome(Home):
         else:
             self.call_soon(event.set)
 
-    def connect(self, agent: BaseAgent, socket: Socket) -> Any:
-        return agent.connector.async_connection(socket.key, socket.wire, self.library, self.call_soon)
+    def connect(self, engine: Engine, socket: Socket) -> Any:
+        return engine.connector.async_connection(socket.key, socket.wire, self.library, self.call_soon)
 
     def call_soon(self, function: Callable[[], None]) -> None:
         """Calls a function in the loop, from any thread; not at all if the loop is over."""
@@ -182,19 +182,19 @@ class AsyncioHome(AsyncHome):
     """An event loop of asyncio, or one that is made like it.
 
     Args:
-        agent: The agent.
+        engine: The agent's engine.
         loop: The loop.
     """
 
     library = "asyncio"
 
-    def __init__(self, agent: BaseAgent, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(agent, loop)
+    def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(engine, loop)
         self._tasks: set[asyncio.Task[None]] = set()
         try:
-            self.keeper = LoopKeeper(self, agent.now, loop)
+            self.keeper = LoopKeeper(self, engine.now, loop)
         except (AttributeError, NotImplementedError):  # a selector without a descriptor, a loop without readers
-            self.keeper = ThreadKeeper(self, agent.now)
+            self.keeper = ThreadKeeper(self, engine.now)
 
     def call_soon(self, function: Callable[[], None]) -> None:
         with suppress(RuntimeError):  # closed
@@ -218,15 +218,15 @@ class TrioHome(AsyncHome):
     """A run of trio.
 
     Args:
-        agent: The agent.
+        engine: The agent's engine.
         token: The run's token.
     """
 
     library = "trio"
 
-    def __init__(self, agent: BaseAgent, token: Any) -> None:
-        super().__init__(agent, token)
-        self.keeper = ThreadKeeper(self, agent.now)
+    def __init__(self, engine: Engine, token: Any) -> None:
+        super().__init__(engine, token)
+        self.keeper = ThreadKeeper(self, engine.now)
 
     def call_soon(self, function: Callable[[], None]) -> None:
         import trio

@@ -25,6 +25,7 @@ class BasePool:
 
     def __init__(self, agent: BaseAgent, *, owns_agent: bool) -> None:
         self.agent = agent
+        self._engine = agent._engine
         self._owns_agent = owns_agent
         #: In flight or waiting; the SDKs' test suites look at its length.
         self._requests: set[Exchange] = set()
@@ -48,8 +49,8 @@ class BasePool:
 
     def handle_request(self, request: Any) -> Any:
         """Sends a request; blocks until its response begins."""
-        agent = self.agent
-        exchange = Exchange(agent, agent.sync_home, agent.key_of(request), request)
+        engine = self._engine
+        exchange = Exchange(engine, engine.sync_home, engine.key_of(request), request)
         self._requests.add(exchange)
         try:
             response = run(exchange.send())
@@ -64,9 +65,9 @@ class BasePool:
 
     async def handle_async_request(self, request: Any) -> Any:
         """Sends a request; waits until its response begins."""
-        agent = self.agent
-        home = agent.find_async_home() or await agent.new_async_home()
-        exchange = Exchange(agent, home, agent.key_of(request), request)
+        engine = self._engine
+        home = engine.find_async_home() or await engine.new_async_home()
+        exchange = Exchange(engine, home, engine.key_of(request), request)
         self._requests.add(exchange)
         try:
             response = await arun(exchange.send())
@@ -193,7 +194,7 @@ def _forget(body: _Body | _AsyncBody) -> None:
     if exchange.over:
         return
     body._pool._requests.discard(exchange)
-    exchange.agent.abandon(exchange)
+    exchange.engine.abandon(exchange)
     where = f", asked for at {exchange.asked_for_at}," if exchange.asked_for_at else ""
     method = exchange.request.method.decode("ascii", errors="replace")
     warnings.warn(

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Iterator
 
-    from ._agent import BaseAgent
     from ._connector import Key
+    from ._engine import Engine
     from ._homes import Home
     from ._status import Address
 
@@ -26,27 +26,27 @@ class Socket:
     """What the core knows by number only.
 
     Args:
-        agent: The agent.
+        engine: The agent's engine.
         number: Its number.
         home: Where it can be used.
         key: What it is connected for.
     """
 
-    def __init__(self, agent: BaseAgent, number: int, home: Home, key: Key) -> None:
+    def __init__(self, engine: Engine, number: int, home: Home, key: Key) -> None:
         self.id = number
         self.home = home
         self.key = key
         self.connection: Any = None  # made by the request that opens it
-        self.wire = agent.connector.wire(key, self, agent.options_for(key))
+        self.wire = engine.connector.wire(key, self, engine.options_for(key))
         self.usable = False
         self.multiplexed = False
         self.watched: int | None = None  # the descriptor that the keeper watches
         self.http_version: str | None = None
         self.local_address: Address | None = None
         self.peer_address: Address | None = None
-        self._agent = agent
+        self._engine = engine
         self._session_is_kept = False
-        self._handshakes_left = agent.connector.handshakes(key)
+        self._handshakes_left = engine.connector.handshakes(key)
 
     def was_used(self) -> bool:
         """Whether it was ever opened: a mock in its place answers without."""
@@ -87,12 +87,12 @@ class Socket:
 
     def context_for(self, context: ssl.SSLContext) -> Any:
         """The TLS context for the next handshake: where it is the last, a session may be resumed."""
-        session = self._agent.connector.sessions.get(self.key) if self._handshakes_left == 1 else None
+        session = self._engine.connector.sessions.get(self.key) if self._handshakes_left == 1 else None
         return context if session is None else ResumingContext(context, session)
 
     def settings(self, max_concurrent_streams: int | None) -> None:
         """The server said how many HTTP/2 streams it takes."""
-        self._agent.socket_has_room(self, max_concurrent_streams)
+        self._engine.socket_has_room(self, max_concurrent_streams)
 
     def answered(self, response: Any) -> None:
         """A response came: whatever was in doubt, the socket works."""
@@ -107,13 +107,13 @@ class Socket:
     def _progress(self, stream: Any) -> None:
         if self._handshakes_left == 0 and not self.usable:
             self.usable = True
-            self._agent.socket_opened(self, stream)
+            self._engine.socket_opened(self, stream)
 
     def _keep_session(self) -> None:
-        if self._agent.connector.resumes(self.key):
+        if self._engine.connector.resumes(self.key):
             session = getattr(self.wire.stream.get_extra_info("ssl_object"), "session", None)
             if session is not None:
-                self._agent.connector.sessions.put(self.key, session)
+                self._engine.connector.sessions.put(self.key, session)
 
     # Closing ----------------------------------------------------------------------------------------------------------
 

@@ -177,8 +177,8 @@ def check_the_books(agent: Agent, network: Network) -> None:
     assert not status.sockets
     assert not status.requests
     assert len(network.connections) <= status.create_socket_count + 10
-    assert agent._exchanges == {}
-    assert len(agent._sockets) == held
+    assert agent._engine._exchanges == {}
+    assert len(agent._engine._sockets) == held
 
 
 async def cancel_scope(scenario: Scenario, client: httpx.AsyncClient, steps: int) -> bool:

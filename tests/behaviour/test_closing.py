@@ -275,7 +275,7 @@ def test_a_loop_that_ends_without_aclose_leaves_nothing_open(server: Server) -> 
         assert agent.sockets() == ()
         server.wait_closed()
     assert agent.status().close_socket_count == 10
-    assert agent._homes == {}
+    assert agent._engine._homes == {}
 
 
 def test_a_loop_that_was_closed_without_a_word_is_noticed_when_a_request_has_to_wait(server: Server) -> None:

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from httpx_agent import Agent, AgentTransport
-from tests.behaviour.clock import Clock
+from tests.support.clock import Clock
 from tests.support.scripted import Network, Script, respond
 from tests.support.servers import Server
 from tests.support.worlds import World

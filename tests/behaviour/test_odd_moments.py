@@ -91,7 +91,7 @@ async def test_an_agent_that_is_closed_while_a_dead_socket_is_found(world: World
     agent = Agent(**network.options)
     async with world.client(transport=AgentTransport(agent=agent)) as client:
         await client.get(URL)
-        wire = agent._sockets[0].wire
+        wire = agent._engine._sockets[0].wire
 
         def close_and_say_dead() -> bool:
             agent.close()
@@ -161,7 +161,7 @@ async def test_a_connection_that_takes_no_more_requests(world: World, body: str)
 
     async with world.client(transport=AgentTransport(agent=agent)) as client:
         await client.get(URL)
-        only = agent._sockets[0]
+        only = agent._engine._sockets[0]
 
         def refuse(request: Any) -> None:
             only.wire.wrote = True
@@ -210,7 +210,7 @@ async def test_a_close_that_fails_is_a_close(world: World) -> None:
     assert failing
     async with world.client(transport=AgentTransport(agent=agent)) as client:
         async with client.stream("GET", URL) as response:
-            wire = agent._sockets[0].wire
+            wire = agent._engine._sockets[0].wire
             inner_close = "close" if world.is_sync else "aclose"
             stream = wire.stream
             original = getattr(stream._inner, inner_close)
@@ -258,7 +258,7 @@ async def test_a_dropped_agent_takes_its_keeper_along(world: World, server: Serv
     agent = Agent(free_socket_timeout=None)
     async with world.client(transport=AgentTransport(agent=agent)) as client:
         await client.get(f"{server.url}/echo")
-    homes = [agent.sync_home, *agent._homes.values()]
+    homes = [agent._engine.sync_home, *agent._engine._homes.values()]
     gone = weakref.ref(agent)
     await world.close(agent)
     del agent, client
@@ -281,7 +281,7 @@ def test_a_loop_without_readers_has_a_thread_for_its_free_sockets(
         loop = asyncio.get_running_loop()
         monkeypatch.setattr(loop, "add_reader", not_implemented)
         agent = Agent()
-        home = await agent.new_async_home()
+        home = await agent._engine.new_async_home()
         monkeypatch.undo()
         assert isinstance(home.keeper, ThreadKeeper)
         async with httpx.AsyncClient(transport=AgentTransport(agent=agent), trust_env=False) as client:
@@ -381,9 +381,9 @@ def test_closing_twice_at_once(server: Server) -> None:
     agent = Agent()
     with httpx.Client(transport=AgentTransport(agent=agent), trust_env=False) as client:
         client.get(f"{server.url}/echo")
-        only = agent._sockets[0]
+        only = agent._engine._sockets[0]
         agent.close()
-        assert agent._closed(only, agent.sync_home) == []
+        assert agent._engine._closed(only, agent._engine.sync_home) == []
 
 
 @pytest.mark.parametrize("runner", ["asyncio", "trio"])
@@ -393,14 +393,14 @@ def test_what_comes_too_late_for_a_loop_is_not_done(runner: str) -> None:
     homes: list[Any] = []
 
     async def main() -> None:
-        homes.append(await agent.new_async_home())
+        homes.append(await agent._engine.new_async_home())
         homes[0].is_ending = True
-        homes[0].do_soon(agent.settle(homes[0], []))
+        homes[0].do_soon(agent._engine.settle(homes[0], []))
         await anyio.sleep(0)
         await anyio.sleep(0)
 
     asyncio.run(main()) if runner == "asyncio" else trio.run(main)
-    homes[0].do_soon(agent.settle(homes[0], []))
+    homes[0].do_soon(agent._engine.settle(homes[0], []))
     assert homes[0].is_over()
     agent.close()
 
@@ -414,7 +414,7 @@ async def test_settings_that_come_in_pieces(world: World) -> None:
         def settings(self, max_concurrent_streams: int | None) -> None:
             wire_settings.append(max_concurrent_streams)
 
-    listener = Listener(agent, 0, agent.sync_home, agent.key_of(FakeRequest()))
+    listener = Listener(agent._engine, 0, agent._engine.sync_home, agent._engine.key_of(FakeRequest()))
     wire = listener.wire
     frame = bytes([0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 42])
     wire.preface = bytearray()
@@ -454,7 +454,7 @@ async def test_a_connection_that_is_gone_before_its_address_was_asked(world: Wor
             return b"\0abstract" if info == "server_addr" else None
 
     agent = Agent()
-    one = Socket(agent, 0, agent.sync_home, agent.key_of(FakeRequest()))
+    one = Socket(agent._engine, 0, agent._engine.sync_home, agent._engine.key_of(FakeRequest()))
     one.connected(Stream())
     assert (one.local_address, one.peer_address) == (None, "\0abstract")
 
@@ -465,7 +465,7 @@ def test_a_guard_may_outlive_its_agent() -> None:
 
     async def main() -> None:
         agent = Agent()
-        homes.append(await agent.new_async_home())
+        homes.append(await agent._engine.new_async_home())
         del agent
         gc.collect()
         assert not homes[0].is_over()
@@ -512,7 +512,7 @@ def test_whatever_waits_for_a_body_can_be_dropped(what: str) -> None:
         body._exchange.detached = False
         del coroutine, call
         if not body._exchange.over:
-            agent.abandon(body._exchange)
+            agent._engine.abandon(body._exchange)
         network.default = Script(then=respond(b"ok"))
         await real.aclose()
         second = await transport.handle_async_request(request())
@@ -534,10 +534,10 @@ async def test_a_connection_that_should_be_secure_and_is_not_has_no_session(worl
         extensions = {"http_version": b"HTTP/1.1"}  # noqa: RUF012
 
     agent = Agent()
-    one = Socket(agent, 0, agent.sync_home, agent.key_of(FakeRequest()))
+    one = Socket(agent._engine, 0, agent._engine.sync_home, agent._engine.key_of(FakeRequest()))
     one.wire.stream = Stream()
     one.answered(Response())
-    assert agent.connector.sessions.get(one.key) is None
+    assert agent._engine.connector.sessions.get(one.key) is None
 
 
 def test_a_keeper_that_has_something_to_do_does_not_rest() -> None:
@@ -562,14 +562,14 @@ def test_a_keeper_that_has_something_to_do_does_not_rest() -> None:
 
 
 async def test_many_origins_are_not_remembered_for_ever(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("httpx_agent._agent._MAX_KNOWN_KEYS", 3)
+    monkeypatch.setattr("httpx_agent._engine.MAX_KNOWN_KEYS", 3)
     network = Network()
     agent = Agent(max_total_sockets=1, **network.options)
     async with world.client(transport=AgentTransport(agent=agent)) as client:
         for number in range(10):
             await client.get(f"http://{number}.test/")
-    assert len(agent._known_keys) <= 3
-    assert len(agent._known_options) <= 3
+    assert len(agent._engine._known_keys) <= 3
+    assert len(agent._engine._known_options) <= 3
     await world.close(agent)
 
 
@@ -582,14 +582,14 @@ async def test_a_connect_that_ends_after_its_agent_was_closed(world: World, step
 
     def trace(name: str, info: dict[str, Any]) -> None:
         if step == "before the connect" and name == "connection.connect_tcp.started":
-            agent._sockets[0].wire.broken = True  # as by a close in another thread, in this moment
+            agent._engine._sockets[0].wire.broken = True  # as by a close in another thread, in this moment
 
     async with world.client(transport=AgentTransport(agent=agent)) as client, world.tasks() as tasks:
         job = tasks.start(client.get, "https://a.test/", extensions={"trace": world.callback(trace)})
         if step != "before the connect":
             await world.until(lambda: network.open == 1)
             await world.until(lambda: network.ops[-1].name == ("connect" if step == "connect" else "start_tls"))
-            agent._sockets[0].wire.broken = True
+            agent._engine._sockets[0].wire.broken = True
         gate.open()
         await job.wait()
     assert type(job.exception) is httpx.ConnectError
@@ -627,8 +627,8 @@ def test_a_body_that_fails_and_whose_end_fails() -> None:
 
 def test_what_is_told_of_a_socket_that_is_gone() -> None:
     agent = Agent()
-    agent.socket_lost(99)
-    one = Socket(agent, 0, agent.sync_home, agent.key_of(FakeRequest()))
+    agent._engine.socket_lost(99)
+    one = Socket(agent._engine, 0, agent._engine.sync_home, agent._engine.key_of(FakeRequest()))
     one.wire.close_raw()  # there is nothing to close yet
     assert agent.sockets() == ()
 

@@ -109,7 +109,7 @@ def test_the_books_balance_after_a_soak(seed: int) -> None:
         )
         assert status.request_count > 100
         assert status.request_error_count > 100
-        assert agent._exchanges == {}
+        assert agent._engine._exchanges == {}
         for server in servers:
             origin = f"http://{server.netloc}"
             server.wait_for(lambda server=server, origin=origin: server.open == status.free_sockets.get(origin, 0))

@@ -12,7 +12,7 @@ from httpx._utils import URLPattern
 from httpx_agent import Agent, AgentOptions, AgentTransport
 from httpx_agent._options import ORIGIN_OPTIONS
 from httpx_agent._patterns import OriginPattern
-from tests.face.clock import agent_with_clock
+from tests.support.clock import Clock
 from tests.support.scripted import Gate, Network, Script, respond
 from tests.support.worlds import World
 
@@ -151,7 +151,7 @@ def test_the_order_of_the_mapping_does_not_matter() -> None:
         agent = Agent(per_origin=dict(items))
         found = {}
         for url in ("http://b.test", "http://www.a.test", "http://sub.a.test", "https://sub.a.test:8443"):
-            options = agent.options_for(agent.key_of(httpcore_request(url)))
+            options = agent._engine.options_for(agent._engine.key_of(httpcore_request(url)))
             found[url] = (options.max_sockets, options.max_free_sockets)
         assert list(found.values()) == [(1, 256), (2, 256), (None, 3), (4, 256)]
 
@@ -217,11 +217,11 @@ def test_all_that_may_differ() -> None:
     }
     assert set(changes) == ORIGIN_OPTIONS
     agent = Agent(per_origin={"all://a.test": changes, "all://": {"timeout": 5}}, max_sockets=11)
-    key = agent.key_of(httpcore_request("http://a.test"))
-    options = agent.options_for(key)
+    key = agent._engine.key_of(httpcore_request("http://a.test"))
+    options = agent._engine.options_for(key)
     assert {name: getattr(options, name) for name in changes} == changes
     assert options.max_total_sockets is agent.max_total_sockets
-    other = agent.options_for(agent.key_of(httpcore_request("http://b.test")))
+    other = agent._engine.options_for(agent._engine.key_of(httpcore_request("http://b.test")))
     assert (other.timeout, other.max_sockets, other.scheduling) == (5.0, 11, "lifo")
     assert agent.timeout == 30.0
 
@@ -328,7 +328,7 @@ async def test_keep_alive_initial_delay(world: World) -> None:
 async def test_times(world: World, changes: dict[str, Any], expected: float) -> None:
     """What is left of a free socket whose server said `timeout=10`."""
     network = Network(default=Script(then=respond(headers=[("Keep-Alive", "timeout=10")])))
-    agent, _ = agent_with_clock(**of_a(**changes), **network.options)
+    agent = Clock().agent(**of_a(**changes), **network.options)
     async with world.client(transport=AgentTransport(agent=agent)) as client:
         await client.get(A)
         await client.get(B)

@@ -13,7 +13,7 @@ import pytest
 
 from httpx_agent import Agent, AgentOptions, AgentStatus, AgentTransport, RequestInfo, SocketInfo
 from httpx_agent._status import format_table, is_number
-from tests.face.clock import agent_with_clock
+from tests.support.clock import Clock
 from tests.support.scripted import FIN, HANG, REFUSED, RST, TIMEOUT, Gate, Network, Script, respond
 from tests.support.servers import Proxy, Server, Socks
 from tests.support.worlds import World
@@ -354,33 +354,34 @@ def info_of(**values: Any) -> SocketInfo:
 async def test_the_life_of_one_socket(world: World) -> None:
     connect, answer = Gate(), Gate()
     network = Network(Script([answer, LARGE], connect=connect))
-    agent, clock = agent_with_clock(socket_active_ttl=30, **network.options)
+    clock = Clock()
+    agent = clock.agent(socket_active_ttl=30, **network.options)
     assert agent.sockets() == ()
     async with world.client(transport=AgentTransport(agent=agent)) as client:
         async with world.tasks() as tasks:
             job = tasks.start(client.send, client.build_request("GET", URL), stream=True)
             await world.until(lambda: network.open == 1)
-            clock.now += 1
+            clock.time += 1
             nothing_yet = {"local_address": None, "peer_address": None, "http_version": None}
             assert agent.sockets() == (info_of(state="connecting", age=1.0, **nothing_yet),)
             assert repr(agent) == "<ClockedAgent sockets: 1 connecting; requests waiting: 0>"
             connect.open()
             await world.until(lambda: network.request_count == 1)
-            clock.now += 1
+            clock.time += 1
             assert agent.sockets() == (info_of(age=2.0, http_version=None),)
             answer.open()
         assert agent.sockets() == (info_of(age=2.0),)
         await job.result().aread()
         assert agent.sockets() == (info_of(state="free", age=2.0, idle_for=0.0, expires_in=15.0),)
-        clock.now += 4
+        clock.time += 4
         assert agent.sockets() == (info_of(state="free", age=6.0, idle_for=4.0, expires_in=11.0),)
-        clock.now += 20  # its timer is late
+        clock.time += 20  # its timer is late
         assert agent.sockets() == (info_of(state="free", age=26.0, idle_for=24.0, expires_in=0.0),)
-        clock.now -= 20
+        clock.time -= 20
         async with client.stream("GET", URL) as response:
             assert agent.sockets() == (info_of(age=6.0, request_count=2),)
             await response.aread()
-        clock.now += 10
+        clock.time += 10
         await client.get(URL)
         # Older than fifteen seconds before its end of life, that is the nearer limit.
         assert agent.sockets() == (info_of(state="free", age=16.0, idle_for=0.0, expires_in=14.0, request_count=3),)
@@ -410,12 +411,13 @@ async def test_a_socket_that_is_being_closed(world: World) -> None:
 
 async def test_sockets_come_oldest_first_and_are_numbered_by_age(world: World) -> None:
     network = Network(default=Script(then=LARGE))
-    agent, clock = agent_with_clock(**network.options)
+    clock = Clock()
+    agent = clock.agent(**network.options)
     async with world.client(transport=AgentTransport(agent=agent)) as client:
         async with client.stream("GET", "http://c.test") as first:
-            clock.now += 1
+            clock.time += 1
             async with client.stream("GET", URL):
-                clock.now += 1
+                clock.time += 1
                 async with client.stream("GET", "http://b.test") as third:
                     await first.aread()
                     await third.aread()
@@ -513,19 +515,20 @@ async def test_how_a_response_was_got(world: World) -> None:
     """New; from the free ones; handed over after a wait."""
     gate = Gate()
     network = Network(Script(respond(), [gate, respond()]))
-    agent, clock = agent_with_clock(max_sockets=1, **network.options)
+    clock = Clock()
+    agent = clock.agent(max_sockets=1, **network.options)
     async with world.client(transport=AgentTransport(agent=agent)) as client:
         first = (await client.get(URL)).extensions["agent"]
         assert first == RequestInfo(
             socket_id=0, reused=False, requests_on_socket=1, queued_for=0.0, idle_for=None, retried=False
         )
-        clock.now += 2
+        clock.time += 2
         async with world.tasks() as tasks:
             second = tasks.start(client.get, URL)
             await world.until(lambda: network.request_count == 2)
             third = tasks.start(client.get, URL)
             await world.until(lambda: agent.status().requests == {A: 1})
-            clock.now += 3
+            clock.time += 3
             gate.open()
         assert second.result().extensions["agent"] == RequestInfo(
             socket_id=0, reused=True, requests_on_socket=2, queued_for=0.0, idle_for=2.0, retried=False
@@ -538,10 +541,11 @@ async def test_how_a_response_was_got(world: World) -> None:
 
 async def test_a_request_that_was_sent_again(world: World) -> None:
     network = Network(Script(respond(), FIN))
-    agent, clock = agent_with_clock(**network.options)
+    clock = Clock()
+    agent = clock.agent(**network.options)
     async with world.client(transport=AgentTransport(agent=agent)) as client:
         await client.get(URL)
-        clock.now += 2
+        clock.time += 2
         assert (await client.get(URL)).extensions["agent"] == RequestInfo(
             socket_id=1, reused=False, requests_on_socket=1, queued_for=0.0, idle_for=None, retried=True
         )

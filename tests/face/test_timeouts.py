@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from httpx_agent import Agent, AgentTransport
-from tests.face.clock import agent_with_clock
+from tests.support.clock import Clock
 from tests.support.scripted import HANG, TIMEOUT, Gate, Network, Script, chunked, respond
 from tests.support.worlds import World
 
@@ -257,7 +257,8 @@ async def test_a_wait_has_one_absolute_deadline(world: World) -> None:
     """Being woken does not begin it anew: it runs from the arrival of the request."""
     gate = Gate()
     network = Network(Script([gate, respond()]))
-    agent, clock = agent_with_clock(max_sockets=1, **network.options)
+    clock = Clock()
+    agent = clock.agent(max_sockets=1, **network.options)
     transport = AgentTransport(agent=agent)
     exchanges: Any = transport._pool._requests
     async with world.client(transport=transport, timeout=None) as client, world.tasks() as tasks:
@@ -267,9 +268,9 @@ async def test_a_wait_has_one_absolute_deadline(world: World) -> None:
         waiting = tasks.start(client.get, URL, timeout=httpx.Timeout(None, pool=500))
         await world.until(lambda: agent.status().requests == {"http://a.test:80": 1})
         (exchange,) = exchanges - holding
-        clock.now += 499
+        clock.time += 499
         assert not waiting.done
-        clock.now += 1
+        clock.time += 1
         exchange.home.wake(exchange.event, None)
         await waiting.wait()
         assert type(waiting.exception) is httpx.PoolTimeout

@@ -8,7 +8,7 @@ from httpx_agent import Agent
 
 
 class Clock:
-    """Gives an agent its time; the agent's timers ring when the test moves on."""
+    """Gives agents their time; their timers ring when the test moves on."""
 
     def __init__(self) -> None:
         self.time = 1000.0
@@ -18,17 +18,15 @@ class Clock:
 
     def agent(self, **options: Any) -> Agent:
         """An agent that lives by this clock."""
-        clock = self
 
         class ClockedAgent(Agent):
-            @staticmethod
-            def now() -> float:
-                return clock()
+            _clock = staticmethod(self)
 
         return ClockedAgent(**options)
 
     def advance(self, agent: Agent, seconds: float) -> None:
         """Lets time pass, and rings whichever timer is due."""
         self.time += seconds
-        for home in [agent.sync_home, *agent._homes.values()]:
-            agent.expire(home)
+        engine = agent._engine
+        for home in [engine.sync_home, *engine._homes.values()]:
+            engine.expire(home)
