@@ -11,13 +11,6 @@ from tests.support.servers import Certificates, Server
 from tests.support.worlds import WORLDS, World
 
 
-@pytest.fixture(params=WORLDS, ids=lambda world: world.name)
-def world(request: pytest.FixtureRequest) -> World:
-    """Sync, asyncio, and trio: a test that takes this runs in each of them."""
-    found: World = request.param
-    return found
-
-
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     """Run an `async def` test that takes `world` on that world's loop."""
@@ -27,6 +20,14 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
     running.run(pyfuncitem.obj, **arguments)
     return True
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Sync, asyncio, and trio; only the event loops where a test is marked `in_loops`, because threads cannot do it."""
+    if "world" in metafunc.fixturenames:
+        loops_only = metafunc.definition.get_closest_marker("in_loops") is not None
+        worlds = [world for world in WORLDS if not (loops_only and world.is_sync)]
+        metafunc.parametrize("world", worlds, ids=[world.name for world in worlds])
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -8,7 +8,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed, wait
 from dataclasses import dataclass
 
 import httpx
@@ -161,20 +160,29 @@ def _fire_in_threads(load: Load, tally: Tally) -> None:
             else:
                 tally.answered(response, began)
 
-    with (
-        httpx.Client(transport=AgentTransport(agent=load.agent), timeout=None) as client,
-        ThreadPoolExecutor(workers) as executor,
-    ):
-        jobs = [executor.submit(work, client) for _ in range(workers)]
+    with httpx.Client(transport=AgentTransport(agent=load.agent), timeout=None) as client:
+        ended: list[None] = []  # by each thread; after a Ctrl-C, `is_alive` of Python 3.11 cannot be trusted
+        all_ended = threading.Event()
+
+        def run() -> None:
+            try:
+                work(client)
+            finally:
+                ended.append(None)
+                if len(ended) == workers:
+                    all_ended.set()
+
+        threads = [threading.Thread(target=run) for _ in range(workers)]
         try:
-            for job in as_completed(jobs):
-                job.result()
-        finally:
+            for thread in threads:
+                thread.start()
+            all_ended.wait()
+        finally:  # entered before the first request, so that Ctrl-C at any moment ends the threads
             tally.end()
-            # Threads that still wait for a response are woken; one that asks for its socket just now, the next time.
-            load.agent.close()
-            while wait(jobs, timeout=0.05).not_done:
+            while len(ended) < sum(thread.ident is not None for thread in threads):
+                # Those that wait for a response are woken; one that asks for its socket just now, the next time.
                 load.agent.close()
+                all_ended.wait(0.02)
 
 
 async def _fire_in_tasks(load: Load, tally: Tally) -> None:

@@ -157,10 +157,9 @@ async def test_a_head_response_that_is_not_read_keeps_its_socket(world: World, h
     await world.close(agent)
 
 
+@pytest.mark.in_loops
 async def test_followers_go_on_when_the_first_socket_fails(world: World) -> None:
     """Refused or cancelled: the others wait no longer for its protocol."""
-    if world.is_sync:
-        return
     gate = Gate()
     network = Network(Script(connect=[gate, REFUSED]), default=Script(then=respond(b"ok"), alpn="http/1.1"))
     agent = Agent(http2=True, **network.options)
@@ -176,9 +175,8 @@ async def test_followers_go_on_when_the_first_socket_fails(world: World) -> None
     await world.close(agent)
 
 
+@pytest.mark.in_loops
 async def test_followers_go_on_when_the_first_request_is_cancelled(world: World) -> None:
-    if not world.can_cancel:
-        return
     network = Network(Script(connect=HANG), default=Script(then=respond(b"ok"), alpn="http/1.1"))
     agent = Agent(http2=True, **network.options)
     async with world.client(transport=AgentTransport(agent=agent), timeout=5) as client, world.tasks() as tasks:
@@ -191,9 +189,8 @@ async def test_followers_go_on_when_the_first_request_is_cancelled(world: World)
     await world.close(agent)
 
 
+@pytest.mark.in_loops
 async def test_a_followers_pool_timeout_runs_while_it_waits_for_the_protocol(world: World) -> None:
-    if world.is_sync:
-        return
     network = Network(Script(connect=HANG))
     agent = Agent(http2=True, **network.options)
     async with world.client(transport=AgentTransport(agent=agent), timeout=None) as client, world.tasks() as tasks:
@@ -206,9 +203,8 @@ async def test_a_followers_pool_timeout_runs_while_it_waits_for_the_protocol(wor
     assert network.open == 0
 
 
+@pytest.mark.in_loops
 async def test_cancelling_one_stream_leaves_the_others_alone(world: World, h2_server: Server, verify: Any) -> None:
-    if not world.can_cancel:
-        return
     agent = Agent(http2=True, verify=verify)
     async with world.client(transport=AgentTransport(agent=agent), timeout=5) as client, world.tasks() as tasks:
         jobs = [tasks.start(client.get, f"{h2_server.url}/hold/all") for _ in range(10)]

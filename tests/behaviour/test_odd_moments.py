@@ -181,10 +181,9 @@ async def test_a_connection_that_takes_no_more_requests(world: World, body: str)
     await world.close(agent)
 
 
+@pytest.mark.in_loops
 async def test_a_goaway_below_a_stream_that_runs(world: World) -> None:
     """Both its streams end, the one with an answer and the one without."""
-    if world.is_sync:  # each has a connection of its own, and is the first stream on it
-        return
     gate = Gate()
     network = Network(default=http2(hold=gate))
     agent = Agent(http2=True, **network.options)

@@ -110,10 +110,9 @@ async def test_how_an_end_is_counted(world: World, script: Script, url: str, exp
     await world.close(agent)
 
 
+@pytest.mark.in_loops
 async def test_a_cancelled_request_is_an_error_and_its_socket_none(world: World) -> None:
     """Of the closed, none that an error closed."""
-    if not world.can_cancel:
-        pytest.skip("a thread cannot be cancelled")
     network = Network(Script(HANG), Script(connect=HANG))
     agent = Agent(**network.options)
     async with world.client(transport=AgentTransport(agent=agent)) as client, world.tasks() as tasks:

@@ -231,10 +231,9 @@ async def test_a_pool_timeout_names_the_limit_of_the_origin(world: World) -> Non
     await world.close(agent)
 
 
+@pytest.mark.in_loops
 async def test_a_pool_timeout_while_the_protocol_is_not_known(world: World) -> None:
     """In an event loop followers wait for the first socket's ALPN, with their own pool timeout running."""
-    if world.is_sync:
-        pytest.skip("in the sync world a socket serves one request at a time, whatever its protocol")
     gate = Gate()
     network = Network(Script(tls=gate, alpn="http/1.1"))
     agent = Agent(http2=True, **network.options)

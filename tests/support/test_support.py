@@ -126,9 +126,8 @@ async def test_a_server_that_hangs_up_on_an_idle_connection_is_seen_by_a_poll(wo
     assert [connection.state for connection in network.connections] == ["closed", "closed"]
 
 
+@pytest.mark.in_loops
 async def test_a_close_that_is_cancelled_has_not_closed(world: World) -> None:
-    if world.is_sync:
-        pytest.skip("a thread is not cancelled")
     network = Network()
     stream = await network.async_backend.connect_tcp("a", 80)
 
@@ -140,9 +139,8 @@ async def test_a_close_that_is_cancelled_has_not_closed(world: World) -> None:
     assert network.ops[-1].outcome in ("CancelledError", "Cancelled")
 
 
+@pytest.mark.in_loops
 async def test_a_connect_that_is_cancelled_no_longer_counts(world: World) -> None:
-    if world.is_sync:
-        pytest.skip("a thread is not cancelled")
     network = Network(Script(connect=HANG))
 
     async with world.tasks() as tasks:
@@ -186,9 +184,8 @@ async def test_a_world_runs_requests_at_the_same_time_and_cancels_what_it_can(wo
     assert network.peak == 50
 
 
+@pytest.mark.in_loops
 async def test_a_cancellation_can_be_put_at_every_suspension(world: World) -> None:
-    if world.is_sync:
-        pytest.skip("a thread is not cancelled")
     ended = []
     for step in itertools.count(1):
         network = Network()
