@@ -13,7 +13,7 @@ import pytest
 
 from httpx_agent import AgentTransport
 from tests.support.servers import Certificates, Proxy, Server, Socks
-from tests.support.worlds import WORLDS, World, cancel_at
+from tests.support.worlds import World, cancel_at
 
 Way = Callable[[Certificates, Path], Any]
 
@@ -67,7 +67,7 @@ def balance(transport: AgentTransport) -> tuple[int, int]:
     return status.create_socket_count, gone + sum(status.sockets.values()) + sum(status.free_sockets.values())
 
 
-@pytest.mark.parametrize("world", [world for world in WORLDS if world.can_cancel], ids=lambda world: world.name)
+@pytest.mark.in_loops
 @pytest.mark.parametrize("fresh", [True, False], ids=["new socket", "reused socket"])
 @pytest.mark.parametrize(
     "way", [plain, tls, http2, forwarded, tunnelled, through_socks, unix], ids=lambda way: way.__name__
