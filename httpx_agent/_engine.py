@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter, deque
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -465,8 +466,11 @@ class Engine:
 
     def _clear_up(self) -> None:
         """Ends the exchanges that were dropped."""
-        while self._abandoned:
-            exchange = self._abandoned.popleft()
+        dropped: list[Exchange] = []
+        with suppress(IndexError):  # other threads take some, and finalisers add some, all the while
+            while True:
+                dropped.append(self._abandoned.popleft())
+        for exchange in dropped:
             if exchange.started:
                 closing = self.release(exchange, reusable=False, complete=False, hint=None)
             else:
