@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,13 +13,15 @@ from httpx_agent._core import MAX_OVERTAKEN, SPARE_ENTRIES, Grant, State, _Lane,
 from tests.core.machine import HOMES, Driver
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from httpx_agent._core import Action
 
 
 class Invariants(Driver):
     """Looks inside the core after every step."""
+
+    were_free: Mapping[str | None, int] = MappingProxyType({})
 
     def call(self, method: str, *args: Any, **options: Any) -> Sequence[Action]:
         self.sound = False
@@ -101,9 +104,13 @@ class Invariants(Driver):
     @invariant()
     @precondition(lambda self: hasattr(self, "core"))
     def free_lists_are_no_longer_than_allowed(self) -> None:
-        assert len(self.core._free) <= self.max_total_free
-        for key in self.core._keys.values():
-            assert len(key.free) <= key.rules.max_free_sockets
+        """Nor longer than they were, where less is allowed since."""
+        free = {None: len(self.core._free), **{key.name: len(key.free) for key in self.core._keys.values()}}
+        allowed = {None: self.max_total_free}
+        allowed.update((key.name, key.rules.max_free_sockets) for key in self.core._keys.values())
+        for name, length in free.items():
+            assert length <= max(allowed[name], self.were_free.get(name, 0))
+        self.were_free = free
 
     @invariant()
     @precondition(lambda self: hasattr(self, "core"))
@@ -138,12 +145,15 @@ class Invariants(Driver):
 
     @invariant()
     @precondition(lambda self: hasattr(self, "core"))
-    def a_surplus_is_never_free(self) -> None:
+    def nobody_waits_beside_a_free_surplus(self) -> None:
         """Above a lowered limit, what is free would be within it once the closing ones are closed."""
         core = self.core
-        if core._free:
-            assert core.total - len(core._unclaimed) <= core._max_total
-        for key in core._keys.values():
+        for request in core._requests.values():
+            lane, key = request.lane, request.lane.key
+            if request.id not in lane.waiting or lane.leader is not None:
+                continue
+            if core._free:
+                assert core.total - len(core._unclaimed) <= core._max_total
             if key.free:
                 assert key.used - len(key.unclaimed) <= key.rules.max_sockets
 
