@@ -639,3 +639,39 @@ async def test_a_response_that_ends_unexpectedly(world: World) -> None:
         with pytest.raises(httpx.RemoteProtocolError, match=r"^GET http://a\.test:80: peer closed connection"):
             await client.get(URL)
     await world.close(agent)
+
+
+async def test_a_connection_that_cannot_even_be_made(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by a TLS context that is only built when it is needed: the slot is free again."""
+    network = Network()
+    agent = Agent(max_sockets=1, **network.options)
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("no context")
+
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        with monkeypatch.context() as patch:
+            patch.setattr(agent._engine.connector, "sync_connection", fail)
+            patch.setattr(agent._engine.connector, "async_connection", fail)
+            with pytest.raises(RuntimeError, match="no context"):
+                await client.get(URL)
+        assert agent.status().create_socket_error_count == 1
+        assert (await client.get(URL)).status_code == 200
+    await world.close(agent)
+
+
+@pytest.mark.in_loops
+async def test_a_home_with_a_request_in_it_is_not_left_when_its_agent_is_closed(world: World) -> None:
+    """The upgraded socket is its caller's, and goes on; only the end of its response ends the request."""
+    network = Network(Script(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n"))
+    agent = Agent(**network.options)
+    headers = {"Connection": "Upgrade", "Upgrade": "x"}
+    async with httpx.AsyncClient(transport=AgentTransport(agent=agent), trust_env=False) as client:
+        async with client.stream("GET", URL, headers=headers):
+            home = agent._engine.find_async_home()
+            await agent.aclose()
+            assert agent._engine.find_async_home() is home is not None
+            assert network.open == 1
+        await agent.aclose()
+        assert agent._engine.find_async_home() is None
+        assert agent.status().request_count == 1
