@@ -114,7 +114,8 @@ async def test_the_real_timer_closes_real_sockets(world: World, server: Server) 
         assert agent.status().timeout_socket_count == 1
         await client.get(f"{server.url}/echo")
         await world.until(lambda: server.open == 0)
-    assert agent.status().close_socket_count == 2
+        await world.until(lambda: agent.status().close_socket_count == 2)
+    await world.close(agent)
 
 
 async def test_the_longest_free_goes_first_with_fifo_and_last_with_lifo(world: World) -> None:
