@@ -401,6 +401,8 @@ def test_what_comes_too_late_for_a_loop_is_not_done(runner: str) -> None:
     asyncio.run(main()) if runner == "asyncio" else trio.run(main)
     homes[0].do_soon(agent._engine.settle(homes[0], []))
     assert homes[0].is_over()
+    homes[0].end()  # twice is once
+    assert homes[0].is_over()
     agent.close()
 
 
@@ -537,6 +539,45 @@ async def test_a_connection_that_should_be_secure_and_is_not_has_no_session(worl
     one.wire.stream = Stream()
     one.answered(Response())
     assert agent._engine.connector.sessions.get(one.key) is None
+
+
+def test_a_keeper_whose_owner_is_gone_tells_nobody_and_ends() -> None:
+    class Owner:
+        def on_readable(self, number: int) -> None:
+            raise AssertionError("told")
+
+        on_time = on_readable  # type: ignore[assignment]
+
+    owner = Owner()
+    keeper = ThreadKeeper(owner, lambda: 0.0)
+    one, other = socket.socketpair()
+    with one, other:
+        before = set(threading.enumerate())
+        keeper.watch(one.fileno(), 1)
+        [thread] = set(threading.enumerate()) - before
+        watcher = keeper._watcher
+        assert watcher is not None
+        looked = threading.Event()
+        wait = watcher.wait
+
+        def wait_and_lose_the_owner(timeout: float | None) -> list[int]:
+            nonlocal owner
+            ready = wait(timeout)
+            if ready:
+                del owner
+                gc.collect()
+                looked.set()
+            return ready
+
+        watcher.wait = wait_and_lose_the_owner  # type: ignore[method-assign]
+        keeper.watch(other.fileno(), 2)
+        with keeper._lock:
+            watcher.wake()  # so that the thread waits in the new way
+        one.send(b"x")
+        other.send(b"x")
+        assert looked.wait(5)
+        thread.join(5)
+        assert not thread.is_alive()
 
 
 def test_a_keeper_that_has_something_to_do_does_not_rest() -> None:
