@@ -299,6 +299,9 @@ class Engine:
             socket = queue.popleft()
             try:
                 yield CloseSocket(socket)
+            except GeneratorExit:  # whoever waited for this is dropped; the home does it by itself
+                self._finish_outside([socket, *queue])
+                raise
             except Exception:
                 pass  # it was to be closed, and is
             except BaseException as error:
@@ -326,7 +329,7 @@ class Engine:
         ahead = sum(number < exchange.number for number in waiting)
         timeout = exchange.request.extensions["timeout"]["pool"]
         return (
-            f"{exchange.request.method.decode('ascii', errors='replace')} {exchange.key.origin}: no socket within "
+            f"{exchange.title}: no socket within "
             f"{timeout:g} s (pool timeout): {limit}; sockets of this origin: {held}, of all origins: {total}; "
             f"{ahead} request(s) of this origin wait ahead of it. Raise the limit or the pool timeout, "
             "and read or close every response."

@@ -26,8 +26,7 @@ def explain(error: BaseException, exchange: Exchange) -> BaseException:
 
 def _explain(error: Exception, exchange: Exchange, httpcore: Any) -> Any:
     socket = exchange.socket
-    method = exchange.request.method.decode("ascii", errors="replace")
-    what = f"{method} {exchange.key.origin}"
+    what = exchange.title
     connecting = socket is None or not socket.usable or not exchange.started
     if exchange.refused or (socket is not None and socket.wire.broken):
         if connecting:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import sys
 from typing import TYPE_CHECKING, Any
@@ -61,6 +60,11 @@ class Exchange:
         self._submitted = engine.now()
         self._hint: float | None = None
         self._prepare_request()
+
+    @property
+    def title(self) -> str:
+        """Method and origin, as messages name it: no path, no query, nothing secret."""
+        return f"{self.request.method.decode('ascii', errors='replace')} {self.key.origin}"
 
     # Flows ------------------------------------------------------------------------------------------------------------
 
@@ -302,4 +306,4 @@ def _read_hint(headers: list[tuple[bytes, bytes]]) -> float | None:
     """What `Keep-Alive: timeout=` says, in seconds; read as Node does (R15)."""
     value = b", ".join(value for name, value in headers if name.lower() == b"keep-alive")
     found = _HINT.match(value)
-    return min(float(found[1]), math.inf) if found else None
+    return float(found[1]) if found else None

@@ -196,9 +196,8 @@ def _forget(body: _Body | _AsyncBody) -> None:
     body._pool._requests.discard(exchange)
     exchange.engine.abandon(exchange)
     where = f", asked for at {exchange.asked_for_at}," if exchange.asked_for_at else ""
-    method = exchange.request.method.decode("ascii", errors="replace")
     warnings.warn(
-        f"the response to {method} {exchange.key.origin}{where} was neither read nor closed, which costs its socket",
+        f"the response to {exchange.title}{where} was neither read nor closed, which costs its socket",
         ResourceWarning,
         source=body,
         stacklevel=2,

@@ -135,9 +135,16 @@ class Socket:
             try:
                 if self.connection is not None:
                     await self.connection.aclose()
-            finally:
-                if self.wire.stream is not None:
-                    await self.wire.stream.aclose()
+            except GeneratorExit:  # nothing can be awaited any more
+                raise
+            except BaseException:
+                await self._aclose_stream()
+                raise
+            await self._aclose_stream()
+
+    async def _aclose_stream(self) -> None:
+        if self.wire.stream is not None:
+            await self.wire.stream.aclose()
 
 
 def _address(stream: Any, which: str) -> Address | None:

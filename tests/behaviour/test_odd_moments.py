@@ -682,6 +682,27 @@ async def test_a_response_that_ends_unexpectedly(world: World) -> None:
     await world.close(agent)
 
 
+def test_whoever_waits_for_sockets_to_close_can_be_dropped() -> None:
+    """All of them are closed all the same, by the loop."""
+    network = Network()
+    agent = Agent(**network.options)
+
+    async def main() -> None:
+        async with httpx.AsyncClient(transport=AgentTransport(agent=agent), trust_env=False) as client:
+            for host in "abc":
+                await client.get(f"http://{host}.test/")
+            coroutine = agent.aclose()
+            coroutine.send(None)
+            coroutine.close()
+            with anyio.fail_after(5):
+                while network.open or agent.sockets():
+                    await anyio.sleep(0)
+            assert agent.status().close_socket_count == 3
+        await agent.aclose()
+
+    asyncio.run(main())
+
+
 async def test_a_connection_that_cannot_even_be_made(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """As by a TLS context that is only built when it is needed: the slot is free again."""
     network = Network()
