@@ -1,0 +1,49 @@
+"""Where two records of one scenario differ, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .trace import Ending, Record, Seen, Trace
+
+#: Limits come from a clock: this much, in milliseconds, is no difference.
+TOLERANCE = 100.0
+
+#: What Node's model is compared in: everything.
+ALL = frozenset(
+    ("pools", "total", "created", "closed", "server_open", "limits", "counters", "status_changed", "requests", "resumed")
+)
+
+
+def differences(trace: Trace, expected: Record, got: Record, what: frozenset[str] = ALL) -> list[str]:
+    """One line per difference, the earliest first; an empty list means that there is none."""
+    found = []
+    for number, (operation, wanted, seen) in enumerate(zip(trace.steps, expected.steps, got.steps, strict=True)):
+        for name, want, see in _differing(wanted, seen):
+            if name in what:
+                found.append(f"{trace.name} step {number} {dict(operation)}: {name}: expected {want}, got {see}")
+    if "requests" in what:
+        for number, want in expected.requests.items():
+            see = got.requests.get(number)
+            if want != see:
+                found.append(f"{trace.name} request {number}: expected {want}, got {see}")
+    if "resumed" in what and expected.resumed != got.resumed:
+        found.append(f"{trace.name} sessions resumed: expected {expected.resumed}, got {got.resumed}")
+    return found
+
+
+def _differing(wanted: Seen, seen: Seen) -> list[tuple[str, Any, Any]]:
+    pairs = [
+        (name, getattr(wanted, name), getattr(seen, name))
+        for name in ("pools", "total", "created", "closed", "server_open", "counters", "status_changed")
+    ]
+    differing = [(name, want, see) for name, want, see in pairs if want != see]
+    if not same_limits(wanted.limits, seen.limits):
+        differing.append(("limits", wanted.limits, seen.limits))
+    return differing
+
+
+def same_limits(wanted: Mapping[int, float], seen: Mapping[int, float]) -> bool:
+    """Whether the limits are those that were wanted, within the tolerance."""
+    return wanted.keys() == seen.keys() and all(abs(wanted[n] - seen[n]) <= TOLERANCE for n in wanted)
