@@ -49,7 +49,7 @@ def _timeouts_of_node(given: Mapping[str, Any]) -> tuple[float | None, float | N
 
 
 def _timeouts(given: Mapping[str, Any]) -> tuple[float | None, float | None]:
-    """agentkeepalive has two (R31, R33); without its own for free sockets, that of Node's agent stays."""
+    """Two with agentkeepalive (R31, R33); without its own for free sockets, that of Node's agent stays."""
     free_socket_timeout = given.get("freeSocketTimeout", FREE_SOCKET_TIMEOUT)
     timeout = given.get("timeout", max(2 * free_socket_timeout, TIMEOUT))
     return timeout, free_socket_timeout or timeout
