@@ -21,7 +21,7 @@ def agent_options(trace: Trace) -> dict[str, Any]:
         "keep_alive": given.get("keepAlive") is not False if keepalive else bool(given.get("keepAlive")),
         "max_sockets": _limit(given.get("maxSockets")),
         "max_total_sockets": _limit(given.get("maxTotalSockets")),
-        "max_free_sockets": given.get("maxFreeSockets") or 256,
+        "max_free_sockets": max(0, given.get("maxFreeSockets") or 256),  # in Node 0 means 256, and -1 none (N21)
         "scheduling": given.get("scheduling") or "lifo",
         "timeout": _seconds(timeout),
         "free_socket_timeout": _seconds(free_socket_timeout),
@@ -60,4 +60,5 @@ def _limit(value: Any) -> int | None:
 
 
 def _seconds(milliseconds: float | None) -> float | None:
-    return milliseconds / 1000 if milliseconds else None
+    """Nothing and 0 mean no limit; less than that means never (R31)."""
+    return max(0.0, milliseconds / 1000) if milliseconds else None
