@@ -21,7 +21,7 @@ def agent_options(trace: Trace) -> dict[str, Any]:
         "keep_alive": given.get("keepAlive") is not False if keepalive else bool(given.get("keepAlive")),
         "max_sockets": _limit(given.get("maxSockets")),
         "max_total_sockets": _limit(given.get("maxTotalSockets")),
-        "max_free_sockets": given.get("maxFreeSockets") or 256,
+        "max_free_sockets": max(0, given.get("maxFreeSockets") or 256),  # in Node 0 means 256, and -1 none (N21)
         "scheduling": given.get("scheduling") or "lifo",
         "timeout": _seconds(timeout),
         "free_socket_timeout": _seconds(free_socket_timeout),
@@ -49,7 +49,7 @@ def _timeouts_of_node(given: Mapping[str, Any]) -> tuple[float | None, float | N
 
 
 def _timeouts(given: Mapping[str, Any]) -> tuple[float | None, float | None]:
-    """agentkeepalive has two (R31, R33); without its own for free sockets, that of Node's agent stays."""
+    """Two with agentkeepalive (R31, R33); without its own for free sockets, that of Node's agent stays."""
     free_socket_timeout = given.get("freeSocketTimeout", FREE_SOCKET_TIMEOUT)
     timeout = given.get("timeout", max(2 * free_socket_timeout, TIMEOUT))
     return timeout, free_socket_timeout or timeout
@@ -60,4 +60,5 @@ def _limit(value: Any) -> int | None:
 
 
 def _seconds(milliseconds: float | None) -> float | None:
-    return milliseconds / 1000 if milliseconds else None
+    """Nothing and 0 mean no limit; less than that means never (R31)."""
+    return max(0.0, milliseconds / 1000) if milliseconds else None
