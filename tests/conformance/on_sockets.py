@@ -49,6 +49,9 @@ ROUND = 0.001
 QUIET_ROUNDS = 3
 """So many looks in a row that show the same mean that nothing moves."""
 
+GLANCE = 0.02
+"""Seconds between two looks while time passes."""
+
 LATENESS = 0.06
 """Seconds by which an `advance` may be late. Timers ring at least 0.1 s away from it."""
 
@@ -134,6 +137,8 @@ class _Sent:
 
     def ending(self, socket: int | None, queued: bool) -> Ending:
         """What became of it."""
+        if self.info is not None:  # what its caller was told is what its server saw
+            assert (self.info.socket_id, self.info.reused) == (self.socket, self.reused), self.number
         outcome, error = None, None
         if self.detached:
             outcome = "connect" if self.method == "CONNECT" else "upgrade"
@@ -205,6 +210,8 @@ class _Replay:
         self.created = 0
         self.numbers: dict[int, int] = {}  # as the expectation does
         self.at: dict[Address, int] = {}
+        self.carried: dict[int, int] = {}  # the last request of each
+        self.heard = 0  # requests of `View.received` that are taken into account
         self.active: dict[int, list[int]] = {}  # by origin, in Node's order
 
     async def run(self) -> Record:
@@ -303,7 +310,9 @@ class _Replay:
 
     async def _advance(self, seconds: float) -> None:
         self.virtual += seconds
-        await anyio.sleep(self.start + self.virtual - time.monotonic())
+        while (left := self.start + self.virtual - time.monotonic()) > 0:
+            await anyio.sleep(min(left, GLANCE))
+            self._look()  # for what comes and goes meanwhile
         late = time.monotonic() - self.start - self.virtual
         if late > LATENESS:
             raise TooSlow(f"{self.trace.name} step {self.step}: {late:.3f} s late")
@@ -433,12 +442,17 @@ class _Replay:
                 return seen
 
     def _look(self) -> _Look:
-        return _Look(
-            self.server.view,
-            self.agent.sockets(),
-            self.agent.status(),
-            sum(not sent.pending for sent in self.sent.values()),
-        )
+        view = self.server.view  # first: what the server has, the agent knows
+        sockets = self.agent.sockets()
+        self.at |= {self._address_of(info): info.id for info in sockets if info.local_address is not None}
+        for number, address, nth in view.received[self.heard :]:
+            if address not in self.at:
+                break
+            sent = self.sent[number]
+            sent.socket, sent.reused = self.at[address], nth > 1
+            self.carried[sent.socket] = number
+            self.heard += 1
+        return _Look(view, sockets, self.agent.status(), sum(not sent.pending for sent in self.sent.values()))
 
     def _agree(self, look: _Look) -> bool:
         """Whether both sides say the same of what is open and who waits, and nobody owes anything."""
@@ -474,13 +488,14 @@ class _Replay:
             )
             if pool != Pool():
                 pools[str(origin)] = pool
-        at = self._at(look)
         return Seen(
             pools=pools,
             total=len(look.sockets),
             created=status.create_socket_count,
             closed=status.close_socket_count + status.create_socket_error_count,
-            server_open=tuple(sorted(numbers[at[c.address]] for c in look.view.connections if c.address in at)),
+            server_open=tuple(
+                sorted(numbers[self.at[c.address]] for c in look.view.connections if c.address in self.at)
+            ),
             limits={
                 numbers[info.id]: (info.idle_for + info.expires_in) * 1000 if info.expires_in is not None else 0
                 for info in look.sockets
@@ -492,26 +507,22 @@ class _Replay:
 
     def _active(self, look: _Look) -> dict[int, list[int]]:
         """Sockets in use by origin, in Node's order: as they came into use; a hand-over changes nothing."""
-        at = self._at(look)
-        carries = {at[c.address]: c.request or 0 for c in look.view.connections if c.address in at}
         active: dict[int, list[int]] = {}
         for origin, url in enumerate(self.urls):
             now = [info.id for info in look.sockets if info.origin == url and info.idle_for is None]
             old = [id for id in self.active.get(origin, ()) if id in now]
-            new = sorted((id for id in now if id not in old), key=lambda id: carries.get(id, math.inf))
+            new = sorted((id for id in now if id not in old), key=lambda id: self.carried.get(id, math.inf))
             active[origin] = old + new
         return active
 
     def _number(self, look: _Look) -> dict[int, int]:
         """The expectation's numbers of all sockets so far; it tells those that are new by the request they carry."""
-        at = self._at(look)
         new = list(range(self.created, look.status.create_socket_count))
         due = list(new)
         numbers = dict(self.numbers)
-        for connection in look.view.connections:
-            id = at.get(connection.address)
-            expected = self.expected.requests.get(connection.request or 0)
-            if id in new and id not in numbers and expected is not None and expected.socket in due:
+        for id in new:
+            expected = self.expected.requests.get(self.carried.get(id, 0))
+            if expected is not None and expected.socket in due:
                 numbers[id] = expected.socket
                 due.remove(expected.socket)
         return numbers | dict(zip((id for id in new if id not in numbers), due, strict=True))
@@ -520,42 +531,29 @@ class _Replay:
         """What later steps need to know."""
         new = range(self.created, look.status.create_socket_count)
         self.active = self._active(look)
-        self.at = self._at(look)
         self.numbers = numbers
         self.created = look.status.create_socket_count
         for connection in look.view.connections:
-            id = self.at.get(connection.address)
-            if id is None:
-                continue
-            if connection.resumed is not None:
-                self.record.resumed[numbers[id]] = connection.resumed
-            if connection.request is not None:
-                sent = self.sent[connection.request]
-                sent.socket, sent.reused = id, connection.received > 1
-        for sent in self.sent.values():
-            if sent.info is not None:
-                assert sent.reused in (None, sent.info.reused), f"{self.trace.name}: {sent.info}, but not to the server"
-                sent.socket, sent.reused = sent.info.socket_id, sent.info.reused
-        # Requests that could not connect: their sockets were never seen.
+            if connection.resumed is not None and connection.address in self.at:
+                self.record.resumed[numbers[self.at[connection.address]]] = connection.resumed
+        # Requests that could not connect: nobody saw which sockets were theirs.
         failed = [s for s in self.sent.values() if s.socket is None and isinstance(s.error, _FAILED_TO_CONNECT)]
-        unseen = [id for id in new if id not in self.at.values()]
+        unseen = [id for id in new if id not in self.carried]
         for sent, id in zip((s for s in failed if _code(s.error) != "AGENT_CLOSED"), unseen, strict=False):
             sent.socket, sent.reused = id, False
-
-    def _at(self, look: _Look) -> dict[Address, int]:
-        """Sockets by where they are connected."""
-        return self.at | {self._address_of(info): info.id for info in look.sockets}
 
     def _address_of(self, info: SocketInfo) -> Address:
         port = info.local_address[1] if isinstance(info.local_address, tuple) else 0
         return self.urls.index(info.origin), port
 
-    def _id(self, number: int) -> int:
-        return next(id for id, known in self.numbers.items() if known == number)
+    def _id(self, number: int) -> int | None:
+        """The agent's number of a socket, if there is such a one."""
+        return next((id for id, known in self.numbers.items() if known == number), None)
 
     def _address(self, number: int) -> Address:
+        """Where a socket is connected; nowhere if there is no such socket."""
         id = self._id(number)
-        return next((address for address, known in self.at.items() if known == id), (-1, -1))
+        return next((address for address, known in self.at.items() if known == id), (-1, 0))
 
 
 _SWITCH = {

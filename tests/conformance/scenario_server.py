@@ -39,8 +39,6 @@ class Connection:
     address: Address
     request: int | None
     """The last request that came in on it."""
-    received: int
-    """How many requests came in on it."""
     begun: bool
     """The last request has at least part of its answer."""
     answered: bool
@@ -56,6 +54,8 @@ class View:
     """A picture of the server."""
 
     connections: tuple[Connection, ...] = ()
+    received: tuple[tuple[int, Address, int], ...] = ()
+    """Every request so far: its number, where it came in, and as which one of that connection."""
     happenings: int = 0
     """How often anything happened so far."""
 
@@ -89,6 +89,7 @@ class ScenarioServer:
         self._holders = [_bound(0) for _ in range(origins)]
         self._listeners: dict[int, asyncio.Server] = {}
         self._peers: list[_Peer] = []
+        self._received: tuple[tuple[int, Address, int], ...] = ()
         self._happenings = 0
         self.ports = [holder.getsockname()[1] for holder in self._holders]
         self.view = View()
@@ -215,7 +216,12 @@ class ScenarioServer:
     def happened(self) -> None:
         """Something did: there is a new picture."""
         self._happenings += 1
-        self.view = View(tuple(peer.picture() for peer in self._peers), self._happenings)
+        self.view = View(tuple(peer.picture() for peer in self._peers), self._received, self._happenings)
+
+    def got(self, peer: _Peer, request: int, nth: int) -> None:
+        """A request came in, the ``nth`` of its connection."""
+        self._received += ((request, peer.address, nth),)
+        self.happened()
 
     def opened(self, peer: _Peer) -> None:
         """A connection is open."""
@@ -241,7 +247,7 @@ class _Peer(asyncio.Protocol):
         self._was_early = False
         self.request: int | None = None
         self.method = b""
-        self.received = 0
+        self._count = 0
         self.begun = False
         self.rest: bytes | None = None
         self.leaving = False
@@ -285,10 +291,10 @@ class _Peer(asyncio.Protocol):
         """A request counts as received."""
         self.request = int(dict(head.headers)[b"x-id"])
         self.method = head.method
-        self.received += 1
         self.begun = False
         self.rest = None
-        self._server.happened()
+        self._count += 1
+        self._server.got(self, self.request, self._count)
 
     def leave(self) -> None:
         """Close this side; it counts as open until the client closes the other."""
@@ -303,7 +309,6 @@ class _Peer(asyncio.Protocol):
         return Connection(
             address=self.address,
             request=self.request,
-            received=self.received,
             begun=self.begun,
             answered=self.begun and self.rest is None,
             leaving=self.leaving,
