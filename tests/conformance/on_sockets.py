@@ -1,10 +1,10 @@
 """Plays a trace through httpx over real sockets, against a server that answers when the scenario says so.
 
-    record = await play(trace, world, expected, same, portal=portal, certificates=certificates)
+    record = await play(trace, world, expected, portal=portal, certificates=certificates)
 
 After every operation it waits until nothing moves any more and both sides agree on what is open and who waits, and
-notes what it sees: `agent.sockets()`, `agent.status()`, the `RequestInfo` of responses, the errors that callers get, and
-what the server has. If that is not what is expected, it looks again for a while, for slow machines.
+notes what it sees: `agent.sockets()`, `agent.status()`, the `RequestInfo` of responses, the errors that callers get,
+and what the server has. If that is not what is expected, it looks again for a while, for slow machines.
 
 What is expected decides nothing but this: how long to look; which number a new socket gets of those that are due, when
 several are opened at once (their order is nobody's promise); and, in the sync world, which requests will be given up
@@ -20,8 +20,8 @@ import ssl
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
 import anyio
@@ -32,19 +32,26 @@ from httpx_agent import Agent, AgentStatus, AgentTransport, RequestInfo, SocketI
 from tests.support.servers import Certificates
 from tests.support.worlds import LIMIT, Job, Tasks, World
 
+from .compare import ALL, differing
 from .options import agent_options, setting
 from .scenario_server import Address, Connection, ScenarioServer, View
 from .threads import Interrupt, SteeredBackend
 from .trace import Ending, Op, Pool, Record, Seen, Trace, flatten
 
-Same = Callable[[Seen, Seen], bool]
-"""Whether what is seen is what is expected: called with the latter first."""
+PATIENCE = 4.0
+"""Seconds to look again when something else is seen than what is expected, by default; slow machines need them."""
 
-PATIENCE = 2.0
-"""Seconds to look again when something else is seen than what is expected."""
+TIMED_PATIENCE = 0.5
+"""The same where timers go on meanwhile."""
+
+IMPATIENCE = 0.2
+"""The same once there was a difference: what comes after it tells little."""
 
 ROUND = 0.001
-"""Seconds between two looks."""
+"""Seconds between two looks, to begin with: whoever looks all the time keeps others from moving."""
+
+LONGEST_ROUND = 0.05
+"""Seconds between two looks in the end."""
 
 QUIET_ROUNDS = 3
 """So many looks in a row that show the same mean that nothing moves."""
@@ -53,10 +60,13 @@ GLANCE = 0.02
 """Seconds between two looks while time passes."""
 
 LATENESS = 0.06
-"""Seconds by which an `advance` may be late. Timers ring at least 0.1 s away from it."""
+"""Seconds by which the replay may be late, where timers matter. They ring at least 0.1 s away from any step."""
 
-ATTEMPTS = 5
+ATTEMPTS = 7
 """How often a trace is played for which the machine was too slow; threads wait twice as long in the queue each time."""
+
+PAUSE = 0.5
+"""Seconds before the second attempt, and so many more before each of the next: others are playing, too."""
 
 QUEUE_TIME = 0.05
 QUEUE_TIME_PER_STEP = 0.015
@@ -64,8 +74,8 @@ QUEUE_TIME_PER_STEP = 0.015
 last `advance` so many more, because steps take time here and none there."""
 
 REQUEST_FIELDS = frozenset(
-    "op id origin method path headers body_bytes chunked end read timeout on_timeout".split()
-)  # fmt: skip
+    {"op", "id", "origin", "method", "path", "headers", "body_bytes", "chunked", "end", "read", "timeout", "on_timeout"}
+)
 
 
 class TooSlow(Exception):
@@ -76,10 +86,11 @@ async def play(
     trace: Trace,
     world: World,
     expected: Record,
-    same: Same,
+    what: frozenset[str] = ALL,
     *,
     portal: BlockingPortal,
     certificates: Certificates,
+    patience: float = PATIENCE,
     **options: Any,
 ) -> Record:
     """Play a trace and tell what was seen.
@@ -88,9 +99,10 @@ async def play(
         trace: The trace.
         world: Where.
         expected: What should be seen.
-        same: Whether what is seen after a step is what is expected.
+        what: In what that is to be compared; see `compare`.
         portal: The thread of the servers; see `scenario_server.running`.
         certificates: For TLS.
+        patience: Seconds to look again when something else is seen than what is expected.
         options: Options of the agent that the trace does not know of.
 
     Raises:
@@ -98,8 +110,9 @@ async def play(
         ValueError: For an operation that cannot be done to an agent of ours.
     """
     for attempt in range(ATTEMPTS):
+        await anyio.sleep(attempt * PAUSE)
         with ScenarioServer(portal, origins=trace.origins, tls=certificates.server() if trace.tls else None) as server:
-            replay = _Replay(trace, world, expected, same, server, certificates, options, attempt)
+            replay = _Replay(trace, world, expected, what, server, certificates, options, patience, attempt)
             try:
                 return await replay.run()
             except TooSlow as exc:
@@ -175,16 +188,19 @@ class _Replay:
         trace: Trace,
         world: World,
         expected: Record,
-        same: Same,
+        what: frozenset[str],
         server: ScenarioServer,
         certificates: Certificates,
         options: Mapping[str, Any],
+        patience: float,
         attempt: int,
     ) -> None:
         self.trace = trace
         self.world = world
         self.expected = expected
-        self.same = same
+        self.what = what
+        self.is_timed = any(operation["op"] == "advance" for operation in trace.steps)
+        self.patience = min(patience, TIMED_PATIENCE) if self.is_timed else patience
         self.server = server
         self.queue_factor = 2.0**attempt
         self.is_last_attempt = attempt == ATTEMPTS - 1
@@ -204,7 +220,8 @@ class _Replay:
         self.step = -1
         self.start = 0.0
         self.virtual = 0.0
-        self.late: str | None = None
+        self.lateness = 0.0  # the most by which a step was late, where timers matter
+        self.late: str | None = None  # what came of it
         self.differed = False
         # Sockets, as the agent numbers them:
         self.created = 0
@@ -219,9 +236,8 @@ class _Replay:
             async with self.world.tasks() as self.tasks:
                 try:
                     self.start = time.monotonic()
-                    for self.step, operation in enumerate(self.trace.steps):
-                        changed = await self._do(operation)
-                        self.record.steps.append(await self._settle(changed))
+                    for operation in self.trace.steps:
+                        await self._take(operation)
                 finally:
                     endings = {
                         number: sent.ending(
@@ -250,6 +266,16 @@ class _Replay:
         assert not self.transport._pool._requests  # type: ignore[attr-defined]
 
     # Doing ------------------------------------------------------------------------------------------------------------
+
+    async def _take(self, operation: Op) -> None:
+        """One step."""
+        self.step += 1
+        if self.is_timed:
+            self.lateness = max(self.lateness, time.monotonic() - self.start - self.virtual)
+        changed = await self._do(operation)
+        self.record.steps.append(await self._settle(changed))
+        if self.differed and self.lateness > LATENESS and not self.is_last_attempt:
+            raise TooSlow(f"{self.trace.name} step {self.step}: a difference, but {self.lateness:.3f} s late")
 
     async def _do(self, operation: Op) -> bool | None:
         """Do what the scenario says; gives what `status_changed` said."""
@@ -418,11 +444,12 @@ class _Replay:
     async def _settle(self, status_changed: bool | None) -> Seen:
         """Wait until nothing moves, and tell what there is to see."""
         begun = time.monotonic()
-        patience = PATIENCE if not self.differed else PATIENCE / 10
+        patience = min(self.patience, IMPATIENCE) if self.differed else self.patience
         ready: float | None = None  # since when it could be told
-        last, quiet = None, 0
+        last, quiet, looks = None, 0, 0
         while True:
-            await anyio.sleep(ROUND)
+            looks += 1
+            await anyio.sleep(min(ROUND * max(1.0, looks / 10), LONGEST_ROUND))
             if self.late is not None and (ready is None or not self.is_last_attempt):
                 raise TooSlow(f"{self.trace.name} step {self.step}: {self.late}")
             look = self._look()
@@ -434,7 +461,7 @@ class _Replay:
             ready = now if ready is None else ready
             numbers = self._number(look)
             seen = self._seen(look, numbers, status_changed)
-            same = self.step < len(self.expected.steps) and self.same(self.expected.steps[self.step], seen)
+            same = not differing(self.expected.steps[self.step], seen, self.what)
             if same or self.differed or now > begun + patience:
                 self.differed = self.differed or not same
                 self.start += now - ready  # to look again takes no time
@@ -501,7 +528,7 @@ class _Replay:
                 for info in look.sockets
                 if info.idle_for is not None
             },
-            counters={name: value for name, value in asdict_of(status).items() if name.endswith("_count")},
+            counters={f.name: getattr(status, f.name) for f in fields(status) if f.name.endswith("_count")},
             status_changed=status_changed,
         )
 
@@ -564,10 +591,6 @@ _SWITCH = {
 _FAILED_TO_CONNECT = (httpx.ConnectError, httpx.ConnectTimeout)
 
 
-def asdict_of(status: AgentStatus) -> dict[str, Any]:
-    return {name: getattr(status, name) for name in status.__dataclass_fields__}
-
-
 def _rests(sent: _Sent, carrier: Connection) -> bool:
     """Whether nothing more happens to a request that is at the server, until somebody does something."""
     if sent.stuck:
@@ -582,7 +605,9 @@ def _aborts(trace: Trace) -> dict[int, int]:
 
 def _is_waiting(expected: Record, step: int, request: int) -> bool:
     """Whether a request should wait after a step."""
-    return 0 <= step < len(expected.steps) and any(request in pool.waiting for pool in expected.steps[step].pools.values())
+    return 0 <= step < len(expected.steps) and any(
+        request in pool.waiting for pool in expected.steps[step].pools.values()
+    )
 
 
 def _needs_steering(trace: Trace, expected: Record) -> bool:

@@ -53,7 +53,9 @@ class _Stream(httpcore.NetworkStream):
 
     def interrupt(self) -> None:
         self._interrupted = True
-        self._inner.get_extra_info("socket").shutdown(socket.SHUT_RD)  # wakes a thread in `recv`; the peer hears nothing
+        self._inner.get_extra_info("socket").shutdown(
+            socket.SHUT_RD
+        )  # wakes a thread in `recv`; the peer hears nothing
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         data = self._inner.read(max_bytes, timeout)

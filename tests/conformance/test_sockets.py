@@ -1,0 +1,153 @@
+"""httpx over real sockets against the model with all repairs on: every step of every trace, sync, asyncio and trio.
+
+The normal run plays a sample. `--all-traces` plays every corpus, `--traces FILE` any file that the recorder wrote.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import anyio
+import pytest
+from anyio.from_thread import BlockingPortal
+
+from tests.support.servers import Certificates
+from tests.support.worlds import World
+
+from . import corpus
+from .compare import ALL, as_an_agent_shows_it, differences
+from .model import ALL_REPAIRS
+from .model import play as play_model
+from .on_sockets import play
+from .scenario_server import running
+from .trace import Record, Seen, Trace, flatten, read_file
+
+#: So many traces are played at once; most of the time of those with timers is spent waiting.
+AT_ONCE = 24
+
+#: So many make a test.
+GROUP = 48
+
+#: The sample: for those with timers, the first that take no longer than so many milliseconds.
+SAMPLE_OF_CLEAN = 20
+SAMPLE_OF_TIMERS = 4
+SAMPLE_TIME = 3000
+
+#: What is not compared in a world, and why not.
+NOT_COMPARED = {
+    # A thread that reads from Python's `ssl` is told of a reset as of an end, so it is not counted as an error.
+    ("sync", "T03"): frozenset({"counters"}),
+}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Traces that are played at once."""
+
+    name: str
+    """A corpus, or the path of a file."""
+    start: int = 0
+    stop: int | None = None
+
+    def __str__(self) -> str:
+        return f"{Path(self.name).stem}-{self.start}"
+
+    def traces(self) -> list[Trace]:
+        """Those that tell something of an agent of ours, whatever the speed of the machine."""
+        traces = _traces(self.name)[self.start : self.stop]
+        return [trace for trace in traces if trace.name not in corpus.MODEL_ONLY and not corpus.is_fragile(trace)]
+
+
+SAMPLE = (Group("conformance"), Group("clean", stop=SAMPLE_OF_CLEAN), Group("clean_timers"))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """The sample, every corpus, or the files that were named."""
+    if "group" in metafunc.fixturenames:
+        files = metafunc.config.getoption("traces")
+        names = files or (corpus.CORPORA if metafunc.config.getoption("all_traces") else ())
+        groups = [Group(n, start, start + GROUP) for n in names for start in range(0, len(_traces(n)), GROUP)]
+        metafunc.parametrize("group", groups or SAMPLE, ids=str)
+
+
+@pytest.fixture(scope="module")
+def portal() -> Iterator[BlockingPortal]:
+    """The thread of the servers."""
+    with running() as portal:
+        yield portal
+
+
+@pytest.mark.timeout(300)
+async def test_httpx_over_sockets_does_what_the_model_does(
+    world: World, group: Group, portal: BlockingPortal, certificates: Certificates
+) -> None:
+    traces = group.traces()
+    if group == SAMPLE[-1]:
+        traces = [trace for trace in traces if _duration(trace) <= SAMPLE_TIME][:SAMPLE_OF_TIMERS]
+    assert traces
+    expected = {trace.name: expectation(trace) for trace in traces}
+    different: list[str] = []
+    limiter = anyio.CapacityLimiter(AT_ONCE)
+
+    async def compare(trace: Trace) -> None:
+        async with limiter:
+            what = ALL - NOT_COMPARED.get((world.name, trace.name), frozenset())
+            got = await play(trace, world, expected[trace.name], what, portal=portal, certificates=certificates)
+            different.extend(differences(trace, expected[trace.name], got, what))
+
+    # Those with timers by themselves: the others keep a machine busy.
+    for timed in (False, True):
+        async with anyio.create_task_group() as tasks:
+            for trace in traces:
+                if bool(_duration(trace)) is timed:
+                    tasks.start_soon(compare, trace)
+    assert not different, "\n".join(different)
+
+
+async def test_a_wrong_option_is_noticed(world: World, portal: BlockingPortal, certificates: Certificates) -> None:
+    """The free socket that is used next: the first instead of the last."""
+    trace = _named("C03")
+    expected = expectation(trace)
+    got = await play(trace, world, expected, portal=portal, certificates=certificates, patience=0.5, scheduling="fifo")
+    found = differences(trace, expected, got)
+    assert found
+    assert all("C03 step 4" in line or "C03 request" in line for line in found)
+    assert any("step 4" in line and ": pools:" in line for line in found)
+
+
+async def test_what_has_no_counterpart_is_not_played(
+    world: World, portal: BlockingPortal, certificates: Certificates
+) -> None:
+    for name, reason in {"C57": "cannot be done", "C58": "cannot be done", "K11": "cannot be sent"}.items():
+        trace = _named(name)
+        with pytest.raises(ValueError, match=f"{name}: .* {reason} to an agent of ours"):
+            await play(trace, world, trace.record, frozenset(), portal=portal, certificates=certificates)
+
+
+def expectation(trace: Trace) -> Record:
+    """What an agent of ours has to show."""
+    record = play_model(trace, ALL_REPAIRS)
+    steps, switched = [], 0
+    for operation, seen in zip(trace.steps, as_an_agent_shows_it(record).steps, strict=True):
+        switched += sum(one["op"] == "respond_upgrade" for one in flatten(operation))
+        steps.append(_without(seen, switched))
+    return Record(steps, record.requests, record.resumed)
+
+
+def _without(seen: Seen, switched: int) -> Seen:
+    """A request that was given its socket ends when its caller closes that, which is not before the end here."""
+    return replace(seen, counters={**seen.counters, "request_count": seen.counters["request_count"] - switched})
+
+
+def _traces(name: str) -> tuple[Trace, ...]:
+    return corpus.traces(name) if name in corpus.CORPORA else tuple(read_file(Path(name)))
+
+
+def _named(name: str) -> Trace:
+    return next(trace for trace in corpus.traces("conformance") if trace.name == name)
+
+
+def _duration(trace: Trace) -> float:
+    return sum(operation["ms"] for operation in trace.steps if operation["op"] == "advance")
