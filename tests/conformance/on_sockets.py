@@ -221,7 +221,7 @@ class _Replay:
         self.start = 0.0
         self.virtual = 0.0
         self.lateness = 0.0  # the most by which a step was late, where timers matter
-        self.late: str | None = None  # what came of it
+        self.left_early: int | None = None  # a request that the machine was too slow to abort in time
         self.differed = False
         # Sockets, as the agent numbers them:
         self.created = 0
@@ -238,17 +238,10 @@ class _Replay:
                     self.start = time.monotonic()
                     for operation in self.trace.steps:
                         await self._take(operation)
+                    self._note_endings()
                 finally:
-                    endings = {
-                        number: sent.ending(
-                            self.numbers.get(sent.socket) if sent.socket is not None else None,
-                            number in self.expected.requests and self.expected.requests[number].queued,  # not asked for
-                        )
-                        for number, sent in self.sent.items()
-                    }
                     with anyio.CancelScope(shield=True):
                         await self._end()
-        self.record.requests = endings
         return self.record
 
     async def _end(self) -> None:
@@ -264,6 +257,14 @@ class _Replay:
         await self.world.until(lambda: not self.server.view.connections)
         assert not self.agent.sockets()
         assert not self.transport._pool._requests  # type: ignore[attr-defined]
+
+    def _note_endings(self) -> None:
+        for number, sent in self.sent.items():
+            socket = None if sent.socket is None else self.numbers[sent.socket]
+            expected = self.expected.requests.get(number)
+            # Whether it had to wait when it was made is asked of the core: here, it is a matter of microseconds.
+            queued = expected is not None and expected.queued
+            self.record.requests[number] = sent.ending(socket, queued)
 
     # Doing ------------------------------------------------------------------------------------------------------------
 
@@ -407,7 +408,7 @@ class _Replay:
         except (httpx.HTTPError, Interrupt) as error:
             sent.error = error
             if isinstance(error, httpx.PoolTimeout) and not sent.aborted:
-                self.late = f"request {sent.number} left the queue too early"
+                self.left_early = sent.number
 
     async def _abort(self, sent: _Sent) -> None:
         if not sent.pending:
@@ -450,8 +451,8 @@ class _Replay:
         while True:
             looks += 1
             await anyio.sleep(min(ROUND * max(1.0, looks / 10), LONGEST_ROUND))
-            if self.late is not None and (ready is None or not self.is_last_attempt):
-                raise TooSlow(f"{self.trace.name} step {self.step}: {self.late}")
+            if self.left_early is not None and (ready is None or not self.is_last_attempt):
+                raise TooSlow(f"{self.trace.name} step {self.step}: {self.left_early} has left the queue already")
             look = self._look()
             quiet = quiet + 1 if look.key() == last else 0
             last = look.key()
