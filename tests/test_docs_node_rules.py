@@ -88,7 +88,7 @@ def test_every_test_that_is_named_exists() -> None:
     assert len(links) == page().count("](tests/")
     for title, path, name in links:
         assert name in functions(f"{path}.py"), f"{path}.py has no {name}"
-        assert title == name.removeprefix("test_").replace("_", " ")
+        assert title == name.removeprefix("test_").replace("_s_", "'s ").replace("_", " ")
 
 
 def test_every_option_that_is_named_exists() -> None:

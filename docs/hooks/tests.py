@@ -53,7 +53,7 @@ def as_page(path: str, source: str) -> str:
 
 def in_words(name: str) -> str:
     """A test's name is a sentence."""
-    return name.removeprefix("test_").replace("_", " ")
+    return name.removeprefix("test_").replace("_s_", "'s ").replace("_", " ")
 
 
 def code(lines: list[str]) -> str:
