@@ -17,11 +17,11 @@ import httpx
 import pytest
 
 from httpx_agent import Agent, AgentTransport
-from tests.support.servers import Certificates, Proxy, Server
+from tests.support.servers import Certificates, Proxy, Server, Socks
 from tests.support.worlds import World
 
 KEEP_IDLE = getattr(socket, "TCP_KEEPIDLE", None) or socket.TCP_KEEPALIVE
-ROUTES = ["http", "https", "forward", "tunnel", "tunnel in TLS"]
+ROUTES = ["http", "https", "forward", "tunnel", "tunnel in TLS", "socks"]
 
 
 class Told(NamedTuple):
@@ -67,12 +67,15 @@ class Way:
         self.url = f"{server.url}/echo"
         self.options: dict[str, Any] = {"verify": certificates.client()}
         self.port = server.port
-        if route in ("forward", "tunnel", "tunnel in TLS"):
-            in_tls = route == "tunnel in TLS"
-            proxy = stack.enter_context(Proxy(tls=certificates.server() if in_tls else None))
+        proxy: Server
+        if route == "socks":
+            proxy = stack.enter_context(Socks())
             self.options["proxy"] = proxy.url
-            if in_tls:
-                self.options["proxy"] = httpx.Proxy(proxy.url, ssl_context=certificates.client())
+            self.port = proxy.port
+        elif route not in ("http", "https"):
+            context = certificates.server() if route == "tunnel in TLS" else None
+            proxy = stack.enter_context(Proxy(tls=context))
+            self.options["proxy"] = httpx.Proxy(proxy.url, ssl_context=context and certificates.client())
             self.port = proxy.port
 
 

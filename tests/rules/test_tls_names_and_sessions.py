@@ -140,14 +140,15 @@ async def test_sessions_are_resumed_through_a_proxy_too(
         await world.close(agent)
 
 
+@pytest.mark.parametrize("path", ["garbage", "reset"])
 async def test_a_socket_that_ends_with_an_error_takes_its_session_along(
-    world: World, tls_server: Server, certificates: Certificates, engine: str
+    world: World, tls_server: Server, certificates: Certificates, engine: str, path: str
 ) -> None:
     agent = Agent(verify=certificates.client(), http1_engine=engine)
     async with world.client(transport=AgentTransport(agent=agent)) as client:
         assert not await resumed(world, client, f"{tls_server.url}/close")
         with pytest.raises(httpx.TransportError):
-            await client.get(f"{tls_server.url}/garbage")
+            await client.get(f"{tls_server.url}/{path}")
         assert not await resumed(world, client, f"{tls_server.url}/close")
     await world.close(agent)
 
