@@ -140,10 +140,11 @@ async def test_sessions_are_resumed_through_a_proxy_too(
         await world.close(agent)
 
 
-@pytest.mark.parametrize("path", ["garbage", "reset"])
+@pytest.mark.parametrize("path", ["garbage", "reset", "disconnect"])
 async def test_a_socket_that_ends_with_an_error_takes_its_session_along(
     world: World, tls_server: Server, certificates: Certificates, engine: str, path: str
 ) -> None:
+    """While a request was in flight. An end in place of the answer counts as well: Python's `ssl` tells a reset so."""
     agent = Agent(verify=certificates.client(), http1_engine=engine)
     async with world.client(transport=AgentTransport(agent=agent)) as client:
         assert not await resumed(world, client, f"{tls_server.url}/close")
