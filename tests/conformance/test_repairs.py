@@ -14,7 +14,7 @@ from .model import REPAIRS
 
 DOCS = Path(__file__).parents[2] / "docs"
 
-#: Repairs that no scenario can show, so that the model has no switch for them. The page "Node's rules" names their tests.
+#: Repairs that no scenario can show, so that the model has no switch for them; "Node's rules" names their tests.
 WITHOUT_A_SWITCH = {
     "N18": "Node's own agent has no option for the age of a socket; agentkeepalive's is A4, A5 and A6",
     "N22": "a default, and a limit that Node does not have",
