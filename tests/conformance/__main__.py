@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from . import corpus, on_core
-from .compare import as_an_agent_shows_it, differences
+from .compare import OF_THE_CORE, as_an_agent_shows_it, differences
 from .explain import repairs_shown
 from .model import ALL_REPAIRS, play
 from .trace import Trace, read_file
@@ -48,7 +48,7 @@ def explain(trace: Trace, *, verbose: bool) -> list[str]:
     if trace.name in corpus.MODEL_ONLY:
         first += f"; model only: {corpus.MODEL_ONLY[trace.name]}"
     else:
-        found = differences(trace, as_an_agent_shows_it(ours), on_core.play(trace))
+        found = differences(trace, as_an_agent_shows_it(ours), on_core.play(trace), OF_THE_CORE)
         failures += [f"  ! the core is not the model: {line}" for line in found]
     what = frozenset(("pools", "created", "closed", "requests"))
     steps = [f"    {line}" for line in differences(trace, trace.record, ours, what)] if verbose else []

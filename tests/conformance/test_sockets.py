@@ -17,13 +17,13 @@ from anyio.from_thread import BlockingPortal
 from tests.support.servers import Certificates
 from tests.support.worlds import World
 
-from . import corpus
+from . import corpus, course
 from .compare import ALL, as_an_agent_shows_it, differences
 from .model import ALL_REPAIRS
 from .model import play as play_model
 from .on_sockets import play
 from .scenario_server import running
-from .trace import Record, Seen, Trace, flatten, read_file
+from .trace import Record, Trace, read_file, read_scenarios
 
 #: So many traces are played at once; most of the time of those with timers is spent waiting.
 AT_ONCE = 24
@@ -132,6 +132,24 @@ async def test_where_node_is_not_defective_it_is_node_itself(
     assert not different, "\n".join(different)
 
 
+@pytest.mark.timeout(300)
+async def test_scenarios_on_their_own_course(
+    world: World, portal: BlockingPortal, certificates: Certificates, request: pytest.FixtureRequest
+) -> None:
+    """One origin's queue against another's; relative steps are chosen from what the repaired agent has."""
+
+    async def compare(trace: Trace) -> list[str]:
+        expected = as_an_agent_shows_it(trace.record)
+        got = await play(trace, world, expected, portal=portal, certificates=certificates)
+        return differences(trace, expected, got)
+
+    is_all = request.config.getoption("all_traces")
+    names = ("overtaking", "mixed") if is_all else ("overtaking",)
+    traces = [course.take(scenario) for name in names for scenario in read_scenarios(name)]
+    different = await at_once(compare, traces)
+    assert not different, "\n".join(different)
+
+
 async def test_a_wrong_option_is_noticed(world: World, portal: BlockingPortal, certificates: Certificates) -> None:
     """The free socket that is used next: the first instead of the last."""
     trace = _named("C03")
@@ -169,17 +187,7 @@ async def at_once(compare: Callable[[Trace], Awaitable[list[str]]], traces: Sequ
 
 def expectation(trace: Trace) -> Record:
     """What an agent of ours has to show."""
-    record = play_model(trace, ALL_REPAIRS)
-    steps, switched = [], 0
-    for operation, seen in zip(trace.steps, as_an_agent_shows_it(record).steps, strict=True):
-        switched += sum(one["op"] == "respond_upgrade" for one in flatten(operation))
-        steps.append(_without(seen, switched))
-    return Record(steps, record.requests, record.resumed)
-
-
-def _without(seen: Seen, switched: int) -> Seen:
-    """A request that was given its socket ends when its caller closes that, which is not before the end here."""
-    return replace(seen, counters={**seen.counters, "request_count": seen.counters["request_count"] - switched})
+    return as_an_agent_shows_it(play_model(trace, ALL_REPAIRS))
 
 
 def _traces(name: str) -> tuple[Trace, ...]:
