@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import socket
 import ssl
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._network import AsyncBackend, SyncBackend, SyncConnector, Wire
@@ -53,17 +52,24 @@ class Connector:
         self._family = family
         self._options = options
         self._proxy = self._make_proxy()
-        self.sessions = SessionCache(options.max_cached_sessions)
+        self.forget_sessions()
+        self._made_context: ssl.SSLContext | None = None
         if options.verify is not True or options.cert is not None:
             _ = self._ssl_context  # what is wrong with these is told at once; the default costs 30 ms, and can wait
 
-    @cached_property
+    def forget_sessions(self) -> None:
+        """Begins with an empty cache of TLS sessions."""
+        self.sessions = SessionCache(self._options.max_cached_sessions)
+
+    @property
     def _ssl_context(self) -> ssl.SSLContext:
-        options = self._options
-        context: ssl.SSLContext = self._family.httpx.create_ssl_context(
-            verify=options.verify, cert=options.cert, trust_env=options.trust_env
-        )
-        return context
+        # Not a `cached_property`: that of Python 3.11 has a lock, which may be held for ever in a forked child.
+        if self._made_context is None:
+            options = self._options
+            self._made_context = self._family.httpx.create_ssl_context(
+                verify=options.verify, cert=options.cert, trust_env=options.trust_env
+            )
+        return self._made_context
 
     def wire(self, key: Key, listener: Listener, options: AgentOptions) -> Wire:
         """The network side of a new socket."""

@@ -75,6 +75,15 @@ class ThreadKeeper:
                 if self._watcher is not None:
                     self._watcher.wake()
 
+    def disown(self) -> None:
+        """Forgets everything in a forked child, where there is no thread, and the selector is the parent's too."""
+        self._lock = threading.Lock()
+        self._watched = {}
+        self._when = None
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            watcher.close()
+
     def _running(self) -> _Watcher:
         if self._watcher is None:
             self._watcher = _Watcher()
@@ -187,6 +196,11 @@ class LoopKeeper:
             self._timer.cancel()
         if not self._loop.is_closed():
             self._loop.remove_reader(self._selector.fileno())
+        self._selector.close()
+
+    def disown(self) -> None:
+        """Forgets everything in a forked child, without a word to the loop, whose selector is the parent's too."""
+        self._watched.clear()
         self._selector.close()
 
     def _look(self) -> None:

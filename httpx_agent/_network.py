@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 
+from . import _fork
+
 if TYPE_CHECKING:
     import ssl
 
@@ -71,6 +73,8 @@ class Wire:
         self.impatient = False  # reads what has arrived, and does not wait
         self.preface: bytearray | None = None  # what came so far of the first HTTP/2 frame, while it is awaited
         self.broken = False
+        self.inherited = False  # by a forked child: the socket is the parent's
+        self.descriptors = _fork.Descriptors()
         self._breakers: list[Any] = []  # what wakes those who are in here
         self._wake = threading.Event()
         self._left: threading.Event | None = None
@@ -104,10 +108,30 @@ class Wire:
 
     def close_raw(self) -> None:
         """Closes the descriptor and nothing else: for sockets of an event loop that is no more."""
-        sock = self.stream.get_extra_info("socket") if self.stream is not None else None
-        sock = getattr(sock, "_sock", sock)  # asyncio and trio hide the socket
-        if isinstance(sock, socket.socket):
+        sock = self._system_socket()
+        if sock is not None:
             sock.close()
+
+    def disown(self) -> None:
+        """In a forked child: closes our copies of the descriptors, and nothing else."""
+        self.broken = self.inherited = True
+        sock = self._system_socket()
+        if sock is not None:
+            sock.detach()  # it must not close what its number stands for later
+        self.descriptors.close()
+
+    def _system_socket(self) -> socket.socket | None:
+        """Python's own socket object, where there is one."""
+        sock = self.stream.get_extra_info("socket") if self.stream is not None else None
+        sock = getattr(sock, "_sock", sock)  # asyncio and trio hide it
+        return sock if isinstance(sock, socket.socket) else None
+
+    def connected(self) -> None:
+        """Its stream is there: the other end, or the proxy, took the connection."""
+        descriptor = self.descriptor()
+        if descriptor is not None:
+            self.descriptors.note(descriptor)
+        self.listener.connected(self.stream)
 
     # For the backends and streams ---------------------------------------------------------------------------------
 
@@ -192,7 +216,7 @@ class SyncConnector:
         with _OsErrors(self._wire.family, connecting=True):
             for family, kind, protocol, _, address in socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM):
                 try:
-                    sock = socket.socket(family, kind, protocol)
+                    sock = self._open(family, kind, protocol)
                     try:
                         if local_address is not None:
                             sock.bind((local_address, 0))
@@ -212,7 +236,7 @@ class SyncConnector:
     def connect_unix_socket(self, path: str, timeout: float | None, socket_options: Iterable[Any]) -> Any:
         """Connects to a path."""
         with _OsErrors(self._wire.family, connecting=True):
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            sock = self._open(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
                 for option in socket_options:
                     sock.setsockopt(*option)
@@ -221,6 +245,12 @@ class SyncConnector:
                 sock.close()
                 raise
             return self._wire.family.socket_stream(sock)
+
+    def _open(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
+        with _fork.opening:
+            sock = socket.socket(family, kind, protocol)
+            self._wire.descriptors.note(sock.fileno())
+        return sock
 
     def _connect(self, sock: socket.socket, address: Any, timeout: float | None) -> None:
         sock.settimeout(timeout)
@@ -284,7 +314,7 @@ class SyncBackend:
 
     def _opened(self, inner: Any) -> Any:
         stream = _begin_sync(self._wire, self._wire.family.sync_stream(self._wire, inner))
-        self._wire.listener.connected(stream)
+        self._wire.connected()
         return stream
 
 
@@ -373,7 +403,12 @@ class SyncStream:
     def _duplicate(self) -> socket.socket | None:
         """A second descriptor, to break a handshake by: TLS takes the first one away from its socket object."""
         sock = self._inner.get_extra_info("socket")
-        return sock.dup() if type(sock) is socket.socket else None
+        if type(sock) is not socket.socket:
+            return None
+        with _fork.opening:
+            handle = sock.dup()
+            self._wire.descriptors.note(handle.fileno())
+        return handle
 
 
 # Async ----------------------------------------------------------------------------------------------------------------
@@ -430,7 +465,7 @@ class AsyncBackend:
 
     async def _opened(self, inner: Any) -> Any:
         stream = await _begin_async(self._wire, self._wire.family.async_stream(self._wire, inner))
-        self._wire.listener.connected(stream)
+        self._wire.connected()
         return stream
 
 
@@ -467,8 +502,8 @@ class AsyncStream:
         await self._inner.write(buffer, timeout)
 
     async def aclose(self) -> None:
-        """Closes, once."""
-        if not self._closed:
+        """Closes, once; not in a forked child, whose event loop is another."""
+        if not self._closed and not self._wire.inherited:
             await self._inner.aclose()
             self._closed = True
 

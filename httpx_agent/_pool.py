@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any, Self
 
+from . import _fork
 from ._exchange import Exchange
 from ._options import UNSET
 from ._steps import arun, end_iteration, run
@@ -29,6 +30,11 @@ class BasePool:
         self._owns_agent = owns_agent
         #: In flight or waiting; the SDKs' test suites look at its length.
         self._requests: set[Exchange] = set()
+        _fork.register(self)
+
+    def begin_anew(self) -> None:
+        """In a forked child: what is in flight or waits is the parent's."""
+        self._requests = set()
 
     @classmethod
     def for_transport(cls, agent_class: type[BaseAgent], agent: object, options: Mapping[str, Any]) -> Self:
@@ -160,6 +166,8 @@ class _AsyncBody:
 
     async def __anext__(self) -> bytes:
         exchange = self._exchange
+        if exchange.over:
+            exchange.check_process()
         try:
             chunk: bytes = await anext(self._iterator)
         except StopAsyncIteration:
