@@ -255,16 +255,17 @@ class Exchange:
         return socket.wire.ended or socket.wire.is_readable()
 
     def _may_send_again(self, error: Exception) -> bool:
-        """Go's rules for a socket that turned out dead, and httpcore's for one that takes no more requests."""
+        """Go's rules for a socket that turned out dead, and RFC 9113, 6.8, for one that takes no more requests."""
         httpcore = self.engine.family.httpcore
         socket, grant = self.socket, self.grant
         assert socket is not None
         assert grant is not None
         if self.retried or self.refused or socket.wire.broken:
             return False
-        if isinstance(error, httpcore.ConnectionNotAvailable):
-            return not socket.wire.wrote or self._has_replayable_body()
-        if not self.is_stale(error) or not self.engine.options.retry_stale_sockets:
+        goaway = _goaway(error)
+        if isinstance(error, httpcore.ConnectionNotAvailable) or (goaway is not None and goaway.last_stream_id == 0):
+            return not socket.wire.wrote or self._has_replayable_body()  # the server did nothing with it
+        if not (self.is_stale(error) or goaway is not None) or not self.engine.options.retry_stale_sockets:
             return False
         return not socket.wire.wrote or (self.is_idempotent() and self._has_replayable_body())
 
@@ -293,6 +294,12 @@ class Exchange:
             return True
         fields = getattr(stream, "fields", None)  # httpx's multipart stream; its class is private
         return isinstance(fields, list) and all(_is_replayable_file(getattr(field, "file", b"")) for field in fields)
+
+
+def _goaway(error: Exception) -> Any:
+    """The GOAWAY that ended an HTTP/2 connection, as httpcore passes it on, before a response began."""
+    reason = error.args[0] if error.args else None
+    return reason if hasattr(reason, "last_stream_id") else None
 
 
 def _caller() -> str:

@@ -9,7 +9,9 @@ usable, which protocol was negotiated, whether a request left and whether an ans
 from __future__ import annotations
 
 import socket
+import struct
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 
     from ._family import Family
     from ._options import SocketOption
+
+#: The caller gives no timeout of its own, not even ``None``: so httpcore does in a SOCKS handshake.
+NOT_GIVEN: Any = object()
 
 #: RFC 9113, 6.5.2: SETTINGS_MAX_CONCURRENT_STREAMS.
 _MAX_CONCURRENT_STREAMS = 3
@@ -75,6 +80,7 @@ class Wire:
         self.broken = False
         self.inherited = False  # by a forked child: the socket is the parent's
         self.descriptors = _fork.Descriptors()
+        self._opening_ends: float | None = None  # one deadline for TCP, proxy and TLS
         self._breakers: list[Any] = []  # what wakes those who are in here
         self._wake = threading.Event()
         self._left: threading.Event | None = None
@@ -126,12 +132,50 @@ class Wire:
         sock = getattr(sock, "_sock", sock)  # asyncio and trio hide it
         return sock if isinstance(sock, socket.socket) else None
 
+    def begin_opening(self, timeout: float | None) -> None:
+        """An attempt to open it begins, and ends within the connect timeout, whatever steps it takes."""
+        self._opening_ends = None if timeout is None else time.monotonic() + timeout
+
+    def opened(self) -> None:
+        """It is usable: from here on each operation has a timeout of its own."""
+        self._opening_ends = None
+
+    def time_left(self, otherwise: float | None = None) -> float | None:
+        """What is left of the connect timeout while it is being opened, and what it is ``otherwise``.
+
+        Raises:
+            httpcore.ConnectTimeout: If nothing is left.
+        """
+        if self._opening_ends is None:
+            return otherwise
+        left = self._opening_ends - time.monotonic()
+        if left <= 0:
+            raise self.family.httpcore.ConnectTimeout("timed out")
+        return left
+
+    @contextmanager
+    def shaking_hands(self) -> Iterator[float | None]:
+        """Around what has no timeout of its own; gives what is left of the connect timeout."""
+        httpcore = self.family.httpcore
+        try:
+            yield self.time_left()
+        except (httpcore.ReadTimeout, httpcore.WriteTimeout) as error:
+            raise httpcore.ConnectTimeout(str(error)) from error
+
     def connected(self) -> None:
         """Its stream is there: the other end, or the proxy, took the connection."""
         descriptor = self.descriptor()
         if descriptor is not None:
             self.descriptors.note(descriptor)
         self.listener.connected(self.stream)
+
+    def abort(self) -> None:
+        """Ends the connection, whoever is stuck in closing it: they are woken, and nothing is sent any more."""
+        sock = self._system_socket()
+        if sock is not None:
+            with suppress(OSError):  # closed after all
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            shut_down(sock)
 
     # For the backends and streams ---------------------------------------------------------------------------------
 
@@ -220,7 +264,7 @@ class SyncConnector:
                     try:
                         if local_address is not None:
                             sock.bind((local_address, 0))
-                        self._connect(sock, address, timeout)
+                        self._connect(sock, address, self._wire.time_left(timeout))
                         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                         for option in socket_options:  # the user's come last, and win
                             sock.setsockopt(*option)
@@ -299,6 +343,7 @@ class SyncBackend:
         """Opens a TCP connection; the agent's own address and options hold, through proxies too."""
         wire = self._wire
         wire.check()
+        wire.begin_opening(timeout)
         return self._opened(self._inner.connect_tcp(host, port, timeout, wire.local_address, wire.socket_options or ()))
 
     def connect_unix_socket(
@@ -306,6 +351,7 @@ class SyncBackend:
     ) -> Any:
         """Opens a connection to a Unix socket."""
         self._wire.check()
+        self._wire.begin_opening(timeout)
         return self._opened(self._inner.connect_unix_socket(path, timeout, socket_options or ()))
 
     def sleep(self, seconds: float) -> None:
@@ -335,9 +381,12 @@ class SyncStream:
         self._inner = inner
         self._closed = False
 
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+    def read(self, max_bytes: int, timeout: float | None = NOT_GIVEN) -> bytes:
         """Reads at least one byte, or none at the end."""
         wire = self._wire
+        if timeout is NOT_GIVEN:
+            with wire.shaking_hands() as left:
+                return self.read(max_bytes, left)
         if wire.impatient and not self._inner.get_extra_info("is_readable"):
             raise wire.family.httpcore.ReadError("the rest of the response has not arrived")
         wire.enter(self._shut_down)
@@ -348,9 +397,13 @@ class SyncStream:
         wire.heard(data)
         return data
 
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+    def write(self, buffer: bytes, timeout: float | None = NOT_GIVEN) -> None:
         """Writes all of it."""
         wire = self._wire
+        if timeout is NOT_GIVEN:
+            with wire.shaking_hands() as left:
+                self.write(buffer, left)
+            return
         wire.enter(self._shut_down)
         try:
             wire.wrote = wire.wrote or bool(buffer)
@@ -375,7 +428,7 @@ class SyncStream:
         try:
             with wire.breakable(lambda: shut_down(handle) if handle is not None else None):
                 context = wire.listener.context_for(ssl_context)
-                inner = self._inner.start_tls(context, server_hostname, timeout)
+                inner = self._inner.start_tls(context, server_hostname, wire.time_left(timeout))
         finally:
             if handle is not None:
                 handle.close()
@@ -438,6 +491,7 @@ class AsyncBackend:
     ) -> Any:
         """Opens a TCP connection; the agent's own address and options hold, through proxies too."""
         wire = self._wire
+        wire.begin_opening(timeout)
         return await self._opened(
             await self._unless_broken(
                 self._inner.connect_tcp, host, port, timeout, wire.local_address, wire.socket_options or ()
@@ -448,6 +502,7 @@ class AsyncBackend:
         self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None
     ) -> Any:
         """Opens a connection to a Unix socket."""
+        self._wire.begin_opening(timeout)
         return await self._opened(
             await self._unless_broken(self._inner.connect_unix_socket, path, timeout, socket_options or ())
         )
@@ -487,18 +542,26 @@ class AsyncStream:
         self._inner = inner
         self._closed = False
 
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+    async def read(self, max_bytes: int, timeout: float | None = NOT_GIVEN) -> bytes:
         """Reads at least one byte, or none at the end."""
         wire = self._wire
+        if timeout is NOT_GIVEN:
+            with wire.shaking_hands() as left:
+                return await self.read(max_bytes, left)
         if wire.impatient and not self._inner.get_extra_info("is_readable"):
             raise wire.family.httpcore.ReadError("the rest of the response has not arrived")
         data: bytes = await self._inner.read(max_bytes, timeout)
         wire.heard(data)
         return data
 
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+    async def write(self, buffer: bytes, timeout: float | None = NOT_GIVEN) -> None:
         """Writes all of it."""
-        self._wire.wrote = self._wire.wrote or bool(buffer)
+        wire = self._wire
+        if timeout is NOT_GIVEN:
+            with wire.shaking_hands() as left:
+                await self.write(buffer, left)
+            return
+        wire.wrote = wire.wrote or bool(buffer)
         await self._inner.write(buffer, timeout)
 
     async def aclose(self) -> None:
@@ -512,7 +575,8 @@ class AsyncStream:
     ) -> Any:
         """Secures the connection."""
         wire = self._wire
-        inner = await self._inner.start_tls(wire.listener.context_for(ssl_context), server_hostname, timeout)
+        context = wire.listener.context_for(ssl_context)
+        inner = await self._inner.start_tls(context, server_hostname, wire.time_left(timeout))
         stream = await _begin_async(wire, type(self)(wire, inner))
         wire.listener.secured(stream)
         return stream

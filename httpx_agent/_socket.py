@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ._homes import Home
     from ._status import Address
 
-#: A socket that has not finished closing after so many seconds is left to the system.
+#: A socket that has not finished closing after so many seconds is aborted.
 CLOSE_TIMEOUT = 1.0
 
 
@@ -107,6 +107,7 @@ class Socket:
     def _progress(self, stream: Any) -> None:
         if self._handshakes_left == 0 and not self.usable:
             self.usable = True
+            self.wire.opened()
             self._engine.socket_opened(self, stream)
 
     def _keep_session(self) -> None:
@@ -131,7 +132,7 @@ class Socket:
     async def aclose(self) -> None:
         """The same in an event loop, cancelled or not."""
         self.wire.break_off()
-        with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
+        with anyio.move_on_after(CLOSE_TIMEOUT, shield=True) as patience:
             try:
                 if self.connection is not None:
                     await self.connection.aclose()
@@ -141,6 +142,8 @@ class Socket:
                 await self._aclose_stream()
                 raise
             await self._aclose_stream()
+        if patience.cancelled_caught:
+            self.wire.abort()
 
     async def _aclose_stream(self) -> None:
         if self.wire.stream is not None:

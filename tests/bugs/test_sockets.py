@@ -1,0 +1,187 @@
+"""Sockets that are dead, forgotten, mistaken for others, or never closed: B10, B11, B17, B18, B21, B22, B24, B25, B27.
+
+Each docstring says what happened on the stock transport: see `tests.bugs.on_stock`.
+"""
+
+from __future__ import annotations
+
+import gc
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import anyio
+import httpcore
+import httpx
+import pytest
+
+from httpx_agent import _socket
+from tests.bugs.stock import Stack
+from tests.support.scripted import FIN, HANG, RST, Network, Script, respond
+from tests.support.servers import Certificates, Server
+from tests.support.worlds import World
+
+A, SECURE = "http://a.test/", "https://a.test/"
+CONTEXT = ssl.create_default_context()
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """What is left open stays so: the collector does not come to anybody's help."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("end", [FIN, RST], ids=["FIN", "RST"])
+async def test_b10_a_socket_that_the_server_closes_while_a_request_is_written(
+    world: World, stack: Stack, end: Any
+) -> None:
+    """httpx: `RemoteProtocolError` after a FIN, `ReadError` after a reset."""
+    network = Network(Script(respond(), end))
+    transport = stack.transport(is_sync=world.is_sync, **network.options)
+    async with world.client(transport=transport) as client:
+        for _ in range(2):
+            assert (await client.get(A)).status_code == 200
+    assert [len(connection.requests) for connection in network.connections] == [2, 1]
+
+
+async def test_b11_a_free_http2_socket_that_the_server_closed(
+    world: World, stack: Stack, h2_server: Server, certificates: Certificates
+) -> None:
+    """httpx: `RemoteProtocolError: Server disconnected`."""
+    transport = stack.transport(is_sync=world.is_sync, http2=True, verify=certificates.client())
+    async with world.client(transport=transport) as client:
+        for _ in range(3):
+            assert (await client.post(f"{h2_server.url}/echo", content=b"x")).http_version == "HTTP/2"
+            h2_server.peers[-1].command("fin")
+            h2_server.wait_closed()
+    assert h2_server.accepted == 3
+
+
+@pytest.mark.in_loops
+async def test_b17_a_tls_handshake_that_is_cancelled(world: World, stack: Stack, server: Server) -> None:
+    """httpx: the server sees the socket open, until the collector comes by."""
+    transport = stack.transport(is_sync=False, verify=False)  # the server waits for HTTP, and does not answer a hello
+    with uncollected():
+        async with world.client(transport=transport) as client, world.tasks() as tasks:
+            job = tasks.start(client.get, f"https://{server.netloc}/")
+            await world.until(lambda: server.peers and server.peers[0]._buffer)
+            job.cancel()
+            await job.wait()
+            await world.until(lambda: server.open == 0)
+
+
+@pytest.mark.parametrize("how", ["cancelled", "timed out"])
+async def test_b18_a_socks_handshake_that_gets_no_answer(world: World, stack: Stack, server: Server, how: str) -> None:
+    """httpx: where it is cancelled, the socket stays open and its slot is lost; the timeout is ignored."""
+    if how == "cancelled" and world.is_sync:
+        how = "timed out"  # which is all that can happen to it
+    proxy = httpx.Proxy(f"socks5://{server.netloc}")  # waits for HTTP, and does not answer
+    transport = stack.transport(is_sync=world.is_sync, max_total_sockets=1, proxy=proxy)
+    timeout = httpx.Timeout(5.0, connect=0.2 if how == "timed out" else 5.0, read=None)
+    with uncollected():
+        async with world.client(transport=transport, timeout=timeout) as client, world.tasks() as tasks:
+            for turn in range(2):
+                job = tasks.start(client.get, A)
+                await world.until(lambda turn=turn: len(server.peers) == turn + 1 and server.peers[turn]._buffer)
+                if how == "cancelled":
+                    job.cancel()
+                await job.wait()
+                assert job.cancelled or isinstance(job.exception, httpx.ConnectTimeout)
+                await world.until(lambda: server.open == 0)
+
+
+async def test_b21_the_server_name_is_part_of_the_key(world: World, stack: Stack) -> None:
+    """httpx: one TLS connection, made for the name of the first, serves both."""
+    network = Network()
+    transport = stack.transport(is_sync=world.is_sync, verify=CONTEXT, **network.options)
+    async with world.client(transport=transport) as client:
+        for name in ("one.test", "two.test", "one.test"):
+            await client.get("https://192.0.2.1/", extensions={"sni_hostname": name})
+    assert [connection.tls for connection in network.connections] == [["one.test"], ["two.test"]]
+
+
+async def test_b22_every_error_of_the_network_is_one_of_httpxs(
+    world: World, stack: Stack, certificates: Certificates
+) -> None:
+    """httpx: `ssl.SSLError` in asyncio, where the server wants a certificate; `ReadError` in the other worlds."""
+    with Server(tls=certificates.server(client_certificate=True)) as server:
+        transport = stack.transport(is_sync=world.is_sync, verify=certificates.client())
+        async with world.client(transport=transport) as client:
+            with pytest.raises(httpx.TransportError):
+                await client.get(f"{server.url}/echo")
+
+
+async def test_b24_a_free_socket_is_closed_when_its_time_is_over(world: World, stack: Stack, server: Server) -> None:
+    """httpx: it stays open until another request comes."""
+    transport = stack.transport(is_sync=world.is_sync, free_socket_timeout=0.05)
+    async with world.client(transport=transport) as client:
+        await client.get(f"{server.url}/echo")
+        await world.until(lambda: server.open == 0)
+
+
+async def test_b25_the_connect_timeout_is_one_deadline_for_tcp_and_tls(world: World, stack: Stack) -> None:
+    """httpx: the handshake begins with five seconds, however long the connect took.
+
+    And the decision on `retries`: an attempt has a deadline of its own, and the slot is kept between attempts.
+    """
+    network = Network(Script(connect=httpcore.ConnectError("refused")))
+    transport = stack.transport(
+        is_sync=world.is_sync, retries=1, max_total_sockets=1, verify=CONTEXT, **network.options
+    )
+    async with world.client(transport=transport, timeout=5.0) as client:
+        assert (await client.get(SECURE)).status_code == 200
+    connects = [op.details["timeout"] for op in network.ops if op.name == "connect"]
+    (handshake,) = [op.details["timeout"] for op in network.ops if op.name == "start_tls"]
+    assert connects == [5.0, 5.0]
+    assert 0 < handshake < 5.0
+
+
+@pytest.mark.in_loops
+async def test_b27_a_close_that_never_ends(world: World, stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """httpx: the request whose response ends the connection never comes back; not even a cancellation gets through."""
+    monkeypatch.setattr(_socket, "CLOSE_TIMEOUT", 0.05)
+    network = Network(default=Script(then=respond(headers=[("Connection", "close")])))
+
+    class Stream(httpcore.AsyncNetworkStream):
+        def __init__(self, inner: Any) -> None:
+            self.inner = inner
+            self.read, self.write, self.get_extra_info = inner.read, inner.write, inner.get_extra_info
+
+        async def aclose(self) -> None:
+            try:
+                with anyio.CancelScope():
+                    await patience.wait()
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await self.inner.aclose()
+
+    class Backend(httpcore.AsyncNetworkBackend):
+        async def connect_tcp(self, *args: Any, **kwargs: Any) -> Any:
+            return Stream(await network.async_backend.connect_tcp(*args, **kwargs))
+
+    patience = anyio.Event()
+    transport = stack.transport(is_sync=False, max_total_sockets=1, async_network_backend=Backend())
+    async with world.client(transport=transport) as client, world.tasks() as tasks:
+        for _ in range(2):
+            job = tasks.start(client.get, A)
+            with anyio.move_on_after(5):
+                await job._done.wait()
+            done = job.done
+            if not done:
+                patience.set()
+            assert done
+            assert job.result().status_code == 200
+    assert network.open == 0
+
+
+def test_b27_what_cannot_be_closed_is_aborted() -> None:
+    pass
+
+
+HANGS = HANG
