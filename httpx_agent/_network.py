@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from ._family import Family
     from ._options import SocketOption
 
+#: A stream that has not finished closing after so many seconds is aborted; a thread that is in one is not waited for.
+CLOSE_TIMEOUT = 1.0
+
 #: The caller gives no timeout of its own, not even ``None``: so httpcore does in a SOCKS handshake.
 NOT_GIVEN: Any = object()
 
@@ -567,8 +570,11 @@ class AsyncStream:
     async def aclose(self) -> None:
         """Closes, once; not in a forked child, whose event loop is another."""
         if not self._closed and not self._wire.inherited:
-            await self._inner.aclose()
+            with anyio.move_on_after(CLOSE_TIMEOUT, shield=True) as patience:
+                await self._inner.aclose()
             self._closed = True
+            if patience.cancelled_caught:
+                self._wire.abort()
 
     async def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None

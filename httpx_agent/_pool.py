@@ -115,6 +115,9 @@ class BasePool:
 class _Body:
     """A response's body; its end frees the socket."""
 
+    # Without slots `tracemalloc` on Python 3.11 does not find where it was made.
+    __slots__ = ("_exchange", "_iterator", "_pool", "_stream")
+
     def __init__(self, pool: BasePool, exchange: Exchange, stream: Any) -> None:
         self._pool = pool
         self._exchange = exchange
@@ -151,6 +154,8 @@ class _Body:
 
 class _AsyncBody:
     """The same in an event loop."""
+
+    __slots__ = ("_exchange", "_iterator", "_pool", "_stream")
 
     def __init__(self, pool: BasePool, exchange: Exchange, stream: Any) -> None:
         self._pool = pool

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from ._network import CLOSE_TIMEOUT
 from ._sessions import ResumingContext
 
 if TYPE_CHECKING:
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
     from ._engine import Engine
     from ._homes import Home
     from ._status import Address
-
-#: A socket that has not finished closing after so many seconds is aborted.
-CLOSE_TIMEOUT = 1.0
 
 
 class Socket:
@@ -132,7 +130,7 @@ class Socket:
     async def aclose(self) -> None:
         """The same in an event loop, cancelled or not."""
         self.wire.break_off()
-        with anyio.move_on_after(CLOSE_TIMEOUT, shield=True) as patience:
+        with anyio.CancelScope(shield=True):  # its stream aborts what takes too long
             try:
                 if self.connection is not None:
                     await self.connection.aclose()
@@ -142,8 +140,6 @@ class Socket:
                 await self._aclose_stream()
                 raise
             await self._aclose_stream()
-        if patience.cancelled_caught:
-            self.wire.abort()
 
     async def _aclose_stream(self) -> None:
         if self.wire.stream is not None:

@@ -233,18 +233,22 @@ async def test_a_response_that_is_open_at_the_fork_is_the_parents(
 async def test_a_socket_that_is_being_opened_at_the_fork(world: World, server: Server, step: str) -> None:
     """The child closes it too: that of a thread at any moment, that of a loop once it is connected."""
     agent = Agent(verify=False)
+
+    def noted_descriptors() -> list[int]:
+        return [number for socket in agent._engine._sockets.values() for number in socket.wire.descriptors._files]
+
     with hanging_port() as port:
         url = f"http://127.0.0.1:{port}/" if step == "connecting" else f"https://{server.netloc}/"
         async with world.client(transport=AgentTransport(agent=agent), timeout=None) as client:
             async with world.tasks() as tasks:
                 tasks.start(client.get, url)
-                if step == "connecting":
-                    await world.until(lambda: agent.sockets() != ())
-                    await world.settle()
-                else:
+                if step == "shaking hands":
                     await world.until(lambda: server.peers and server.peers[0]._buffer)
-                noted = [n for s in agent._engine._sockets.values() for n in s.wire.descriptors._files]
-                assert bool(noted) or (step == "connecting" and not world.is_sync)
+                elif world.is_sync:
+                    await world.until(noted_descriptors)
+                else:
+                    await world.settle()
+                noted = noted_descriptors()
 
                 def still_open() -> list[int]:
                     return [number for number in noted if _fork._file(number) is not None]

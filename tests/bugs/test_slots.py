@@ -272,6 +272,7 @@ def test_b08_the_collector_may_run_in_the_middle_of_a_decision(stack: Stack) -> 
     transport = stack.transport(is_sync=True, max_total_sockets=2, **network.options)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        gc.disable()
         client = httpx.Client(transport=transport, trust_env=False)
         response = client.send(client.build_request("GET", A), stream=True)
         iterator = response.iter_raw()
@@ -284,6 +285,7 @@ def test_b08_the_collector_may_run_in_the_middle_of_a_decision(stack: Stack) -> 
         thread = threading.Thread(target=lambda: statuses.append(client.get(B).status_code), daemon=True)
         thread.start()
         thread.join(5)
+        gc.enable()
     assert statuses == [200]
     client.close()
 
