@@ -64,12 +64,13 @@ class Connector:
     @property
     def _ssl_context(self) -> ssl.SSLContext:
         # Not a `cached_property`: that of Python 3.11 has a lock, which may be held for ever in a forked child.
-        if self._made_context is None:
+        context = self._made_context
+        if context is None:
             options = self._options
-            self._made_context = self._family.httpx.create_ssl_context(
+            context = self._made_context = self._family.httpx.create_ssl_context(
                 verify=options.verify, cert=options.cert, trust_env=options.trust_env
             )
-        return self._made_context
+        return context
 
     def wire(self, key: Key, listener: Listener, options: AgentOptions) -> Wire:
         """The network side of a new socket."""
