@@ -167,6 +167,7 @@ class Incoming:
         is_complete: Whether the response has ended.
         stays_open: Whether the connection outlives the response, as far as this end knows.
         switches: Whether what follows is another protocol's.
+        failure: What is to be raised when all that came before it has been taken.
         rest: What came of another protocol, with the end of the response.
     """
 
@@ -181,6 +182,7 @@ class Incoming:
         "_proposes_upgrade",
         "_searched",
         "_unproductive",
+        "failure",
         "has_head",
         "headers",
         "is_complete",
@@ -200,6 +202,7 @@ class Incoming:
         self._feed = Incoming._feed_head  # not bound: that would be a cycle, and one for each response
         self._buffer: bytes | bytearray = b""
         self._searched = 0
+        self.failure: Exception | None = None
         self.has_head = False
         self.is_complete = False
         self.switches = False
@@ -221,30 +224,27 @@ class Incoming:
         return b"HTTP/" + self.version, self.status, self.reason, self.headers
 
     def feed(self, data: bytes) -> None:
-        """Takes bytes that came in.
-
-        Raises:
-            RemoteProtocolError: If they are no HTTP/1.1, or not to be trusted.
-        """
-        self._feed(self, data)
+        """Takes bytes that came in. What is wrong with them is told by `failure`."""
+        if self.failure is None:
+            try:
+                self._feed(self, data)
+            except self._error as error:
+                self.failure = error
 
     def feed_end(self) -> None:
-        """The connection ended.
-
-        Raises:
-            RemoteProtocolError: If the response is not complete.
-        """
-        if self.is_complete:
+        """The connection ended; `failure` tells if the response had not."""
+        if self.is_complete or self.failure is not None:
             return
         if not self.has_head:
-            raise self._error("Server disconnected without sending a response.")
+            self.failure = self._error("Server disconnected without sending a response.")
+            return
         if self._feed is Incoming._feed_rest_of_connection:
             self.is_complete = True
             return
         what = "incomplete chunked read"
         if self._feed is Incoming._feed_length:
             what = f"received {self._expected - self._left} bytes, expected {self._expected}"
-        raise self._error(f"peer closed connection without sending complete message body ({what})")
+        self.failure = self._error(f"peer closed connection without sending complete message body ({what})")
 
     # Heads ------------------------------------------------------------------------------------------------------------
 
@@ -326,15 +326,15 @@ class Incoming:
     # httptools calls these.
 
     def on_status(self, reason: bytes) -> None:
-        self.reason = reason
+        if not self.has_head:  # else it is of a second response, which nobody asked for
+            self.reason = reason
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self.has_head:
-            return  # a trailer: httpcore drops them, too
-        self.headers.append((name, value.rstrip(b" \t")))
+        if not self.has_head:  # else it is a trailer; httpcore drops them, too
+            self.headers.append((name, value.rstrip(b" \t")))
 
     def on_body(self, data: bytes) -> None:
-        if not self.is_complete:  # else it is of a second response, which nobody asked for
+        if not self.is_complete:
             self.pieces.append(data)
 
     def on_message_complete(self) -> None:
@@ -344,10 +344,10 @@ class Incoming:
 
     def _read_framing(self) -> int | None:
         """The body's length; -1 if it is chunked, ``None`` if it ends with the connection."""
+        headers = self.headers
         length = None
         chunked = False
         repeated: list[int] = []
-        headers = self.headers
         for at, (name, value) in enumerate(headers):
             if len(name) not in _FRAMING_LENGTHS:
                 continue
@@ -374,7 +374,6 @@ class Incoming:
         return None if length is None else int(length)
 
     def _begin_body(self, framing: int | None) -> None:
-        self.has_head = True
         status, method = self.status, self._method
         if status == 101 or (method == b"CONNECT" and 200 <= status < 300):
             if status == 101 and not self._proposes_upgrade:
@@ -384,12 +383,14 @@ class Incoming:
             framing = 0
         elif method == b"HEAD" or status in (204, 304):
             framing = 0
+        self.has_head = True
         if framing == -1:
             self._feed = Incoming._feed_chunked
             self._unproductive = 0
             if self._parser is None:
                 self._parser = HttpResponseParser(self)
                 self._parser.feed_data(_CHUNKED)
+            self._parser.set_dangerous_leniencies(lenient_spaces_after_chunk_size=True)  # as h11; it confuses nobody
             return
         self._parser = None
         if framing is None:

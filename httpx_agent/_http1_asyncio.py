@@ -505,7 +505,6 @@ class AsyncioHttp1Connection(Http1Connection):
 
     _stream: Any = None  # what the caller may use
     _io: Any = None  # the same without a shell: our `AsyncioStream`
-    _failure: Exception | None = None
     _waiting_bytes = 0
 
     async def handle_async_request(self, request: Any) -> Any:
@@ -569,11 +568,7 @@ class AsyncioHttp1Connection(Http1Connection):
             self._hear_unasked()
             return
         self.wire.heard(data)
-        try:
-            incoming.feed(data)
-        except self.httpcore.RemoteProtocolError as error:
-            self._failure = error
-            self._io.pause_reading()
+        incoming.feed(data)
         self._waiting_bytes += len(data)
         if self._waiting_bytes > HIGH_WATER and not incoming.is_complete:
             self._io.pause_reading()
@@ -581,17 +576,16 @@ class AsyncioHttp1Connection(Http1Connection):
 
     def ended(self, error: Exception | None) -> None:
         """The server closed the connection, or it broke."""
-        self.wire.ended = True
         incoming = self._incoming
         if incoming is None:
+            self.wire.ended = True
             self.wire.listener.lost()
-        elif error is not None:
-            self._failure = self._failure or self.httpcore.ReadError(str(error))
-        else:
-            try:
+        elif incoming.failure is None:  # else the end is not what went wrong
+            if error is None:
+                self.wire.ended = True
                 incoming.feed_end()
-            except self.httpcore.RemoteProtocolError as failure:
-                self._failure = self._failure or failure
+            else:
+                incoming.failure = self.httpcore.ReadError(str(error))
 
     def _hear_unasked(self) -> None:
         """What nobody asked for is not the next request's answer (R20)."""
@@ -669,16 +663,16 @@ class AsyncioHttp1Connection(Http1Connection):
         incoming = self._incoming
         assert incoming is not None
         while not incoming.has_head:
-            await self.receive(timeout)
+            await self.receive(incoming, timeout)
         return incoming
 
-    async def receive(self, timeout: float | None) -> None:
+    async def receive(self, incoming: Incoming, timeout: float | None) -> None:
         """Waits for what comes next."""
         io = self._io
-        if io.has_ended and self._failure is None:  # before there was a request
+        if io.has_ended and incoming.failure is None:  # before there was a request
             self.ended(io.error)
-        if self._failure is not None:
-            raise self._failure
+        if incoming.failure is not None:
+            raise incoming.failure
         self._waiting_bytes = 0
         io.resume_reading()
         if self.wire.impatient:
@@ -710,7 +704,7 @@ class _Parts:
         while not incoming.pieces:
             if incoming.is_complete:
                 return None
-            await self._connection.receive(self._timeout)
+            await self._connection.receive(incoming, self._timeout)
         return incoming.pieces.pop(0)
 
 

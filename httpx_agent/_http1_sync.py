@@ -172,6 +172,8 @@ class SyncHttp1Connection(Http1Connection):
 
     def receive(self, incoming: Incoming, timeout: float | None) -> None:
         """Takes what comes next."""
+        if incoming.failure is not None:
+            raise incoming.failure
         wire, sock, stream = self.wire, self._socket, self._stream
         size = _BODY_READ if incoming.has_head else _HEAD_READ
         # What is to come has come already, in the middle of a body; TLS may hold some; but a new response takes time.

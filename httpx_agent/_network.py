@@ -307,17 +307,17 @@ class SyncStream:
 
     def __init__(self, wire: Wire, inner: Any) -> None:
         self._wire = wire
-        self._inner = inner
+        self.inner = inner
         self._closed = False
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """Reads at least one byte, or none at the end."""
         wire = self._wire
-        if wire.impatient and not self._inner.get_extra_info("is_readable"):
+        if wire.impatient and not self.inner.get_extra_info("is_readable"):
             raise wire.family.httpcore.ReadError("the rest of the response has not arrived")
         self.enter()
         try:
-            data: bytes = self._inner.read(max_bytes, timeout)
+            data: bytes = self.inner.read(max_bytes, timeout)
         finally:
             self.leave()
         wire.heard(data)
@@ -329,7 +329,7 @@ class SyncStream:
         self.enter()
         try:
             wire.wrote = wire.wrote or bool(buffer)
-            self._inner.write(buffer, timeout)
+            self.inner.write(buffer, timeout)
         finally:
             self.leave()
 
@@ -339,7 +339,7 @@ class SyncStream:
             self._wire.break_off()
         elif not self._closed:
             self._closed = True
-            self._inner.close()
+            self.inner.close()
 
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
@@ -350,7 +350,7 @@ class SyncStream:
         try:
             with wire.breakable(lambda: shut_down(handle) if handle is not None else None):
                 context = wire.listener.context_for(ssl_context)
-                inner = self._inner.start_tls(context, server_hostname, timeout)
+                inner = self.inner.start_tls(context, server_hostname, timeout)
         finally:
             if handle is not None:
                 handle.close()
@@ -360,7 +360,7 @@ class SyncStream:
 
     def get_extra_info(self, info: str) -> Any:
         """What httpcore's streams know."""
-        return self._inner.get_extra_info(info)
+        return self.inner.get_extra_info(info)
 
     def enter(self) -> None:
         """Until `leave`, this thread uses the socket, and is woken if it is broken."""
@@ -373,16 +373,16 @@ class SyncStream:
             self.close()
 
     def _shut_down(self) -> None:
-        sock = self._inner.get_extra_info("socket")
+        sock = self.inner.get_extra_info("socket")
         if isinstance(sock, socket.socket):
             shut_down(sock)
         elif not self._closed:  # not the system's socket: closing is all that can wake who reads
             self._closed = True
-            self._inner.close()
+            self.inner.close()
 
     def _duplicate(self) -> socket.socket | None:
         """A second descriptor, to break a handshake by: TLS takes the first one away from its socket object."""
-        sock = self._inner.get_extra_info("socket")
+        sock = self.inner.get_extra_info("socket")
         return sock.dup() if type(sock) is socket.socket else None
 
 

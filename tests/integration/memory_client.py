@@ -1,6 +1,6 @@
 """Moves a hundred megabytes in a process of its own, and prints how much its resident memory grew meanwhile.
 
-Called with: sync, asyncio or trio; `down` or `up`; the URL of a server; the number of bytes.
+Called with: the name of a world; `down` or `up`; the URL of a server; the number of bytes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import httpx
 
 from httpx_agent import AgentTransport
-from tests.support.worlds import WORLDS, World
+from tests.support.worlds import H11_WORLDS, WORLDS, World
 
 BLOCK = bytes(range(256)) * 256
 
@@ -71,5 +71,5 @@ async def main(world: World, direction: str, url: str, total: int) -> None:
 
 if __name__ == "__main__":
     name, direction, url, total = sys.argv[1:]
-    found = next(world for world in WORLDS if world.name == name)
+    found = next(world for world in WORLDS + H11_WORLDS if world.name == name)
     found.run(main, found, direction, url, int(total))
