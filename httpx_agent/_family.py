@@ -49,6 +49,22 @@ class Family:
         """The fast connection as an `AsyncConnectionInterface` of this family."""
         return type("AsyncioHttp1Connection", (AsyncioHttp1Connection, self.httpcore.AsyncConnectionInterface), {})
 
+    @cached_property
+    def http1_response(self) -> Any:
+        """A `Response` of this family for the fast engine, which has made sure of what it is made of."""
+
+        class Response(self.httpcore.Response):  # type: ignore[name-defined, misc]
+            def __init__(
+                self, status: int, headers: list[tuple[bytes, bytes]], stream: Any, extensions: dict[str, Any]
+            ) -> None:
+                self.status = status
+                self.headers = headers
+                self.stream = stream
+                self.extensions = extensions
+                self._stream_consumed = False
+
+        return Response
+
     def are_replaced(self, *, is_async: bool) -> bool:
         """Whether a mock stands in the place of httpcore's own way to send a request."""
         return (self._async_originals if is_async else self._sync_originals).are_replaced()

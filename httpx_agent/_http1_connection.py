@@ -60,6 +60,7 @@ class Http1Connection:
         self._backend = backend
         self._options = options
         self._ssl_context = ssl_context
+        self._response = wire.family.http1_response
         self._plain_body = wire.family.httpx.ByteStream
         self._log = logging.getLogger(f"{httpcore.__name__}.http11")
         self._outgoing: Outgoing | None = None
@@ -149,11 +150,11 @@ class Http1Connection:
 
     def _answer(self, incoming: Incoming, body: Any, stream: Any) -> Any:
         """httpcore's response."""
-        return self.httpcore.Response(
-            status=incoming.status,
-            headers=incoming.headers,
-            content=body,
-            extensions={
+        return self._response(
+            incoming.status,
+            incoming.headers,
+            body,
+            {
                 "http_version": b"HTTP/" + incoming.version,
                 "reason_phrase": incoming.reason,
                 "network_stream": stream,

@@ -106,6 +106,11 @@ DIFFERENCES = [
         _refused_by_h11("illegal chunk header"),
     ),
     Difference(
+        "A chunk of 2**64 bytes or more is an error at once.",
+        "It can never come to its end. h11 takes up to 20 hexadecimal digits.",
+        _refused_by_llhttp("Chunk size overflow"),
+    ),
+    Difference(
         "A head of more than 100 KiB is always an error, and so are 100 KiB that bring no part of a body.",
         "h11 has the same limit, but looks only when it needs more, so that it depends on how the bytes arrive.",
         lambda case, theirs, ours: ours.message == "Receive buffer too long" and len(case.data) > 100 * 1024,

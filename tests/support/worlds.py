@@ -126,7 +126,10 @@ class World:
     def run(self, function: Callable[..., Coroutine[Any, Any, Any]], *args: Any, **kwargs: Any) -> Any:
         """Run an async function on this world's loop."""
         with default_engine(self.engine):
-            return anyio.run(functools.partial(function, *args, **kwargs), backend=self.backend)
+            options = {"use_uvloop": True} if self.name == "uvloop" else {}
+            return anyio.run(
+                functools.partial(function, *args, **kwargs), backend=self.backend, backend_options=options
+            )
 
     def client(self, **kwargs: Any) -> Any:
         """An `httpx.AsyncClient`, or in the sync world an `httpx.Client` that looks like one.
@@ -233,6 +236,9 @@ WORLDS = [World("sync"), World("asyncio"), World("trio")]
 
 H11_WORLDS = [World("sync-h11", engine="h11"), World("asyncio-h11", engine="h11")]
 """The same without it. What is integrated is tested in these, too."""
+
+FAST_WORLDS = [World("sync"), World("asyncio"), World("uvloop")]
+"""Those in which the fast engine serves; the tests of the engine itself run in these."""
 
 
 async def _in_thread(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
