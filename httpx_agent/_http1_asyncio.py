@@ -313,7 +313,9 @@ class AsyncioStream(asyncio.Protocol):
                 self._transport.resume_reading()
 
     def close_soon(self) -> None:
-        """Closes without waiting: the loop does it in its next turn."""
+        """Closes without waiting: the loop does it in its next turn. If it is over, the descriptor is closed raw."""
+        if self._loop.is_closed():
+            return
         if self._transport.get_write_buffer_size():  # a server that does not read could hold it open
             self._transport.abort()
         else:
