@@ -219,6 +219,9 @@ class _Transport:
     def get_write_buffer_size(self) -> int:
         return 0
 
+    def get_extra_info(self, name: str) -> Any:
+        return None
+
     def close(self) -> None:
         self.closed = True
 
