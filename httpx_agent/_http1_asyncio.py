@@ -757,8 +757,8 @@ class TracedBody(_Parts):
     async def __anext__(self) -> bytes:
         try:
             if self._span is None:
-                self._span = self._trace.span("http11.receive_response_body", {"request": self._request})
-                await self._span.__aenter__()
+                span = self._trace.span("http11.receive_response_body", {"request": self._request})
+                self._span = await span.__aenter__()
             part = await self._next()
             if part is None:
                 await self._end_span(None)

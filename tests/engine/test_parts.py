@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import ssl
 import threading
 from asyncio.trsock import TransportSocket
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 import httpcore
@@ -15,7 +17,7 @@ import httpx
 import pytest
 
 from httpx_agent import AgentTransport, _http1, _http1_asyncio, _options
-from httpx_agent._http1 import Outgoing
+from httpx_agent._http1 import Incoming, Outgoing
 from httpx_agent._http1_asyncio import HIGH_WATER, AsyncioConnector
 from httpx_agent._mocks import Originals
 from tests.engine.drivers import FAMILY, KEY, OPTIONS, URL, _AsyncBackend, _Backend, _Shell, _Socket, _SyncStream
@@ -283,7 +285,10 @@ async def test_a_stream_that_the_caller_owns() -> None:
     _, stream, transport = connected()
     with pytest.raises(httpcore.ReadTimeout):
         await stream.read(10, timeout=0.01)
-    stream.data_received(b"a" * (HIGH_WATER + 1))
+    stream.data_received(b"a" * HIGH_WATER)
+    assert not transport.paused
+    stream.data_received(b"a")
+    stream.pause_reading()
     assert transport.paused
     assert await stream.read(10) == b"a" * 10
     assert not transport.paused
@@ -360,13 +365,98 @@ async def test_a_timer_that_rings_late() -> None:
     stream.connection_lost(None)
 
 
-async def test_a_body_that_ends_without_the_farewell_of_tls(world: World, certificates: Certificates) -> None:
-    """As with httpcore, the end of the connection is the end of the body."""
+@in_loop
+async def test_many_wait_for_the_close() -> None:
+    _, stream, _ = connected()
+    asyncio.get_running_loop().call_later(0.01, stream.connection_lost, None)
+    await asyncio.gather(stream.aclose(), stream.aclose())
+    await stream.aclose()
+
+
+@in_loop
+async def test_an_end_in_the_handshake() -> None:
+    _, stream, _ = connected()
+    task = asyncio.create_task(stream.start_tls(ssl.create_default_context(), "a.test"))
+    await asyncio.sleep(0)
+    stream.eof_received()
+    with pytest.raises(httpcore.ConnectError, match="EOF"):
+        await task
+
+
+@in_loop
+async def test_garbage_before_the_end() -> None:
+    """It is the garbage that went wrong: the socket ends with an error."""
+    connection, stream, _ = connected()
+
+    def deliver() -> None:
+        stream.data_received(b"garbage\r\n\r\n")
+        stream.eof_received()
+
+    asyncio.get_running_loop().call_soon(deliver)
+    with pytest.raises(httpcore.RemoteProtocolError, match="illegal status line"):
+        await connection.handle_async_request(request())
+    assert not connection.wire.ended
+
+
+def test_nothing_is_read_after_garbage() -> None:
+    incoming = Incoming(httpcore, b"GET", False)
+    incoming.feed(b"garbage\r\n\r\n")
+    failure = incoming.failure
+    incoming.feed(OK)
+    incoming.feed_end()
+    assert failure is not None
+    assert incoming.failure is failure
+    assert not incoming.has_head
+
+
+@in_loop
+async def test_a_request_that_is_dropped_while_it_connects() -> None:
+    class Slow:
+        async def connect_tcp(self, **_: Any) -> Any:
+            await asyncio.get_running_loop().create_future()
+
+    connection: Any = FAMILY.asyncio_http1_connection(KEY, new_wire(), Slow(), OPTIONS, None)
+    coroutine = connection.handle_async_request(request(trace=_silent))
+    coroutine.send(None)
+    coroutine.close()
+    assert connection.is_idle()  # never opened: as httpcore's says it
+    await connection.aclose()
+
+
+async def test_a_listener_that_fails(world: World) -> None:
+    """Its error comes out, and the socket is closed."""
+
+    def serve(peer: Peer) -> None:
+        peer.read_head()
+        peer.send(OK)
+        peer.wait_closed()
+
+    def listen(name: str, info: Any) -> None:
+        if name == "http11.receive_response_body.started":
+            raise KeyError(name)
+
+    with raw_server(serve) as url:
+        transport = AgentTransport()
+        async with world.client(transport=transport) as client:
+            with pytest.raises(KeyError):
+                await client.get(url, extensions={"trace": world.callback(listen)})
+            assert transport.agent.sockets() == ()
+
+
+@pytest.mark.parametrize("farewell", [True, False])
+async def test_a_body_that_ends_with_the_connection_over_tls(
+    world: World, certificates: Certificates, farewell: bool
+) -> None:
+    """As with httpcore, it ends where the connection does, whether TLS says farewell or not."""
 
     def serve(peer: Peer) -> None:
         secured = certificates.server().wrap_socket(peer.sock, server_side=True)
         secured.recv(65536)
         secured.sendall(b"HTTP/1.1 200 OK\r\n\r\nto the end")
+        if farewell:
+            secured.setblocking(False)
+            with suppress(ssl.SSLWantReadError):
+                secured.unwrap()
         os.close(secured.detach())
 
     with raw_server(serve) as url:
