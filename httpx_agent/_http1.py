@@ -1,14 +1,15 @@
 """HTTP/1.1 without I/O: what a request looks like on the wire, and what came in for a response.
 
-Heads and chunked bodies are read by httptools (llhttp). Where llhttp takes more than h11, this module looks itself; where
-it takes less (line ends without CR, folded lines, lengths said twice), `_read_unusual` reads the head by h11's grammar.
-So both engines accept the same heads. What is left of differences is listed in `tests/engine/differences.py`.
+Heads and chunked bodies are read by httptools (llhttp). Where llhttp takes more than h11, this module looks itself;
+where it takes less (line ends without CR, folded lines, lengths said twice), `_read_unusual` reads the head by h11's
+grammar. So both engines accept the same heads. What is left of differences is in `tests/engine/differences.py`.
 
 Bodies of a known length, and those that end with the connection, need no parser: they are passed on as they came.
 """
 
 from __future__ import annotations
 
+import importlib
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -51,15 +52,22 @@ _FRAMING_LENGTHS = frozenset({10, 14, 17})
 
 _CHUNKED = b"HTTP/1.1 200\r\nTransfer-Encoding: chunked\r\n\r\n"
 
-try:
-    from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
-except ImportError:  # pragma: no cover - a process of its own tests it
-    HttpResponseParser = None
+
+def _find_httptools() -> Any:
+    """The package, if it is there, and not too old to be told what to take."""
+    try:
+        found: Any = importlib.import_module("httptools")
+    except ImportError:
+        return None
+    return found if hasattr(found.HttpResponseParser, "set_dangerous_leniencies") else None
+
+
+_httptools = _find_httptools()
 
 
 def is_installed() -> bool:
     """Whether httptools is there."""
-    return HttpResponseParser is not None
+    return _httptools is not None
 
 
 class Outgoing:
@@ -199,6 +207,7 @@ class Incoming:
         self._error = httpcore.RemoteProtocolError
         self._method = method
         self._proposes_upgrade = proposes_upgrade
+        self._parser: Any = None
         self._feed = Incoming._feed_head  # not bound: that would be a cycle, and one for each response
         self._buffer: bytes | bytearray = b""
         self._searched = 0
@@ -282,12 +291,12 @@ class Incoming:
 
     def _read_head(self, head: bytes) -> None:
         if _is_usual(head) is not None:
-            self._parser = parser = HttpResponseParser(self)
+            self._parser = parser = _httptools.HttpResponseParser(self)
             try:
                 parser.feed_data(head)
-            except HttpParserUpgrade:  # what follows is not llhttp's to read
+            except _httptools.HttpParserUpgrade:  # what follows is not llhttp's to read
                 pass
-            except HttpParserError:
+            except _httptools.HttpParserError:
                 self._read_unusual(head)
                 return
             if _is_reason(self.reason) is None:
@@ -388,7 +397,7 @@ class Incoming:
             self._feed = Incoming._feed_chunked
             self._unproductive = 0
             if self._parser is None:
-                self._parser = HttpResponseParser(self)
+                self._parser = _httptools.HttpResponseParser(self)
                 self._parser.feed_data(_CHUNKED)
             self._parser.set_dangerous_leniencies(lenient_spaces_after_chunk_size=True)  # as h11; it confuses nobody
             return
@@ -433,7 +442,7 @@ class Incoming:
                 parser.feed_data(data)
                 if data == b"\n":
                     data = b""
-        except HttpParserError as error:
+        except _httptools.HttpParserError as error:
             if not self.is_complete:
                 raise self._error(f"illegal chunked body: {error}") from error
         pieces = self.pieces

@@ -233,15 +233,15 @@ class AsyncioStream(asyncio.Protocol):
         self._end(None)
         return True  # what is being sent goes on
 
-    def connection_lost(self, error: Exception | None) -> None:
-        if isinstance(error, OSError) and not self.has_ended:
+    def connection_lost(self, exc: Exception | None) -> None:
+        if isinstance(exc, OSError) and not self.has_ended:
             self._salvage()
         self.is_lost = True
         self.can_write = False
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._end(error)
+        self._end(exc)
         self.wake()
         if self._gone is not None:
             self._gone.set_result(None)
@@ -479,7 +479,7 @@ class _Tls:
 
     def encrypt(self, data: bytes | memoryview) -> bytes:
         """What to write, to write this."""
-        self.object.write(data)  # type: ignore[arg-type]
+        self.object.write(data)
         return self.outgoing.read()
 
     def decrypt(self, write: Callable[[bytes], None]) -> bytes:

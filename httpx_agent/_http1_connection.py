@@ -1,7 +1,7 @@
 """What the two fast HTTP/1.1 connections have in common: their state, how they open, and what they tell of it.
 
-They take the place of httpcore's `HTTPConnection` and `AsyncHTTPConnection` for requests that go straight to the server,
-and have the same interface.
+They take the place of httpcore's `HTTPConnection` and `AsyncHTTPConnection` for requests that go straight to the
+server, and have the same interface.
 """
 
 from __future__ import annotations
@@ -108,6 +108,7 @@ class Http1Connection:
         timeout = request.extensions.get("timeout", {}).get("connect")
         options, key, backend = self._options, self._key, self._backend
         where = {"timeout": timeout, "socket_options": options.socket_options}
+        info: dict[str, Any] = {}
         delays = itertools.chain([0.0], (0.5 * 2**n for n in itertools.count()))
         for left in range(options.retries, -1, -1):
             try:
@@ -116,7 +117,9 @@ class Http1Connection:
                     stream = yield from _told(trace, "connection.connect_tcp", backend.connect_tcp, info)
                 else:
                     info = {"path": options.uds, **where}
-                    stream = yield from _told(trace, "connection.connect_unix_socket", backend.connect_unix_socket, info)
+                    stream = yield from _told(
+                        trace, "connection.connect_unix_socket", backend.connect_unix_socket, info
+                    )
                 if self._ssl_context is not None:
                     self._ssl_context.set_alpn_protocols(["http/1.1"])
                     info = {
@@ -149,7 +152,7 @@ class Http1Connection:
         return outgoing
 
     def _answer(self, incoming: Incoming, body: Any, stream: Any) -> Any:
-        """httpcore's response."""
+        """Httpcore's response."""
         return self._response(
             incoming.status,
             incoming.headers,

@@ -6,7 +6,8 @@ import math
 import select
 import socket
 import ssl
-from typing import TYPE_CHECKING, Any, Self
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 from ._http1 import PIECE
 from ._http1_connection import Http1Connection, Phase
@@ -83,10 +84,8 @@ class SyncHttp1Connection(Http1Connection):
     def _exchange(self, request: Any, timeouts: dict[str, float | None]) -> Incoming:
         """Sends the request, and receives the head of its response."""
         self._encode(request)
-        try:
+        with suppress(self.httpcore.WriteError):  # the server may have answered before it closed
             self._send(request, timeouts.get("write"))
-        except self.httpcore.WriteError:  # the server may have answered before it closed
-            pass
         return self._receive_head(timeouts.get("read"))
 
     def _exchange_traced(self, request: Any, timeouts: dict[str, float | None], trace: Trace) -> Incoming:
@@ -155,10 +154,8 @@ class SyncHttp1Connection(Http1Connection):
         if not readable and not writable:
             raise self.httpcore.WriteTimeout("The write operation timed out")
         if readable:
-            try:
+            with suppress(*_WOULD_BLOCK):  # TLS may have something to say, and nothing for us
                 self._take(incoming, self._socket.recv(_HEAD_READ))
-            except _WOULD_BLOCK:  # TLS had something to say, and nothing for us
-                pass
         return writable or not incoming.refuses
 
     # Receiving --------------------------------------------------------------------------------------------------------
@@ -181,9 +178,9 @@ class SyncHttp1Connection(Http1Connection):
         stream.enter()
         try:
             while True:
-                if waits:
-                    if not any(wait_for(sock, read=True, write=False, timeout=0.0 if wire.impatient else timeout)):
-                        raise self.httpcore.ReadTimeout("The read operation timed out")
+                patience = 0.0 if wire.impatient else timeout
+                if waits and not any(wait_for(sock, read=True, write=False, timeout=patience)):
+                    raise self.httpcore.ReadTimeout("The read operation timed out")
                 try:
                     data = sock.recv(size)
                     break
@@ -266,10 +263,11 @@ class SwitchedStream:
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """Reads at least one byte, or none at the end."""
+        data: bytes
         if self._leading:
             data, self._leading = self._leading[:max_bytes], self._leading[max_bytes:]
-            return data
-        data = self._stream.read(max_bytes, timeout)
+        else:
+            data = self._stream.read(max_bytes, timeout)
         return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
@@ -294,8 +292,8 @@ class SwitchedStream:
 def wait_for(sock: Any, *, read: bool, write: bool, timeout: float | None) -> tuple[bool, bool]:
     """Waits until a socket can be read or written, or is broken, which is both; tells which."""
     if not hasattr(select, "poll"):  # pragma: no cover - Windows
-        readable, writable, broken = select.select([sock] * read, [sock] * write, [sock], timeout)
-        return bool(readable or broken) and read, bool(writable or broken) and write
+        ready = select.select([sock] * read, [sock] * write, [sock], timeout)
+        return read and bool(ready[0] or ready[2]), write and bool(ready[1] or ready[2])
     poll = select.poll()
     poll.register(sock, select.POLLIN * read | select.POLLOUT * write)
     found = poll.poll(None if timeout is None else math.ceil(timeout * 1000))

@@ -80,7 +80,8 @@ class AgentOptions:
         keep_alive_timeout_buffer: Taken off the server's `Keep-Alive: timeout=` hint
             (`agentKeepAliveTimeoutBuffer`, R15).
         max_cached_sessions: TLS sessions kept for resumption (`maxCachedSessions`, R28).
-        http1_engine: Which HTTP/1.1 implementation is used: ``"auto"``, ``"httptools"`` or ``"h11"``.
+        http1_engine: Which HTTP/1.1 implementation is used: ``"auto"`` takes the fast one where httptools is installed
+            and it can serve, else httpcore's; ``"httptools"`` insists on it, ``"h11"`` never takes it.
         per_origin: Other values of some options for some origins, by httpx's URL patterns.
         debug: Whether to remember where responses were asked for, to name the ones that are never closed.
         retry_stale_sockets: Whether a request is sent again when a used socket turns out dead (R19, N16).

@@ -23,7 +23,10 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Sync, asyncio, and trio, in `tests/integration` with both engines, in `tests/engine` with the fast one; only the event loops where a test is marked `in_loops`, because threads cannot do it."""
+    """Sync, asyncio, and trio; in `tests/integration` with both engines, in `tests/engine` with the fast one.
+
+    Only the event loops where a test is marked `in_loops`, because threads cannot do it.
+    """
     if "world" in metafunc.fixturenames:
         loops_only = metafunc.definition.get_closest_marker("in_loops") is not None
         folder = metafunc.definition.path.parent.name

@@ -6,9 +6,36 @@ from random import Random
 
 from tests.engine.drivers import Case
 
-VERSIONS = [b"HTTP/1.1"] * 12 + [b"HTTP/1.0"] * 3 + [b"HTTP/0.9", b"HTTP/1.2", b"HTTP/2.0", b"HTTP/11.1", b"ICY", b"http/1.1"]
-STATUSES = [b"200"] * 12 + [b"204", b"304", b"404", b"500", b"100", b"101", b"103", b"099", b"000", b"999", b"20", b"2000", b"2x0"]
-REASONS = [b" OK"] * 8 + [b"", b" ", b" Not Found", b" \xe4\xff", b" a\tb", b"  OK", b" O\x00K", b" O\x01K", b"\tOK", b" O\rK"]
+VERSIONS = (
+    [b"HTTP/1.1"] * 12 + [b"HTTP/1.0"] * 3 + [b"HTTP/0.9", b"HTTP/1.2", b"HTTP/2.0", b"HTTP/11.1", b"ICY", b"http/1.1"]
+)
+STATUSES = [b"200"] * 12 + [
+    b"204",
+    b"304",
+    b"404",
+    b"500",
+    b"100",
+    b"101",
+    b"103",
+    b"099",
+    b"000",
+    b"999",
+    b"20",
+    b"2000",
+    b"2x0",
+]
+REASONS = [b" OK"] * 8 + [
+    b"",
+    b" ",
+    b" Not Found",
+    b" \xe4\xff",
+    b" a\tb",
+    b"  OK",
+    b" O\x00K",
+    b" O\x01K",
+    b"\tOK",
+    b" O\rK",
+]
 LINE_ENDS = [b"\r\n"] * 30 + [b"\n"] * 3 + [b"\r", b"\r\r\n", b"\n\r", b" \r\n"]
 
 HEADERS = [
@@ -49,12 +76,71 @@ ODD_HEADERS = [
     b"Content-Length",
     b"Connection : close",
 ]
-LENGTHS = [b"+%d", b"-%d", b"0x%x", b"%d, %d", b"%d,%d,%d", b"%d %d", b"0%d", b"%d.0", b"%da", b"", b"%d,", b",%d", b"0000000000000000000000%d"]
-CODINGS = [b"Chunked", b"CHUNKED", b"gzip", b"gzip, chunked", b"chunked, chunked", b"identity", b"", b"chunked,", b"xchunked", b"chunked;q=1"]
+LENGTHS = [
+    b"+%d",
+    b"-%d",
+    b"0x%x",
+    b"%d, %d",
+    b"%d,%d,%d",
+    b"%d %d",
+    b"0%d",
+    b"%d.0",
+    b"%da",
+    b"",
+    b"%d,",
+    b",%d",
+    b"0000000000000000000000%d",
+]
+CODINGS = [
+    b"Chunked",
+    b"CHUNKED",
+    b"gzip",
+    b"gzip, chunked",
+    b"chunked, chunked",
+    b"identity",
+    b"",
+    b"chunked,",
+    b"xchunked",
+    b"chunked;q=1",
+]
 BODIES = [b"", b"a", b"hello", b"\r\n", b"line\n", b"HTTP/1.1 200 OK\r\n\r\n", b"x" * 100, b"0\r\n\r\n", b"\n\n\n"]
-SIZES = [b"%x"] * 20 + [b"%X", b"0%x", b"%x ", b"%x  ", b" %x", b"%x;a=b", b"%x;a", b"%x ;a", b"%x; a=b", b'%x;a="b"', b"%x;", b"%x;\x01", b"+%x", b"0x%x", b"%xg", b"", b"-%x"]
-TRAILERS = [b"X: y\r\n"] * 3 + [b"X:y\r\nZ: w\r\n", b"Content-Length: 5\r\n", b"Transfer-Encoding: gzip\r\n", b"bad trailer\r\n", b"X: y\n", b" folded\r\n", b"X: \x01\r\n"]
-AFTER = [b""] * 20 + [b"\r\n", b"\n", b"x", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", b"\r\n\r\n", b" ", b"0\r\n\r\n"]
+SIZES = [b"%x"] * 20 + [
+    b"%X",
+    b"0%x",
+    b"%x ",
+    b"%x  ",
+    b" %x",
+    b"%x;a=b",
+    b"%x;a",
+    b"%x ;a",
+    b"%x; a=b",
+    b'%x;a="b"',
+    b"%x;",
+    b"%x;\x01",
+    b"+%x",
+    b"0x%x",
+    b"%xg",
+    b"",
+    b"-%x",
+]
+TRAILERS = [b"X: y\r\n"] * 3 + [
+    b"X:y\r\nZ: w\r\n",
+    b"Content-Length: 5\r\n",
+    b"Transfer-Encoding: gzip\r\n",
+    b"bad trailer\r\n",
+    b"X: y\n",
+    b" folded\r\n",
+    b"X: \x01\r\n",
+]
+AFTER = [b""] * 20 + [
+    b"\r\n",
+    b"\n",
+    b"x",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+    b"\r\n\r\n",
+    b" ",
+    b"0\r\n\r\n",
+]
 
 
 def make_case(random: Random) -> Case:
@@ -133,7 +219,9 @@ def _chunked(random: Random, odd: bool, body: bytes) -> bytes:
         at += len(part)
         size = random.choice(sizes).replace(b"%x", b"%x" % len(part)).replace(b"%X", b"%X" % len(part))
         found += size + b"\r\n" + part + (b"\r\n" if not odd or random.random() < 0.95 else random.choice(LINE_ENDS))
-    found += (b"0" if not odd or random.random() < 0.9 else random.choice([b"00", b"0 ", b"0;a", b"000000000000000000000"])) + b"\r\n"
+    found += (
+        b"0" if not odd or random.random() < 0.9 else random.choice([b"00", b"0 ", b"0;a", b"000000000000000000000"])
+    ) + b"\r\n"
     if random.random() < 0.2:
         found += random.choice(TRAILERS if odd else TRAILERS[:4])
     return found + (b"\r\n" if not odd or random.random() < 0.95 else random.choice(LINE_ENDS))

@@ -1,13 +1,14 @@
 """The same bytes through both engines, and all that a caller can see of what they make of them.
 
-`h11` is httpcore's own connection over a stream that gives the parts. `sync` and `asyncio` are ours, over a socket and a
-transport that do. No system call is made.
+`h11` is httpcore's own connection over a stream that gives the parts. `sync` and `asyncio` are ours, over a socket and
+a transport that do. No system call is made.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -46,7 +47,7 @@ class Case:
     def parts(self) -> list[bytes]:
         """The bytes as they arrive."""
         at = sorted({0, *(cut for cut in self.cuts if 0 < cut < len(self.data)), len(self.data)})
-        return [self.data[start:end] for start, end in zip(at, at[1:], strict=False)]
+        return [self.data[start:end] for start, end in itertools.pairwise(at)]
 
     def request(self) -> httpcore.Request:
         """The request."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.engine.cases import cuts, make_case
-from tests.engine.differences import DIFFERENCES, explain
+from tests.engine.differences import DIFFERENCES, OTHERS, explain
 from tests.engine.drivers import Case, Outcome, event_loop, through_h11, through_sync
 
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -152,6 +153,13 @@ def test_whatever_a_server_says(through_asyncio: Callable[[Case], Outcome], seed
     case = make_case(chance)
 
     check(case, [cuts(chance, case.data)], through_asyncio)
+
+
+def test_the_page_on_engines_lists_them_all() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "engines.md").read_text()
+    listed = [(difference.name, difference.reason) for difference in DIFFERENCES] + list(OTHERS.items())
+
+    assert [f"| {name} | {reason} |" in page for name, reason in listed] == [True] * len(listed)
 
 
 def test_noise(through_asyncio: Callable[[Case], Outcome]) -> None:

@@ -6,10 +6,12 @@ import asyncio
 import os
 import socket
 import ssl
+import sys
 import threading
 from asyncio.trsock import TransportSocket
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any
 
 import httpcore
@@ -109,6 +111,14 @@ def test_the_engine_by_name_where_it_is_not_installed(monkeypatch: pytest.Monkey
     monkeypatch.setattr(_options, "is_installed", lambda: False)
     with pytest.raises(ImportError, match=r"needs the package 'httptools': pip install httpx-agent\[fast\]"):
         AgentTransport(http1_engine="httptools")
+
+
+def test_httptools_that_is_not_there_or_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _http1._find_httptools() is not None
+    old = SimpleNamespace(HttpResponseParser=object)
+    for found in (None, old):
+        monkeypatch.setitem(sys.modules, "httptools", found)
+        assert _http1._find_httptools() is None
 
 
 # Mocks ----------------------------------------------------------------------------------------------------------------

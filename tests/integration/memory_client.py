@@ -1,6 +1,7 @@
 """Moves a hundred megabytes in a process of its own, and prints how much its resident memory grew meanwhile.
 
-Called with: the name of a world; `down`, `up`, or `unread`, `unheard` for those that stall; the URL of a server; the number of bytes.
+Called with: the name of a world; `down`, `up`, or `unread`, `unheard` for those that stall; the URL of a server; the
+number of bytes.
 """
 
 from __future__ import annotations
