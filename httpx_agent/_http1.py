@@ -47,6 +47,9 @@ _HEADER_LINE = re.compile(rb"(" + _TOKEN + rb"):[ \t]*(" + _VALUE + rb")[ \t]*")
 _names: dict[bytes, bytes] = {}
 _MAX_NAMES = 1000
 
+#: Headers of a request that say more than the server is to know.
+_SPECIAL = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"upgrade"})
+
 #: By their lengths the headers are found that matter for framing: connection, content-length, transfer-encoding.
 _FRAMING_LENGTHS = frozenset({10, 14, 17})
 
@@ -98,6 +101,9 @@ class Outgoing:
             lower = _names.get(name) or self._check_name(name)
             if _is_value(value) is None:
                 raise self._error(f"Illegal header value {value!r}")
+            if lower not in _SPECIAL:
+                lines.append(b"%b: %b\r\n" % (name, value))
+                continue
             if lower == b"host":
                 if host is not None:
                     raise self._error("Found multiple Host: headers")
@@ -113,7 +119,7 @@ class Outgoing:
                 self.is_chunked = True
             elif lower == b"connection":
                 self.closes = self.closes or b"close" in _members(value)
-            elif lower == b"upgrade":
+            else:
                 self.proposes_upgrade = self.proposes_upgrade or bool(_members(value))
             lines.append(b"%b: %b\r\n" % (name, value))
         if host is None:

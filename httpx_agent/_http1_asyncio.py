@@ -21,7 +21,7 @@ import anyio
 
 from ._http1 import PIECE
 from ._http1_connection import Http1Connection, Phase
-from ._http1_sync import wait_for
+from ._http1_sync import Poll
 from ._steps import arun
 
 if TYPE_CHECKING:
@@ -205,6 +205,7 @@ class AsyncioStream(asyncio.Protocol):
         self._deadline: float | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
+        self._poll: Poll | None = None
 
     # asyncio's protocol -----------------------------------------------------------------------------------------------
 
@@ -426,6 +427,8 @@ class AsyncioStream(asyncio.Protocol):
 
     def get_extra_info(self, info: str) -> Any:
         """What httpcore's streams know."""
+        if info == "is_readable":
+            return self._is_readable()
         if info == "ssl_object":
             return None if self._tls is None else self._tls.object
         if info == "client_addr":
@@ -434,10 +437,15 @@ class AsyncioStream(asyncio.Protocol):
             return self._transport.get_extra_info("peername")
         if info == "socket":
             return self._transport.get_extra_info("socket")
-        if info == "is_readable":
-            sock = self._transport.get_extra_info("socket")
-            return sock.fileno() < 0 or wait_for(sock, read=True, write=False, timeout=0)[0]
         return None
+
+    def _is_readable(self) -> bool:
+        """Whether something has come that the loop did not see yet."""
+        if self.is_lost:
+            return True
+        if self._poll is None:
+            self._poll = Poll(self._transport.get_extra_info("socket"))
+        return self._poll.is_readable()
 
     def _read_tls(self, tls: _Tls) -> None:
         try:

@@ -34,6 +34,7 @@ class SyncHttp1Connection(Http1Connection):
 
     _stream: Any = None
     _socket: Any = None
+    _poll: Any = None
 
     def handle_request(self, request: Any) -> Any:
         """Sends a request; blocks until its response begins."""
@@ -75,6 +76,7 @@ class SyncHttp1Connection(Http1Connection):
             self._stream = run(self._open(request))
             self._socket = self._stream.get_extra_info("socket")
             self._socket.setblocking(False)
+            self._poll = Poll(self._socket)
         except BaseException:
             self._has_failed = True
             raise
@@ -150,7 +152,7 @@ class SyncHttp1Connection(Http1Connection):
         incoming = self._incoming
         assert incoming is not None
         listens = not self.wire.ended and len(incoming.pieces) < _MAX_EARLY_PIECES
-        readable, writable = wait_for(self._socket, read=listens, write=True, timeout=timeout)
+        readable, writable = self._poll.wait_writable(timeout, or_readable=listens)
         if not readable and not writable:
             raise self.httpcore.WriteTimeout("The write operation timed out")
         if readable:
@@ -179,7 +181,7 @@ class SyncHttp1Connection(Http1Connection):
         try:
             while True:
                 patience = 0.0 if wire.impatient else timeout
-                if waits and not any(wait_for(sock, read=True, write=False, timeout=patience)):
+                if waits and not self._poll.wait_readable(patience):
                     raise self.httpcore.ReadTimeout("The read operation timed out")
                 try:
                     data = sock.recv(size)
@@ -289,16 +291,42 @@ class SwitchedStream:
         return self._stream.get_extra_info(info)
 
 
-def wait_for(sock: Any, *, read: bool, write: bool, timeout: float | None) -> tuple[bool, bool]:
-    """Waits until a socket can be read or written, or is broken, which is both; tells which."""
-    if not hasattr(select, "poll"):  # pragma: no cover - Windows
-        ready = select.select([sock] * read, [sock] * write, [sock], timeout)
-        return read and bool(ready[0] or ready[2]), write and bool(ready[1] or ready[2])
-    poll = select.poll()
-    poll.register(sock, select.POLLIN * read | select.POLLOUT * write)
-    found = poll.poll(None if timeout is None else math.ceil(timeout * 1000))
-    if not found:
-        return False, False
-    events = found[0][1]
-    broken = bool(events & ~(select.POLLIN | select.POLLOUT))
-    return read and (broken or bool(events & select.POLLIN)), write and (broken or bool(events & select.POLLOUT))
+class Poll:
+    """Waits for a socket, and looks at it.
+
+    Args:
+        sock: The socket; it must stay open as long as this is used.
+    """
+
+    __slots__ = ("_look", "_sock")
+
+    def __init__(self, sock: Any) -> None:
+        self._sock = sock
+        self._look: Any = None
+        if hasattr(select, "poll"):
+            poll = select.poll()
+            poll.register(sock, select.POLLIN)
+            self._look = poll.poll
+
+    def is_readable(self) -> bool:
+        """Whether it can be read, or is broken."""
+        if self._look is None:
+            return bool(select.select([self._sock], [], [], 0)[0])
+        return bool(self._look(0))
+
+    def wait_readable(self, timeout: float | None) -> bool:
+        """Waits until it can be read, or is broken; false if that took too long."""
+        if self._look is None:
+            return bool(select.select([self._sock], [], [], timeout)[0])
+        return bool(self._look(None if timeout is None else math.ceil(timeout * 1000)))
+
+    def wait_writable(self, timeout: float | None, *, or_readable: bool) -> tuple[bool, bool]:
+        """Waits until it can be written, or as well read; tells whether it can be read, and written."""
+        if self._look is None:
+            ready = select.select([self._sock] * or_readable, [self._sock], [self._sock], timeout)
+            return bool(ready[0]), bool(ready[1] or ready[2])
+        poll = select.poll()
+        poll.register(self._sock, select.POLLIN * or_readable | select.POLLOUT)
+        found = poll.poll(None if timeout is None else math.ceil(timeout * 1000))
+        events = found[0][1] if found else 0
+        return bool(events & select.POLLIN), bool(events & ~select.POLLIN)

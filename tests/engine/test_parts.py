@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import socket
 import ssl
 import sys
@@ -21,6 +22,7 @@ import pytest
 from httpx_agent import AgentTransport, _http1, _http1_asyncio, _options
 from httpx_agent._http1 import Incoming, Outgoing
 from httpx_agent._http1_asyncio import HIGH_WATER, AsyncioConnector
+from httpx_agent._http1_sync import Poll
 from httpx_agent._mocks import Originals
 from tests.engine.drivers import FAMILY, KEY, OPTIONS, URL, _AsyncBackend, _Backend, _Shell, _Socket, _SyncStream
 from tests.engine.drivers import _Transport as Scripted
@@ -166,6 +168,31 @@ async def test_a_mock_at_a_free_socket(world: World) -> None:
                 assert (await client.get(url)).status_code == 299
             assert (await client.get(url)).status_code == 200
     assert len(requests) == 2
+
+
+@pytest.mark.parametrize("system", ["poll", "select"])
+def test_waiting_for_a_socket(monkeypatch: pytest.MonkeyPatch, system: str) -> None:
+    """Where there is no `poll`, as on Windows, `select` does it."""
+    if system == "select":
+        monkeypatch.delattr(select, "poll")
+    ours, theirs = socket.socketpair()
+    with ours:
+        poll = Poll(ours)
+        assert not poll.is_readable()
+        assert not poll.wait_readable(0.0)
+        assert poll.wait_writable(0.0, or_readable=True) == (False, True)
+        theirs.send(b"a")
+        assert poll.is_readable()
+        assert poll.wait_readable(None)
+        assert poll.wait_writable(None, or_readable=True) == (True, True)
+        assert poll.wait_writable(None, or_readable=False) == (False, True)
+        ours.setblocking(False)
+        with suppress(BlockingIOError):
+            while True:
+                ours.send(bytes(1 << 20))
+        assert poll.wait_writable(0.0, or_readable=False) == (False, False)
+        theirs.close()
+        assert poll.wait_writable(0.0, or_readable=False) == (False, True)
 
 
 # Breaking in threads --------------------------------------------------------------------------------------------------
