@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import anyio
 import httpx
@@ -278,6 +279,7 @@ def test_a_loop_that_ends_without_aclose_leaves_nothing_open(server: Server) -> 
     assert agent._engine._homes == {}
 
 
+@pytest.mark.filterwarnings("ignore:unclosed transport")  # asyncio's word on such a loop
 def test_a_loop_that_was_closed_without_a_word_is_noticed_when_a_request_has_to_wait(server: Server) -> None:
     transport = AgentTransport(max_total_sockets=1)
 
@@ -293,7 +295,8 @@ def test_a_loop_that_was_closed_without_a_word_is_noticed_when_a_request_has_to_
     with httpx.Client(transport=transport, timeout=5, trust_env=False) as client:
         assert client.get(f"{server.url}/echo").status_code == 200
     assert agent_books_balance(transport.agent)
-    del task
+    del task, loop
+    gc.collect()
 
 
 def agent_books_balance(agent: Agent) -> bool:

@@ -358,6 +358,25 @@ async def test_a_stream_that_breaks() -> None:
 
 
 @in_loop
+async def test_a_response_is_drained_as_far_as_it_has_come() -> None:
+    """What the loop did not see yet is waited for; nothing else is."""
+    for readable in (False, True):
+        connection, stream, transport = connected(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n")
+        transport.protocol.eof_received = lambda: None
+        response = await connection.handle_async_request(request())
+        stream._poll = SimpleNamespace(is_readable=lambda readable=readable: readable)
+        connection.wire.impatient = True
+        if readable:
+            transport.loop.call_soon(stream.data_received, b"ok")
+            assert await anext(response.stream) == b"ok"
+        else:
+            with pytest.raises(httpcore.ReadError, match="has not arrived"):
+                await anext(response.stream)
+        stream.connection_lost(None)
+        assert stream.get_extra_info("is_readable")
+
+
+@in_loop
 async def test_a_stream_with_unsent_data_is_not_waited_for() -> None:
     _, stream, transport = connected()
     aborted: list[bool] = []
