@@ -295,7 +295,7 @@ def test_a_loop_that_was_closed_without_a_word_is_noticed_when_a_request_has_to_
     with httpx.Client(transport=transport, timeout=5, trust_env=False) as client:
         assert client.get(f"{server.url}/echo").status_code == 200
     assert agent_books_balance(transport.agent)
-    del task, loop
+    del task, loop, client, transport
     gc.collect()
 
 
