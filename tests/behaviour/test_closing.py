@@ -283,11 +283,11 @@ def test_a_loop_that_ends_without_aclose_leaves_nothing_open(server: Server) -> 
 def test_a_loop_that_was_closed_without_a_word_is_noticed_when_a_request_has_to_wait(server: Server) -> None:
     transport = AgentTransport(max_total_sockets=1)
 
-    async def ask() -> None:
+    async def ask(transport: AgentTransport) -> None:
         await transport.handle_async_request(httpx.Request("GET", f"{server.url}/hold/never"))
 
     loop = asyncio.new_event_loop()
-    task = loop.create_task(ask())
+    task = loop.create_task(ask(transport))
     while len(server.requests) < 1:
         loop.run_until_complete(asyncio.sleep(0))
     task._log_destroy_pending = False  # type: ignore[attr-defined]
