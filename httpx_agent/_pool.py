@@ -178,6 +178,9 @@ class _AsyncBody:
         return chunk
 
     async def aclose(self) -> None:
+        if self._exchange.over and self._iterator is None:
+            self._pool._requests.discard(self._exchange)
+            return
         try:
             await arun(self._exchange.close(self._stream))
         finally:

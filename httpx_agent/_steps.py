@@ -149,10 +149,6 @@ class CloseStream:
         self._stream.close()
 
     async def arun(self) -> None:
-        close_now = getattr(self._stream, "close_now", None)
-        if close_now is not None:  # nothing in it waits
-            close_now()
-            return
         with anyio.CancelScope(shield=True):
             await self._stream.aclose()
 

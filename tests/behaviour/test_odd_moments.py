@@ -254,6 +254,7 @@ def test_without_respx_nothing_is_registered(monkeypatch: pytest.MonkeyPatch) ->
 
 async def test_a_dropped_agent_takes_its_keeper_along(world: World, server: Server) -> None:
     """Nothing but a free socket holds it, and that is looked after by reference to nobody."""
+    before = threading.enumerate()
     agent = Agent(free_socket_timeout=None)
     async with world.client(transport=AgentTransport(agent=agent)) as client:
         await client.get(f"{server.url}/echo")
@@ -268,7 +269,7 @@ async def test_a_dropped_agent_takes_its_keeper_along(world: World, server: Serv
     for home in homes:  # told late, they have nobody to tell
         home.on_readable(0)
         home.on_time()
-    await world.until(lambda: not [one for one in threading.enumerate() if one.name == "httpx-agent"])
+    await world.until(lambda: not [one for one in threading.enumerate() if one not in before])
 
 
 def test_a_loop_without_readers_has_a_thread_for_its_free_sockets(
