@@ -6,13 +6,13 @@ import warnings
 from typing import TYPE_CHECKING, Any, Self
 
 from ._exchange import Exchange
-from ._options import UNSET
+from ._options import UNSET, full_name
 from ._steps import arun, end_iteration, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from ._agent import BaseAgent
+    from ._agent import AnyAgent
 
 
 class BasePool:
@@ -23,29 +23,33 @@ class BasePool:
         owns_agent: Whether closing the pool closes the agent.
     """
 
-    def __init__(self, agent: BaseAgent, *, owns_agent: bool) -> None:
+    def __init__(self, agent: AnyAgent, *, owns_agent: bool) -> None:
         self.agent = agent
         self._engine = agent._engine
         self._owns_agent = owns_agent
         #: In flight or waiting; the SDKs' test suites look at its length.
         self._requests: set[Exchange] = set()
+        proxy = agent._engine.connector.proxy
+        if proxy is not None:  # pytest-httpx reads these of an `httpcore.HTTPProxy`; see `Family.pool`
+            self._proxy_url = proxy.url
+            self._proxy_headers = proxy.headers
 
     @classmethod
-    def for_transport(cls, agent_class: type[BaseAgent], agent: object, options: Mapping[str, Any]) -> Self:
+    def for_transport(cls, agent_class: type[AnyAgent], agent: object, options: Mapping[str, Any]) -> Self:
         """The pool of a transport: over the agent that was given, or over one of its own.
 
         Raises:
             TypeError: If both an agent and options were given, or an agent of another family.
         """
         if agent is None:
-            return cls(agent_class(**options), owns_agent=True)
+            own = agent_class(**options)
+            return own.family.pool(cls, own.options.proxy)(own, owns_agent=True)
         given = [name for name, value in options.items() if value is not UNSET]
         if given:
             raise TypeError(f"agent= goes with no other option, but {', '.join(given)} was given: give it to the agent")
         if not isinstance(agent, agent_class):
-            accepted = f"{agent_class.__module__}.{agent_class.__qualname__}"
-            raise TypeError(f"agent={agent!r}: accepted is an {accepted}, not {type(agent).__name__}")
-        return cls(agent, owns_agent=False)
+            raise TypeError(f"agent={agent!r}: accepted is an {full_name(agent_class)}, not {full_name(type(agent))}")
+        return agent.family.pool(cls, agent.options.proxy)(agent, owns_agent=False)
 
     def handle_request(self, request: Any) -> Any:
         """Sends a request; blocks until its response begins."""
