@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, Unpack, overload
@@ -70,7 +70,7 @@ class BaseAgent(Generic[Limits, Proxy, URL]):
     keep_alive_timeout_buffer = Option[float]()
     max_cached_sessions = Option[int]()
     http1_engine = Option[str]()
-    per_origin = Option["Mapping[str, Mapping[str, Any]] | None"]()
+    per_origin = Option[Mapping[str, Mapping[str, Any]] | None]()
     debug = Option[bool]()
     retry_stale_sockets = Option[bool]()
     verify = Option[Any]()

@@ -1,8 +1,8 @@
-"""A server on loopback that speaks as language models' servers do: `with serve() as s:`.
+"""A server on loopback that speaks as those of language models do.
 
 It answers chat requests in the protocols of OpenAI (`/v1/chat/completions`), Anthropic
 (`/v1/messages`) and Ollama (`/api/chat`), at once or streamed, and says what it was
-told, word by word. `s.accepted` is how many sockets it has taken.
+told, word by word. `with serve() as server:` runs it at `server.url`.
 """
 
 from __future__ import annotations

@@ -16,15 +16,16 @@ async def main(url: str) -> None:
         base_url=f"{url}/v1", api_key="none", http_client=http_client
     ) as client:
 
-        async def ask(number: int) -> str | None:
+        async def ask(number: int) -> None:
             completion = await client.chat.completions.create(
                 model="any",
                 messages=[{"role": "user", "content": f"say {number}"}],
             )
-            return completion.choices[0].message.content
+            answers[number] = completion.choices[0].message.content
 
-        answers = await asyncio.gather(*(ask(number) for number in range(1000)))
-        print(len(answers), "answers, from", repr(answers[0]), "to", repr(answers[-1]))
+        answers: dict[int, str | None] = {}
+        await asyncio.gather(*(ask(number) for number in range(1000)))
+        print(len(answers), "answers, from", repr(answers[0]), "to", repr(answers[999]))
 
         status = transport.agent.status()
         print(status.create_socket_count, "sockets for", status.request_count, "calls")

@@ -25,11 +25,11 @@ def tools() -> MCPServer:
     """A server with one tool."""
     server = MCPServer("sums", log_level="CRITICAL")
 
-    @server.tool()
     def add(a: int, b: int) -> int:
         """Add two numbers."""
         return a + b
 
+    server.add_tool(add)
     return server
 
 
