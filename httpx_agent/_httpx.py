@@ -44,6 +44,8 @@ class Agent(BaseAgent[httpx.Limits, httpx.Proxy, httpx.URL]):
         ImportError: If an option needs a package that is not installed.
     """
 
+    __module__ = "httpx_agent"  # where users know it from
+
     family: ClassVar[Family] = Family(httpx, httpcore)
 
 
@@ -81,6 +83,8 @@ class AgentTransport(  # type: ignore[misc]
         ValueError: For a value that cannot be.
         ImportError: If an option needs a package that is not installed.
     """
+
+    __module__ = "httpx_agent"
 
     _agent_class = Agent
     _pool_class = AgentPool

@@ -206,6 +206,19 @@ def test_a_closed_agent_is_an_sdks_connection_error(server: llm_server.LLMServer
         assert transport.agent.status().create_socket_error_count == 2
 
 
+@pytest.mark.parametrize("name", ["openai", "anthropic", "groq"])
+def test_who_waits_too_long_for_a_socket_learns_why(server: llm_server.LLMServer, name: str) -> None:
+    sdk = SDKS[name]
+    library = httpx2 if sdk.family == "httpx2" else httpx
+    timeout = library.Timeout(5.0, pool=0.01)
+    with sdk.client(server.url, transport_for(sdk, max_sockets=1), max_retries=0, timeout=timeout) as client:
+        with sdk.ask(client, stream=True):
+            with pytest.raises(sdk.module.APITimeoutError) as caught:
+                sdk.ask(client)
+        assert isinstance(caught.value.__cause__, library.PoolTimeout)
+        assert "max_sockets=1" in str(caught.value.__cause__)
+
+
 def closed_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])

@@ -20,7 +20,7 @@ import httpx_agent.httpx2
 from tests.face.test_imports import run_fresh
 from tests.support.servers import Server
 
-FIRST: Any = (httpx_agent, httpx, httpcore, "httpx_agent._httpx")
+FIRST: Any = (httpx_agent, httpx, httpcore, "httpx_agent")
 SECOND: Any = (httpx_agent.httpx2, httpx2, httpcore2, "httpx_agent.httpx2")
 BOTH = pytest.mark.parametrize(("ours", "library", "core", "home"), [FIRST, SECOND], ids=["httpx", "httpx2"])
 EACH_BESIDE_THE_OTHER = pytest.mark.parametrize(
