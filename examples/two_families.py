@@ -5,7 +5,7 @@ import httpx_agent
 import httpx_agent.httpx2
 
 try:
-    httpx_agent.httpx2.AgentTransport(agent=httpx_agent.Agent())
+    httpx_agent.httpx2.AgentTransport(agent=httpx_agent.Agent())  # type: ignore
 except TypeError as error:
     print(error)
 # --8<-- [end:program]

@@ -6,7 +6,9 @@ two apart.
 
 from __future__ import annotations
 
+import importlib
 import inspect
+import sys
 from typing import Any
 
 import httpcore
@@ -85,15 +87,12 @@ assert isinstance(AgentTransport(), httpx2.HTTPTransport)
 
 
 @pytest.mark.parametrize("missing", ["httpx2", "httpcore2"])
-def test_without_httpx2_the_module_says_what_to_install(missing: str) -> None:
-    code = f"""
-sys.modules[{missing!r}] = None
-try:
-    import httpx_agent.httpx2
-except ImportError as error:
-    print(error)
-"""
-    assert run_fresh(code) == "httpx_agent.httpx2 needs the package 'httpx2': pip install httpx-agent[httpx2]"
+def test_without_httpx2_the_module_says_what_to_install(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    monkeypatch.delitem(sys.modules, "httpx_agent.httpx2")
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(ImportError) as caught:
+        importlib.import_module("httpx_agent.httpx2")
+    assert str(caught.value) == "httpx_agent.httpx2 needs the package 'httpx2': pip install httpx-agent[httpx2]"
 
 
 @EACH_BESIDE_THE_OTHER
