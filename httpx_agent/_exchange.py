@@ -199,7 +199,7 @@ class Exchange:
             socket = self.socket
             assert socket is not None
             is_error = timed_out or (isinstance(error, Exception) and not socket.wire.ended)
-            if is_error:
+            if isinstance(error, Exception):  # in the sync world Python's `ssl` tells a reset as an end, so both count
                 self.engine.connector.sessions.evict(self.key)
             closing = self.engine.release(
                 self, reusable=False, complete=False, error=is_error, timed_out=timed_out, hint=None

@@ -197,9 +197,9 @@ class SyncConnector:
                         if local_address is not None:
                             sock.bind((local_address, 0))
                         self._connect(sock, address, timeout)
-                        for option in socket_options:
-                            sock.setsockopt(*option)
                         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                        for option in socket_options:  # the user's come last, and win
+                            sock.setsockopt(*option)
                     except BaseException:
                         sock.close()
                         raise

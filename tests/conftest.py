@@ -11,6 +11,15 @@ from tests.support.servers import Certificates, Server
 from tests.support.worlds import WORLDS, World
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """For the conformance tests over real sockets; the normal run plays a sample of the traces."""
+    group = parser.getgroup("conformance")
+    group.addoption("--all-traces", action="store_true", help="play every recorded trace over real sockets")
+    group.addoption(
+        "--traces", action="append", metavar="FILE", help="play the recorded traces of a file over real sockets"
+    )
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     """Run an `async def` test that takes `world` on that world's loop."""

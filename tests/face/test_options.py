@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import importlib.util
 import inspect
@@ -504,6 +505,22 @@ def test_the_options_are_frozen() -> None:
         agent.per_origin["all://"] = {}  # type: ignore[index]
     with pytest.raises(TypeError):
         agent.per_origin["all://a.test"]["max_sockets"] = 5  # type: ignore[index]
+
+
+def test_what_was_given_is_left_as_it_was_and_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
+    """A10: agentkeepalive changes the caller's options, and prints lines on stdout."""
+    options: dict[str, Any] = {
+        "timeout": timedelta(seconds=5),
+        "limits": httpx.Limits(max_connections=5, keepalive_expiry=None),
+        "socket_options": [(6, 1, 1)],
+        "per_origin": {"http://a.test": {"max_sockets": math.inf, "free_socket_timeout": timedelta(0)}},
+    }
+    before = copy.deepcopy(options)
+    agent = Agent(**options)
+    agent.max_sockets = 7
+    assert options == before
+    assert agent.status().sockets == {}
+    assert capfd.readouterr() == ("", "")
 
 
 def test_what_the_user_changes_later_in_his_mapping_is_not_seen() -> None:

@@ -62,6 +62,8 @@ class Job:
                 except BaseException as exc:
                     self.cancelled = isinstance(exc, anyio.get_cancelled_exc_class())
                     raise
+            # Trio's `open_tcp_stream` ends with a group of `Cancelled`.
+            self.cancelled = self.cancelled or self._scope.cancelled_caught
         finally:
             self._done.set()
 
