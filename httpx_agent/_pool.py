@@ -111,33 +111,45 @@ class BasePool:
 
 
 class _Body:
-    """A response's body; its end frees the socket."""
+    """A response's body; its end frees the socket.
+
+    Whoever iterates it anew goes on where the iteration before was left. Once it came to its end, failed or was closed,
+    there is nothing more: the socket may serve another request by then, whose answer this must not take.
+    """
 
     def __init__(self, pool: BasePool, exchange: Exchange, stream: Any) -> None:
         self._pool = pool
         self._exchange = exchange
         self._stream = stream
+        self._iterator: Any = None
+        self._ended = False
 
     def __iter__(self) -> Iterator[bytes]:
         exchange = self._exchange
+        if self._ended:
+            return
         # Kept, and not delegated to: httpcore's iterator closes its connection when it is dropped, but the caller may
         # drop this one half-way and then `close` the response, which saves the socket if the rest has arrived.
-        self._iterator = iter(self._stream)
+        if self._iterator is None:
+            self._iterator = iter(self._stream)
         try:
             for chunk in self._iterator:  # noqa: UP028
                 yield chunk
         except GeneratorExit:
             raise
         except BaseException as error:
+            self._ended = True
             explained = run(exchange.fail(self._stream, error))
             self._pool._requests.discard(exchange)
             if explained is error:
                 raise
             raise explained from error
+        self._ended = True
         run(exchange.read(self._stream))
         self._pool._requests.discard(exchange)
 
     def close(self) -> None:
+        self._ended = True
         try:
             run(self._exchange.close(self._stream))
         finally:
@@ -155,25 +167,30 @@ class _AsyncBody:
         self._exchange = exchange
         self._stream = stream
         self._iterator: Any = None
+        self._ended = False
 
     # Not an async generator: trio warns of one that is dropped half-way, and dropping a body is nothing unusual.
 
     def __aiter__(self) -> Self:
-        self._iterator = aiter(self._stream)
+        if self._iterator is None:
+            self._iterator = aiter(self._stream)
         return self
 
     async def __anext__(self) -> bytes:
         exchange = self._exchange
+        if self._ended:
+            raise StopAsyncIteration
         try:
             chunk: bytes = await anext(self._iterator)
         except StopAsyncIteration:
-            self._iterator = None
+            self._ended = True
             await arun(exchange.read(self._stream))
             self._pool._requests.discard(exchange)
             raise
         except GeneratorExit:
             raise
         except BaseException as error:
+            self._ended = True
             explained = await arun(exchange.fail(self._stream, error))
             self._pool._requests.discard(exchange)
             if explained is error:
@@ -182,6 +199,7 @@ class _AsyncBody:
         return chunk
 
     async def aclose(self) -> None:
+        self._ended = True
         try:
             await arun(self._exchange.close(self._stream))
         finally:
