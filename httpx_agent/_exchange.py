@@ -240,14 +240,14 @@ class Exchange:
         return socket
 
     def _is_dead(self, socket: Socket) -> bool:
-        """Whether a socket that served before cannot serve again (N8, N16). One poll; none for a new socket."""
+        """Whether a socket that served before cannot serve now (N8, N16). One poll; none for a new socket."""
         grant = self.grant
         assert grant is not None
         if grant.requests_on_socket == 1:
             return False
         if socket.multiplexed and grant.idle_for is None:  # others use it: what can be read is theirs
             return not socket.connection.is_available()
-        return socket.wire.ended or socket.wire.is_readable()
+        return socket.wire.ended or socket.must_step_aside() or socket.wire.is_readable()
 
     def _may_send_again(self, error: Exception) -> bool:
         """Go's rules for a socket that turned out dead, and httpcore's for one that takes no more requests."""

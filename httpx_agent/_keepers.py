@@ -203,9 +203,12 @@ class LoopKeeper:
 
 def register(selector: Any, descriptor: int) -> None:
     """Registers, even where a descriptor of that number was registered and closed before."""
-    unregister(selector, descriptor)
     with suppress(OSError, ValueError):  # closed in the meantime
-        selector.register(descriptor, selectors.EVENT_READ)
+        try:
+            selector.register(descriptor, selectors.EVENT_READ)
+        except KeyError:
+            unregister(selector, descriptor)
+            selector.register(descriptor, selectors.EVENT_READ)
 
 
 def unregister(selector: Any, descriptor: int) -> None:

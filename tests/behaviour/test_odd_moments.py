@@ -212,7 +212,7 @@ async def test_a_close_that_fails_is_a_close(world: World) -> None:
             wire = agent._engine._sockets[0].wire
             inner_close = "close" if world.is_sync else "aclose"
             stream = wire.stream
-            original = getattr(stream._inner, inner_close)
+            original = getattr(stream.inner, inner_close)
 
             def fail() -> None:
                 raise OSError("close failed")
@@ -220,11 +220,11 @@ async def test_a_close_that_fails_is_a_close(world: World) -> None:
             async def afail() -> None:
                 raise OSError("close failed")
 
-            setattr(stream._inner, inner_close, fail if world.is_sync else afail)
+            setattr(stream.inner, inner_close, fail if world.is_sync else afail)
             with pytest.raises(OSError, match="close failed"):
                 await response.aread()
             assert agent.sockets() == ()
-            setattr(stream._inner, inner_close, original)
+            setattr(stream.inner, inner_close, original)
     assert agent.status().close_socket_count == 1
     await world.close(agent)
 

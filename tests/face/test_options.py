@@ -9,6 +9,7 @@ import inspect
 import math
 import socket
 import ssl
+import subprocess
 import sys
 import threading
 from datetime import timedelta
@@ -371,10 +372,51 @@ def test_a_proxy_keeps_its_credentials() -> None:
     assert Agent(proxy="http://user:secret@a.test").proxy.auth == ("user", "secret")
 
 
-def test_the_httptools_engine_is_not_there_yet() -> None:
-    message = "^http1_engine='httptools': this version has no such engine yet; accepted is 'auto' or 'h11'$"
-    with pytest.raises(ValueError, match=message):
-        Agent(http1_engine="httptools")
+def test_the_httptools_engine_can_be_asked_for() -> None:
+    assert Agent(http1_engine="httptools").http1_engine == "httptools"
+
+
+@pytest.mark.parametrize(
+    "hindrance",
+    [
+        {"proxy": "http://a.test"},
+        {"http2": True},
+        {"http1": False},
+        {"network_backend": httpcore.MockBackend([])},
+        {"async_network_backend": httpcore.AsyncMockBackend([])},
+    ],
+    ids=lambda hindrance: next(iter(hindrance)),
+)
+def test_the_httptools_engine_asked_for_by_name_goes_with_nothing_that_it_cannot_serve(
+    hindrance: dict[str, Any],
+) -> None:
+    name = next(iter(hindrance))
+    for make in (Agent, AgentTransport):
+        with pytest.raises(ValueError, match=f"^http1_engine='httptools' does not go with {name}: accepted is"):
+            make(http1_engine="httptools", **hindrance)
+
+
+def test_the_httptools_engine_without_httptools() -> None:
+    """By name it is an error that says what to do; otherwise h11 serves."""
+    program = """
+import sys
+sys.modules["httptools"] = None
+import httpx_agent, httpx
+from httpx_agent._connector import Key
+agent = httpx_agent.Agent()
+wire = agent._engine.connector.wire(Key("http", "a.test", 80, None), None, agent.options)
+print(type(agent._engine.connector.sync_connection(Key("http", "a.test", 80, None), wire)).__module__)
+try:
+    httpx_agent.Agent(http1_engine="httptools")
+except ImportError as error:
+    print(error)
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert result.stdout.splitlines() == [
+        "httpcore",
+        "http1_engine='httptools' needs the package 'httptools': pip install httpx-agent[fast]",
+    ]
 
 
 def test_an_unknown_option_is_told_with_those_there_are() -> None:
