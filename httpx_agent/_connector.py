@@ -54,7 +54,7 @@ class Connector:
     def __init__(self, family: Family, options: AgentOptions) -> None:
         self._family = family
         self._options = options
-        self._proxy = self._make_proxy()
+        self.proxy = self._make_proxy()
         self.sessions = SessionCache(options.max_cached_sessions)
         if options.verify is not True or options.cert is not None:
             _ = self._ssl_context  # what is wrong with these is told at once; the default costs 30 ms, and can wait
@@ -96,7 +96,7 @@ class Connector:
 
     def handshakes(self, key: Key) -> float:
         """How many TLS handshakes make a new socket usable; infinite where only the first response shows it."""
-        proxy = self._proxy
+        proxy = self.proxy
         if proxy is None:
             return _is_secure(key)
         if proxy.url.scheme.startswith(b"socks"):
@@ -132,7 +132,7 @@ class Connector:
         return (
             options.http1_engine != "h11"
             and is_installed()
-            and self._proxy is None
+            and self.proxy is None
             and network_backend is None
             and options.http1
             and not self.may_multiplex(key)
@@ -147,8 +147,8 @@ class Connector:
         options = self._options
         httpcore = self._family.httpcore
         factory = pool(
-            ssl_context=self._ssl_context if _is_secure(key) or self._proxy is not None else None,
-            proxy=self._proxy,
+            ssl_context=self._ssl_context if _is_secure(key) or self.proxy is not None else None,
+            proxy=self.proxy,
             keepalive_expiry=None,
             http1=options.http1,
             http2=options.http2,

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from functools import cached_property
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._http1_asyncio import AsyncioHttp1Connection, AsyncioStream
 from ._http1_sync import SyncHttp1Connection
 from ._mocks import Originals
 from ._network import AsyncStream, SyncStream
+
+if TYPE_CHECKING:
+    from ._pool import BasePool
+
+Pool = TypeVar("Pool", bound="BasePool")
 
 
 class Family:
@@ -23,6 +28,7 @@ class Family:
     def __init__(self, httpx: ModuleType, httpcore: ModuleType) -> None:
         self.httpx = httpx
         self.httpcore = httpcore
+        self._proxied_pools: dict[type, type] = {}
 
     @cached_property
     def sync_stream(self) -> type[SyncStream]:
@@ -33,6 +39,17 @@ class Family:
     def async_stream(self) -> type[AsyncStream]:
         """Our stream as an `AsyncNetworkStream` of this family."""
         return type("AsyncAgentStream", (AsyncStream, self.httpcore.AsyncNetworkStream), {})
+
+    def pool(self, pool: type[Pool], proxy: Any) -> type[Pool]:
+        """The class for the pool of a transport; where an HTTP proxy is used, it is also an `httpcore.HTTPProxy`.
+
+        That is how others know that a transport has a proxy, and which: the `proxy_url` of pytest-httpx, for one.
+        """
+        if proxy is None or proxy.url.scheme.startswith("socks"):
+            return pool
+        if pool not in self._proxied_pools:
+            self._proxied_pools[pool] = type(pool.__name__, (pool, self.httpcore.HTTPProxy), {})
+        return self._proxied_pools[pool]
 
     @cached_property
     def asyncio_stream(self) -> type[AsyncioStream]:

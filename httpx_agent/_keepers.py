@@ -16,7 +16,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Protocol
 
-
 #: So long, in seconds, a socket has to be free before the selector is told of it: most are in use again by then, and
 #: each of them is looked at before it is used.
 SETTLING = 0.02

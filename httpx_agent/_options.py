@@ -197,6 +197,11 @@ _LIMITS = {
 }
 
 
+def full_name(kind: type) -> str:
+    """The name of a class with its module: httpx and httpx2 have classes of the same names."""
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
 def check_options(given: Mapping[str, Any], httpx: Any) -> AgentOptions:
     """Makes the options from what a user gave.
 
@@ -212,7 +217,8 @@ def check_options(given: Mapping[str, Any], httpx: Any) -> AgentOptions:
     limits = given.get("limits")
     if limits is not None:
         if not isinstance(limits, httpx.Limits):
-            raise TypeError(f"limits={limits!r}: accepted is httpx.Limits or None, not {type(limits).__name__}")
+            accepted = f"accepted is {httpx.__name__}.Limits or None"
+            raise TypeError(f"limits={limits!r}: {accepted}, not {full_name(type(limits))}")
         mapped = {
             name: _CHECKS[name](f"limits.{limit}", getattr(limits, limit))
             for limit, name in _LIMITS.items()
@@ -400,9 +406,10 @@ def _per_origin(name: str, value: object) -> Mapping[str, Mapping[str, Any]] | N
 
 def _check_proxy(value: Any, httpx: Any) -> Any:
     """The proxy as `httpx.Proxy`. No message shows the value: it may hold a password."""
-    accepted = "accepted is a str, httpx.URL or httpx.Proxy of http, https, socks5 or socks5h, or None"
+    name = httpx.__name__
+    accepted = f"accepted is a str, {name}.URL or {name}.Proxy of http, https, socks5 or socks5h, or None"
     if not isinstance(value, (str, httpx.URL, httpx.Proxy)):
-        raise TypeError(f"proxy: {accepted}, not {type(value).__name__}")
+        raise TypeError(f"proxy: {accepted}, not {full_name(type(value))}")
     try:
         url = value.url if isinstance(value, httpx.Proxy) else httpx.URL(value)
     except httpx.InvalidURL:

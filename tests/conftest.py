@@ -47,11 +47,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let bodies be dropped half-way in trio.
 
-    The bodies of httpx and httpcore, of requests and of responses, are chains of async generators; when one ends
-    early, nothing closes those inside it but the collector, of which trio warns. That is theirs: no generator of this
-    library is among those named here.
+    The bodies of httpx and httpcore and of their heirs, of requests and of responses, are chains of async generators;
+    when one ends early, nothing closes those inside it but the collector, of which trio warns. That is theirs: no
+    generator of this library is among those named here.
     """
-    names = r"(http(x|core)|tests\.support\.worlds\.World\.body)\."
+    names = r"(http(x|core)2?|tests\.support\.worlds\.World\.body)\."
     for item in items:
         item.add_marker(pytest.mark.filterwarnings(f"ignore:Async generator '{names}:ResourceWarning"))
 

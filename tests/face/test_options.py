@@ -196,7 +196,8 @@ ORIGIN_OPTIONS_TEXT = (
     "free_socket_timeout, keep_alive, keep_alive_initial_delay, keep_alive_timeout_buffer, max_free_sockets, "
     "max_sockets, scheduling, socket_active_ttl, timeout"
 )
-PROXY_TEXT = "accepted is a str, httpx.URL or httpx.Proxy of http, https, socks5 or socks5h, or None"
+LIBRARY = httpx.__name__  # httpx2 where these tests are turned to it
+PROXY_TEXT = f"accepted is a str, {LIBRARY}.URL or {LIBRARY}.Proxy of http, https, socks5 or socks5h, or None"
 VERIFY_TEXT = "accepted is True, False, an ssl.SSLContext or the path of a file or folder as a str"
 CERT_TEXT = "accepted is the path of a file as a str, (certificate, key), (certificate, key, password) or None"
 PATTERN_TEXT = "accepted is a URL pattern such as 'https://example.com', 'all://*.example.com' or 'http://'"
@@ -245,8 +246,13 @@ REFUSED: list[tuple[str, Any, type[Exception], str]] = [
     *wrong_flags("trust_env"),
     *wrong_flags("http1"),
     *wrong_flags("http2"),
-    ("limits", 5, TypeError, "limits=5: accepted is httpx.Limits or None, not int"),
-    ("limits", httpx.Timeout(5), TypeError, "limits=Timeout(timeout=5): accepted is httpx.Limits or None, not Timeout"),
+    ("limits", 5, TypeError, f"limits=5: accepted is {LIBRARY}.Limits or None, not int"),
+    (
+        "limits",
+        httpx.Timeout(5),
+        TypeError,
+        f"limits=Timeout(timeout=5): accepted is {LIBRARY}.Limits or None, not {LIBRARY}.Timeout",
+    ),
     (
         "limits",
         httpx.Limits(max_connections=0),
@@ -502,12 +508,21 @@ def test_all_options_beside_agent_are_named() -> None:
         AgentTransport(agent=Agent(), max_sockets=5, http2=False, nonsense=1)  # type: ignore[call-arg]
 
 
-@pytest.mark.parametrize("value", [5, "agent", Agent, AgentTransport(), httpx.HTTPTransport()], ids=repr)
-def test_an_agent_of_a_wrong_type(value: Any) -> None:
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        (5, "int"),
+        ("agent", "str"),
+        (Agent, "type"),
+        (AgentTransport(), f"{AgentTransport.__module__}.AgentTransport"),
+        (httpx.HTTPTransport(), f"{LIBRARY}.HTTPTransport"),
+    ],
+    ids=["int", "str", "class", "transport", "library's transport"],
+)
+def test_an_agent_of_a_wrong_type(value: Any, kind: str) -> None:
     with pytest.raises(TypeError) as caught:
         AgentTransport(agent=value)
-    accepted = "accepted is an httpx_agent._httpx.Agent"
-    assert str(caught.value) == f"agent={value!r}: {accepted}, not {type(value).__name__}"
+    assert str(caught.value) == f"agent={value!r}: accepted is an {Agent.__module__}.Agent, not {kind}"
 
 
 def test_an_agent_may_be_of_a_subclass_and_none_is_none() -> None:
