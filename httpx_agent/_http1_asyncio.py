@@ -100,6 +100,7 @@ class AsyncioConnector:
                     prepare(sock)
                     stream = self._family.asyncio_stream(httpcore)
                     await create(lambda: stream, sock=sock)
+                    prepare(sock)  # asyncio sets TCP_NODELAY by itself; the user's options come last, and win
                 except BaseException:
                     sock.close()
                     raise

@@ -254,7 +254,7 @@ def test_without_respx_nothing_is_registered(monkeypatch: pytest.MonkeyPatch) ->
 
 async def test_a_dropped_agent_takes_its_keeper_along(world: World, server: Server) -> None:
     """Nothing but a free socket holds it, and that is looked after by reference to nobody."""
-    before = threading.enumerate()
+    before = set(threading.enumerate())
     agent = Agent(free_socket_timeout=None)
     async with world.client(transport=AgentTransport(agent=agent)) as client:
         await client.get(f"{server.url}/echo")
