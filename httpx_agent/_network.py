@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 #: A stream that has not finished closing after so many seconds is aborted; a thread that is in one is not waited for.
 CLOSE_TIMEOUT = 1.0
 
+#: A timeout that is over at once; to a socket of Python's, 0 would mean something else.
+_NO_TIME = 1e-6
+
 #: The caller gives no timeout of its own, not even ``None``: so httpcore does in a SOCKS handshake.
 NOT_GIVEN: Any = object()
 
@@ -50,6 +53,9 @@ class Listener(Protocol):
 
     def settings(self, max_concurrent_streams: int | None) -> None:
         """The other end of an HTTP/2 connection said how many streams it takes."""
+
+    def lost(self) -> None:
+        """The other end has closed, or wrote unasked, while nothing was to be heard."""
 
 
 class Wire:
@@ -78,6 +84,8 @@ class Wire:
         self.wrote = False  # since `begin_request`
         self.received = False  # since `begin_request`
         self.ended = False  # the other end has closed
+        self.unasked = False  # bytes came in that no request had asked for
+        self.tells_of_loss = False  # the connection hears of its end by itself: nobody need watch the descriptor
         self.impatient = False  # reads what has arrived, and does not wait
         self.preface: bytearray | None = None  # what came so far of the first HTTP/2 frame, while it is awaited
         self.broken = False
@@ -107,7 +115,7 @@ class Wire:
 
     def is_readable(self) -> bool:
         """Whether the other end has closed, or written, as far as the system knows. Costs one poll."""
-        return bool(self.stream.get_extra_info("is_readable"))
+        return self.unasked or bool(self.stream.get_extra_info("is_readable"))
 
     def descriptor(self) -> int | None:
         """The file descriptor, where there is one to watch."""
@@ -135,6 +143,13 @@ class Wire:
         sock = getattr(sock, "_sock", sock)  # asyncio and trio hide it
         return sock if isinstance(sock, socket.socket) else None
 
+    def new_socket(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
+        """Python's socket object to connect, known from its first moment."""
+        with _fork.opening:
+            sock = socket.socket(family, kind, protocol)
+            self.descriptors.note(sock.fileno())
+        return sock
+
     def begin_opening(self, timeout: float | None) -> None:
         """An attempt to open it begins, and ends within the connect timeout, whatever steps it takes."""
         self._opening_ends = None if timeout is None else time.monotonic() + timeout
@@ -144,17 +159,10 @@ class Wire:
         self._opening_ends = None
 
     def time_left(self, otherwise: float | None = None) -> float | None:
-        """What is left of the connect timeout while it is being opened, and what it is ``otherwise``.
-
-        Raises:
-            httpcore.ConnectTimeout: If nothing is left.
-        """
+        """What is left of the connect timeout while it is being opened, and what it is ``otherwise``."""
         if self._opening_ends is None:
             return otherwise
-        left = self._opening_ends - time.monotonic()
-        if left <= 0:
-            raise self.family.httpcore.ConnectTimeout("timed out")
-        return left
+        return max(_NO_TIME, self._opening_ends - time.monotonic())
 
     @contextmanager
     def shaking_hands(self) -> Iterator[float | None]:
@@ -263,7 +271,7 @@ class SyncConnector:
         with _OsErrors(self._wire.family, connecting=True):
             for family, kind, protocol, _, address in socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM):
                 try:
-                    sock = self._open(family, kind, protocol)
+                    sock = self._wire.new_socket(family, kind, protocol)
                     try:
                         if local_address is not None:
                             sock.bind((local_address, 0))
@@ -283,7 +291,7 @@ class SyncConnector:
     def connect_unix_socket(self, path: str, timeout: float | None, socket_options: Iterable[Any]) -> Any:
         """Connects to a path."""
         with _OsErrors(self._wire.family, connecting=True):
-            sock = self._open(socket.AF_UNIX, socket.SOCK_STREAM)
+            sock = self._wire.new_socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
                 for option in socket_options:
                     sock.setsockopt(*option)
@@ -292,12 +300,6 @@ class SyncConnector:
                 sock.close()
                 raise
             return self._wire.family.socket_stream(sock)
-
-    def _open(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
-        with _fork.opening:
-            sock = socket.socket(family, kind, protocol)
-            self._wire.descriptors.note(sock.fileno())
-        return sock
 
     def _connect(self, sock: socket.socket, address: Any, timeout: float | None) -> None:
         sock.settimeout(timeout)
@@ -381,7 +383,7 @@ class SyncStream:
 
     def __init__(self, wire: Wire, inner: Any) -> None:
         self._wire = wire
-        self._inner = inner
+        self.inner = inner
         self._closed = False
 
     def read(self, max_bytes: int, timeout: float | None = NOT_GIVEN) -> bytes:
@@ -390,13 +392,13 @@ class SyncStream:
         if timeout is NOT_GIVEN:
             with wire.shaking_hands() as left:
                 return self.read(max_bytes, left)
-        if wire.impatient and not self._inner.get_extra_info("is_readable"):
+        if wire.impatient and not self.inner.get_extra_info("is_readable"):
             raise wire.family.httpcore.ReadError("the rest of the response has not arrived")
-        wire.enter(self._shut_down)
+        self.enter()
         try:
-            data: bytes = self._inner.read(max_bytes, timeout)
+            data: bytes = self.inner.read(max_bytes, timeout)
         finally:
-            self._leave()
+            self.leave()
         wire.heard(data)
         return data
 
@@ -407,12 +409,12 @@ class SyncStream:
             with wire.shaking_hands() as left:
                 self.write(buffer, left)
             return
-        wire.enter(self._shut_down)
+        self.enter()
         try:
             wire.wrote = wire.wrote or bool(buffer)
-            self._inner.write(buffer, timeout)
+            self.inner.write(buffer, timeout)
         finally:
-            self._leave()
+            self.leave()
 
     def close(self) -> None:
         """Closes; while another thread is in here, that one does when it leaves: a descriptor in use must stay ours."""
@@ -420,7 +422,7 @@ class SyncStream:
             self._wire.break_off()
         elif not self._closed:
             self._closed = True
-            self._inner.close()
+            self.inner.close()
 
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
@@ -431,7 +433,7 @@ class SyncStream:
         try:
             with wire.breakable(lambda: shut_down(handle) if handle is not None else None):
                 context = wire.listener.context_for(ssl_context)
-                inner = self._inner.start_tls(context, server_hostname, wire.time_left(timeout))
+                inner = self.inner.start_tls(context, server_hostname, wire.time_left(timeout))
         finally:
             if handle is not None:
                 handle.close()
@@ -441,24 +443,29 @@ class SyncStream:
 
     def get_extra_info(self, info: str) -> Any:
         """What httpcore's streams know."""
-        return self._inner.get_extra_info(info)
+        return self.inner.get_extra_info(info)
 
-    def _shut_down(self) -> None:
-        sock = self._inner.get_extra_info("socket")
-        if isinstance(sock, socket.socket):
-            shut_down(sock)
-        elif not self._closed:  # not the system's socket: closing is all that can wake who reads
-            self._closed = True
-            self._inner.close()
+    def enter(self) -> None:
+        """Until `leave`, this thread uses the socket, and is woken if it is broken."""
+        self._wire.enter(self._shut_down)
 
-    def _leave(self) -> None:
+    def leave(self) -> None:
+        """Ends what `enter` began."""
         self._wire.leave(self._shut_down)
         if self._wire.broken:
             self.close()
 
+    def _shut_down(self) -> None:
+        sock = self.inner.get_extra_info("socket")
+        if isinstance(sock, socket.socket):
+            shut_down(sock)
+        elif not self._closed:  # not the system's socket: closing is all that can wake who reads
+            self._closed = True
+            self.inner.close()
+
     def _duplicate(self) -> socket.socket | None:
         """A second descriptor, to break a handshake by: TLS takes the first one away from its socket object."""
-        sock = self._inner.get_extra_info("socket")
+        sock = self.inner.get_extra_info("socket")
         if type(sock) is not socket.socket:
             return None
         with _fork.opening:
@@ -542,7 +549,7 @@ class AsyncStream:
 
     def __init__(self, wire: Wire, inner: Any) -> None:
         self._wire = wire
-        self._inner = inner
+        self.inner = inner
         self._closed = False
 
     async def read(self, max_bytes: int, timeout: float | None = NOT_GIVEN) -> bytes:
@@ -551,9 +558,9 @@ class AsyncStream:
         if timeout is NOT_GIVEN:
             with wire.shaking_hands() as left:
                 return await self.read(max_bytes, left)
-        if wire.impatient and not self._inner.get_extra_info("is_readable"):
+        if wire.impatient and not self.inner.get_extra_info("is_readable"):
             raise wire.family.httpcore.ReadError("the rest of the response has not arrived")
-        data: bytes = await self._inner.read(max_bytes, timeout)
+        data: bytes = await self.inner.read(max_bytes, timeout)
         wire.heard(data)
         return data
 
@@ -565,13 +572,13 @@ class AsyncStream:
                 await self.write(buffer, left)
             return
         wire.wrote = wire.wrote or bool(buffer)
-        await self._inner.write(buffer, timeout)
+        await self.inner.write(buffer, timeout)
 
     async def aclose(self) -> None:
         """Closes, once; not in a forked child, whose event loop is another."""
         if not self._closed and not self._wire.inherited:
             with anyio.move_on_after(CLOSE_TIMEOUT, shield=True) as patience:
-                await self._inner.aclose()
+                await self.inner.aclose()
             self._closed = True
             if patience.cancelled_caught:
                 self._wire.abort()
@@ -582,11 +589,11 @@ class AsyncStream:
         """Secures the connection."""
         wire = self._wire
         context = wire.listener.context_for(ssl_context)
-        inner = await self._inner.start_tls(context, server_hostname, wire.time_left(timeout))
+        inner = await self.inner.start_tls(context, server_hostname, wire.time_left(timeout))
         stream = await _begin_async(wire, type(self)(wire, inner))
         wire.listener.secured(stream)
         return stream
 
     def get_extra_info(self, info: str) -> Any:
         """What httpcore's streams know."""
-        return self._inner.get_extra_info(info)
+        return self.inner.get_extra_info(info)

@@ -19,6 +19,7 @@ import sys
 import threading
 import traceback
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,8 @@ import trio
 from anyio import to_thread
 
 from httpx_agent import Agent, AgentTransport, _fork
+from httpx_agent._keepers import ThreadKeeper
+from tests.support.scripted import Network
 from tests.support.servers import Certificates, Server, hanging_port
 from tests.support.worlds import World, clean_environment
 
@@ -384,7 +387,9 @@ def test_a_fork_under_the_agents_lock(server: Server) -> None:
         thread.join()
 
 
-async def test_what_a_child_does(world: World, any_server: Server, certificates: Certificates) -> None:
+async def test_what_a_child_does(
+    world: World, any_server: Server, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The same by hand, in this process, where closing a descriptor ends the connection."""
     agent = Agent(verify=certificates.client())
     transport = AgentTransport(agent=agent)
@@ -392,10 +397,15 @@ async def test_what_a_child_does(world: World, any_server: Server, certificates:
         async with client.stream("GET", f"{any_server.url}/hold-body/c") as response:
             await client.get(f"{any_server.url}/echo")
             homes = list(agent._engine._homes.values())
+            for home in (agent._engine.sync_home, *homes):  # no thread is left in a child
+                if isinstance(home.keeper, ThreadKeeper):
+                    home.keeper.stop()
+                    await world.until(lambda home=home: home.keeper._watcher is None)
             buried = len(_fork._remains)
 
-            agent._engine.begin_anew()
-            transport._pool.begin_anew()
+            monkeypatch.setattr(_fork, "_heirs", weakref.WeakSet([agent._engine, transport._pool]))
+            _fork.opening.acquire()
+            _fork._begin_anew()
 
             assert agent.sockets() == ()
             assert len(transport._pool._requests) == 0
@@ -411,6 +421,34 @@ async def test_what_a_child_does(world: World, any_server: Server, certificates:
         warnings.simplefilter("ignore")
         del _fork._remains[buried:], homes
         gc.collect()
+
+
+async def test_what_a_child_does_without_sockets_of_the_system(world: World) -> None:
+    """A network backend of the user's may have none; such a stream is forgotten."""
+    network = Network()
+    transport = AgentTransport(**network.options)
+    async with world.client(transport=transport) as client:
+        await client.get("http://a.test/")
+        transport.agent._engine.begin_anew()
+        assert transport.agent.sockets() == ()
+        await client.get("http://a.test/")
+        assert len(network.connections) == 2
+
+
+def test_a_keeper_whose_thread_stayed_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a child there is what it had, the selector, but no thread; it begins anew when there is something to do."""
+    started: list[str] = []
+    monkeypatch.setattr(threading.Thread, "start", lambda thread: started.append(thread.name))
+    keeper = ThreadKeeper(World("sync"), lambda: 0.0)  # type: ignore[arg-type]
+    for turn in range(2):
+        keeper.watch(0, 7)
+        keeper.arm(5.0)
+        watcher = keeper._watcher
+        assert watcher is not None
+        assert started == ["httpx-agent"] * (turn + 1)
+        keeper.disown()
+        assert keeper._watcher is None
+        assert watcher._ear.fileno() == -1
 
 
 def test_a_descriptor_that_means_something_else_by_now_is_left_alone() -> None:
