@@ -81,6 +81,7 @@ class Connector:
             listener,
             local_address=options.local_address,
             socket_options=_socket_options(options),
+            greets_proxy=self.proxy is not None and self.proxy.url.scheme.startswith(b"socks"),
         )
 
     def sync_connection(self, key: Key, wire: Wire) -> Any:

@@ -7,7 +7,6 @@ done right after it (`_carry_out`); sockets are closed by whoever can wait for t
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections import Counter, deque
 from contextlib import suppress
 from dataclasses import replace
@@ -19,6 +18,7 @@ from . import _fork
 from ._connector import Connector, Key
 from ._core import Action, Close, Core, Counters, Grant, Refuse, SocketView, State
 from ._homes import AsyncHome, AsyncioHome, Home, SyncHome, TrioHome
+from ._locks import Lock, is_held_here
 from ._options import UNSET, AgentOptions, OptionsPerOrigin, check_option, check_options, no_limit
 from ._socket import Socket
 from ._steps import CloseSocket, Flow
@@ -79,7 +79,7 @@ class Engine:
 
     def _begin_empty(self) -> None:
         """The mutable state, all of it guarded by the lock."""
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._core = Core(
             self._rules_for,
             max_total_sockets=no_limit(self.options.max_total_sockets),
@@ -107,6 +107,15 @@ class Engine:
             _fork.bury(home)
         self.sync_home.keeper.disown()
         self.connector.forget_sessions()
+
+    def is_locked_here(self) -> bool:
+        """Whether this thread holds one of the agent's locks: then a finaliser runs (see `_locks`)."""
+        homes = [self.sync_home, *self._homes.values()]
+        return (
+            is_held_here(self._lock)
+            or self.connector.sessions.is_locked_here()
+            or any(home.keeper.is_locked_here() for home in homes)
+        )
 
     # Looking ----------------------------------------------------------------------------------------------------------
 

@@ -32,8 +32,8 @@ CLOSE_TIMEOUT = 1.0
 #: A timeout that is over at once; to a socket of Python's, 0 would mean something else.
 _NO_TIME = 1e-6
 
-#: The caller gives no timeout of its own, not even ``None``: so httpcore does in a SOCKS handshake.
-NOT_GIVEN: Any = object()
+#: How the messages of a SOCKS5 client begin: with the version, and where it logs in with another one (RFC 1928, 1929).
+_SOCKS_MESSAGES = (b"\x05", b"\x01")
 
 #: RFC 9113, 6.5.2: SETTINGS_MAX_CONCURRENT_STREAMS.
 _MAX_CONCURRENT_STREAMS = 3
@@ -66,6 +66,7 @@ class Wire:
         listener: Who wants to know.
         local_address: Address to connect from.
         socket_options: Arguments for `setsockopt`.
+        greets_proxy: Whether a SOCKS handshake comes first.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Wire:
         *,
         local_address: str | None,
         socket_options: tuple[SocketOption, ...] | None,
+        greets_proxy: bool = False,
     ) -> None:
         self.family = family
         self.listener = listener
@@ -91,6 +93,7 @@ class Wire:
         self.broken = False
         self.inherited = False  # by a forked child: the socket is the parent's
         self.descriptors = _fork.Descriptors()
+        self.greets_proxy = self._by_socks = greets_proxy
         self._opening_ends: float | None = None  # one deadline for TCP, proxy and TLS
         self._breakers: list[Any] = []  # what wakes those who are in here
         self._wake = threading.Event()
@@ -152,10 +155,12 @@ class Wire:
 
     def begin_opening(self, timeout: float | None) -> None:
         """An attempt to open it begins, and ends within the connect timeout, whatever steps it takes."""
+        self.greets_proxy = self._by_socks
         self._opening_ends = None if timeout is None else time.monotonic() + timeout
 
     def opened(self) -> None:
         """It is usable: from here on each operation has a timeout of its own."""
+        self.greets_proxy = False
         self._opening_ends = None
 
     def time_left(self, otherwise: float | None = None) -> float | None:
@@ -164,9 +169,14 @@ class Wire:
             return otherwise
         return max(_NO_TIME, self._opening_ends - time.monotonic())
 
+    def still_greets(self, message: bytes) -> bool:
+        """Whether a message belongs to the SOCKS handshake; the first that does not, ends it."""
+        self.greets_proxy = message[:1] in _SOCKS_MESSAGES
+        return self.greets_proxy
+
     @contextmanager
     def shaking_hands(self) -> Iterator[float | None]:
-        """Around what has no timeout of its own; gives what is left of the connect timeout."""
+        """Around what httpcore does of a SOCKS handshake, for which it has no timeout, or that of the response."""
         httpcore = self.family.httpcore
         try:
             yield self.time_left()
@@ -386,12 +396,16 @@ class SyncStream:
         self.inner = inner
         self._closed = False
 
-    def read(self, max_bytes: int, timeout: float | None = NOT_GIVEN) -> bytes:
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """Reads at least one byte, or none at the end."""
         wire = self._wire
-        if timeout is NOT_GIVEN:
+        if wire.greets_proxy:
             with wire.shaking_hands() as left:
-                return self.read(max_bytes, left)
+                return self._read(max_bytes, left)
+        return self._read(max_bytes, timeout)
+
+    def _read(self, max_bytes: int, timeout: float | None) -> bytes:
+        wire = self._wire
         if wire.impatient and not self.inner.get_extra_info("is_readable"):
             raise wire.family.httpcore.ReadError("the rest of the response has not arrived")
         self.enter()
@@ -402,13 +416,17 @@ class SyncStream:
         wire.heard(data)
         return data
 
-    def write(self, buffer: bytes, timeout: float | None = NOT_GIVEN) -> None:
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """Writes all of it."""
         wire = self._wire
-        if timeout is NOT_GIVEN:
+        if wire.greets_proxy and wire.still_greets(buffer):
             with wire.shaking_hands() as left:
-                self.write(buffer, left)
-            return
+                self._write(buffer, left)
+        else:
+            self._write(buffer, timeout)
+
+    def _write(self, buffer: bytes, timeout: float | None) -> None:
+        wire = self._wire
         self.enter()
         try:
             wire.wrote = wire.wrote or bool(buffer)
@@ -552,25 +570,33 @@ class AsyncStream:
         self.inner = inner
         self._closed = False
 
-    async def read(self, max_bytes: int, timeout: float | None = NOT_GIVEN) -> bytes:
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """Reads at least one byte, or none at the end."""
         wire = self._wire
-        if timeout is NOT_GIVEN:
+        if wire.greets_proxy:
             with wire.shaking_hands() as left:
-                return await self.read(max_bytes, left)
+                return await self._read(max_bytes, left)
+        return await self._read(max_bytes, timeout)
+
+    async def _read(self, max_bytes: int, timeout: float | None) -> bytes:
+        wire = self._wire
         if wire.impatient and not self.inner.get_extra_info("is_readable"):
             raise wire.family.httpcore.ReadError("the rest of the response has not arrived")
         data: bytes = await self.inner.read(max_bytes, timeout)
         wire.heard(data)
         return data
 
-    async def write(self, buffer: bytes, timeout: float | None = NOT_GIVEN) -> None:
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """Writes all of it."""
         wire = self._wire
-        if timeout is NOT_GIVEN:
+        if wire.greets_proxy and wire.still_greets(buffer):
             with wire.shaking_hands() as left:
-                await self.write(buffer, left)
-            return
+                await self._write(buffer, left)
+        else:
+            await self._write(buffer, timeout)
+
+    async def _write(self, buffer: bytes, timeout: float | None) -> None:
+        wire = self._wire
         wire.wrote = wire.wrote or bool(buffer)
         await self.inner.write(buffer, timeout)
 

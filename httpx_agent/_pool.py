@@ -159,6 +159,9 @@ class _Body:
 
     def close(self) -> None:
         self._ended = True
+        if not self._exchange.over and self._pool._engine.is_locked_here():
+            _drop(self)
+            return
         try:
             run(self._exchange.close(self._stream))
         finally:
@@ -227,13 +230,20 @@ class _AsyncBody:
         _forget(self)
 
 
+def _drop(body: _Body | _AsyncBody) -> None:
+    """Ends a request from a finaliser, wherever that runs: under the agent's lock, too."""
+    body._pool._requests.discard(body._exchange)
+    body._exchange.engine.abandon(body._exchange)
+
+
 def _forget(body: _Body | _AsyncBody) -> None:
     """A response was dropped. This may run anywhere, under the agent's lock too, so it only leaves a note."""
     exchange = body._exchange
     if exchange.over:
         return
-    body._pool._requests.discard(exchange)
-    exchange.engine.abandon(exchange)
+    _drop(body)
+    if body._ended:  # it was closed, if only by another finaliser
+        return
     where = f", asked for at {exchange.asked_for_at}," if exchange.asked_for_at else ""
     warnings.warn(
         f"the response to {exchange.title}{where} was neither read nor closed, which costs its socket",

@@ -7,8 +7,8 @@ import gc
 import threading
 import tracemalloc
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import anyio
@@ -196,3 +196,53 @@ def test_the_collector_in_the_middle_of_everything() -> None:
     assert network.open == 0
     assert network.peak == 4
     agent.close()
+
+
+LOCKS: dict[str, Callable[[Agent], Any]] = {
+    "the agent's": lambda agent: agent._engine._lock,
+    "a keeper's": lambda agent: agent._engine.sync_home.keeper._lock,
+    "that of the TLS sessions": lambda agent: agent._engine.connector.sessions._lock,
+    "none": lambda agent: nullcontext(),
+}
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+@pytest.mark.parametrize("what", ["a generator that closes its response", "an object that closes its client"])
+def test_what_a_finaliser_closes_under_a_lock(lock: str, what: str) -> None:
+    """B8: the collector runs it wherever it likes; what cannot be done there is done soon after, elsewhere."""
+    network = Network(UNFINISHED)
+    agent = Agent(max_sockets=1, **network.options)
+    transport = AgentTransport(agent=agent)
+    client = httpx.Client(transport=transport, timeout=5, trust_env=False)
+
+    def read() -> Iterator[bytes]:
+        with client.stream("GET", URL) as response:
+            yield from response.iter_raw()
+
+    class Wrapper:
+        def __init__(self) -> None:
+            self.itself = self
+            self.parts = read()
+            next(self.parts)
+
+        def __del__(self) -> None:
+            if what == "an object that closes its client":
+                agent.close()
+
+    def collect() -> None:
+        with LOCKS[lock](agent):
+            gc.collect()
+        done.set()
+
+    done = threading.Event()
+    with collecting():
+        wrapper = Wrapper()
+        assert network.open == 1
+        del wrapper
+        threading.Thread(target=collect, daemon=True).start()
+        assert done.wait(5)
+        assert client.get(URL).text == "ok"
+    assert len(transport._pool._requests) == 0  # type: ignore[arg-type]
+    anyio.run(World("sync").until, lambda: agent.status().request_error_count == 1)
+    agent.close()
+    assert network.open == 0

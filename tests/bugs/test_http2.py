@@ -109,7 +109,7 @@ async def test_b26_a_body_that_can_be_read_once_is_not_sent_twice(world: World, 
 async def test_b28_twenty_requests_at_once_to_a_server_of_unknown_protocol(
     world: World, stack: Stack, certificates: Certificates, protocol: str
 ) -> None:
-    """Httpx 0.28.1 passes this part: all wait for the first connection. But see below how."""
+    """On httpx this part passes: all wait for the first connection. But see below how."""
     with Server(tls=certificates.server(alpn=[protocol])) as server:
         gate = server.gate("all")
         transport = stack.transport(is_sync=False, http2=True, verify=certificates.client())

@@ -13,6 +13,7 @@ KNOWN = {
     "_connection": "httpcore: from a connection to the one inside it",
     "_h11_state": "httpcore: whether bytes came after a response",
     "_sock": "asyncio and trio: the socket that they hide",
+    "_is_owned": "the standard library: whether a thread holds a lock; `threading.Condition` asks the same",
     "_getframe": "the standard library: where a response was asked for",
     "_SubParsersAction": "the standard library: a type that argparse does not export",
 }
