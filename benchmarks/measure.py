@@ -1,7 +1,8 @@
-"""One measurement, in a process of its own: `python -m benchmarks.measure ORDER`; order and answer are JSON.
+"""One measurement, in a process of its own: `python -m benchmarks.measure`, with the order in JSON on standard input.
 
-After a warm-up that opens the sockets, the tasks of the case work for the time that the order gives. Every response is
-read to its end, and its length is checked; a request that fails counts as an error, and not as a request.
+It prints the answer in JSON. After a warm-up that opens the sockets, the tasks of the case work for the time that the
+order gives. Every response is read to its end, and its length is checked; a request that fails counts as an error, and
+not as a request.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from .contenders import AsyncContender, Contender, Setup, SyncContender, Unavail
 from .descriptors import allow_many_files
 
 WARM_UP = 0.25
-"""How long the warm-up is, as a part of the time measured; at least one request per task."""
+"""How long the warm-up is, as a part of the time measured; at least one request per task, and one per origin."""
 
 
 @dataclass(frozen=True)
@@ -166,8 +167,10 @@ async def measure_in_loop(contender: AsyncContender, case: Case, order: Order, s
     try:
         match case.kind:
             case "rate":
-                await asyncio.gather(*(visit(first) for first in range(min(case.tasks, len(order.urls)))))
-                await together(order.seconds * WARM_UP)
+                if case.origins > 1:
+                    await asyncio.gather(*map(visit, range(case.tasks)))
+                else:
+                    await together(order.seconds * WARM_UP)
                 tally.requests = 0
                 watch = Watch(order.server_pids)
                 await together(order.seconds)
@@ -307,4 +310,4 @@ def carry_out(order: Order) -> Answer:
 
 if __name__ == "__main__":
     allow_many_files()
-    print(json.dumps(asdict(carry_out(Order(**json.loads(sys.argv[1]))))))
+    print(json.dumps(asdict(carry_out(Order(**json.load(sys.stdin))))))

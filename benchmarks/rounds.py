@@ -22,8 +22,11 @@ from .servers import Server
 
 ROOT = Path(__file__).parent.parent
 
-PATIENCE = 180.0
-"""Seconds that a measurement may take beyond those measured, before it is given up."""
+LONG = 60.0
+"""A measurement that takes longer, in seconds, is not repeated in later rounds."""
+
+PATIENCE = 300.0
+"""Seconds after which a measurement is given up."""
 
 
 def run(
@@ -39,7 +42,8 @@ def run(
 
     Args:
         cases: What to measure.
-        rounds: How often; each round measures every contender of every case once.
+        rounds: How often; each round measures every contender of every case once. What takes longer than `LONG` with
+            its warm-up is measured in the first round only.
         seconds: How long each measurement goes on.
         only: Contenders to measure; none given: all.
         paths: Directories from which contenders import first, by the contender's name.
@@ -59,15 +63,20 @@ def run(
             say(f"{case.title}: left out: {reason}")
         else:
             possible.append(case)
+    long: set[tuple[str, str]] = set()
     with _grounds(possible) as grounds:
         result.servers = {use: server.name for use, server in grounds.servers.items()}
         for number in range(rounds):
             for case in possible:
                 names = [name for name in case.contenders if not only or name in only]
                 for name in in_turn(names, number):
-                    if f"{case.world}/{name}" not in result.left_out:
-                        order = grounds.order(case, name, seconds)
-                        _note(result, number, case, name, measure(order, (paths or {}).get(name)), say)
+                    if f"{case.world}/{name}" in result.left_out or (case.name, name) in long:
+                        continue
+                    begun = time.monotonic()
+                    answer = measure(grounds.order(case, name, seconds), (paths or {}).get(name))
+                    _note(result, number, case, name, answer, say)
+                    if time.monotonic() - begun > LONG:
+                        long.add((case.name, name))
     result.settings["ended"] = _now()
     result.machine["load_after"] = _load()
     return result
@@ -99,11 +108,18 @@ def measure(order: Order, path: str | None = None) -> Answer:
     environment = {name: value for name, value in os.environ.items() if not _of_the_network(name)}
     if path is not None:
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [path, os.environ.get("PYTHONPATH")]))
-    command = [sys.executable, "-m", "benchmarks.measure", json.dumps(asdict(order))]
+    command = [sys.executable, "-m", "benchmarks.measure"]
     patience = order.seconds * 2 + PATIENCE
     try:
         process = subprocess.run(
-            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=patience, check=False
+            command,
+            input=json.dumps(asdict(order)),
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=patience,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         return Answer(errors={f"no result within {patience:.0f} s": 1})

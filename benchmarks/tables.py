@@ -110,6 +110,11 @@ def remarks(run: Run) -> list[str]:
         for name in case.contenders:
             for error, count in run.errors(case.name, name).items():
                 lines.append(f"{case.title}: {run.labels[name]}: {count:,} × {error}")
+            measured = len(run.of(case.name, name))
+            if 0 < measured < run.settings["rounds"]:
+                lines.append(
+                    f"{case.title}: {run.labels[name]}: so slow that only {measured} of the rounds measured it"
+                )
     return lines
 
 

@@ -135,6 +135,7 @@ def test_the_table_of_a_case() -> None:
         ),
         Measurement("async-1", "aiohttp", 0, None, errors={"no result within 181 s": 1}),
     )
+    run.settings["rounds"] = 1
     run.left_out["async/niquests"] = "ModuleNotFoundError: No module named 'niquests'"
 
     case = CASES["async-1"]
@@ -151,6 +152,14 @@ def test_the_table_of_a_case() -> None:
         "async/niquests: left out: ModuleNotFoundError: No module named 'niquests'",
         "async, 1 task: httpx, default transport: 2 × ReadError: x",
         "async, 1 task: aiohttp: 1 × no result within 181 s",
+    ]
+
+
+def test_what_was_measured_in_fewer_rounds_is_said() -> None:
+    run = a_run(*rates("origins", "httpx", 2.5), *rates("origins", "aiohttp", 1.0, 2.0, 3.0))
+
+    assert tables.remarks(run) == [
+        "1,000 origins, 100 tasks: httpx, default transport: so slow that only 1 of the rounds measured it"
     ]
 
 
