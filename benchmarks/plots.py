@@ -12,7 +12,9 @@ INK = "#808080"
 
 FILL = {"agent-httptools": "#4c6ef5", "agent-httptools-alone": "#4c6ef5", "agent-h11": "#91a7ff", "httpx": "#f08c00"}
 OTHERS = "#9c9c9c"
-BOUNDS = ("floor", "bare", "ceiling")
+BOUNDS = ("bare", "ceiling")
+HIDDEN = ("floor",)
+"""In tables only: beside bars as long as that of sockets without a client, no other could be read."""
 
 _STYLE = {
     "svg.fonttype": "none",  # text stays text: small, and it can be searched
@@ -95,7 +97,7 @@ def _bars(run: Run, case: Case) -> list[tuple[str, Spread]]:
     bars = []
     for name in case.contenders:
         value = run.value(case.name, name)
-        if value is not None:
+        if value is not None and name not in HIDDEN:
             bars.append((name, Spread(value.median * scale, value.low * scale, value.high * scale)))
     sign = 1 if case.less_is_better else -1
     return sorted(bars, key=lambda bar: (bar[0] not in BOUNDS, sign * bar[1].median))
