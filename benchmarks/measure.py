@@ -1,8 +1,7 @@
 """One measurement, in a process of its own: `python -m benchmarks.measure`, with the order in JSON on standard input.
 
-It prints the answer in JSON. After a warm-up that opens the sockets, the tasks of the case work for the time that the
-order gives. Every response is read to its end, and its length is checked; a request that fails counts as an error, and
-not as a request.
+It prints the answer in JSON. Every response is read to its end, and its length is checked; a request that fails counts
+as an error, and not as a request.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ import asyncio
 import ctypes
 import gc
 import importlib
+import itertools
 import json
 import os
 import sys
@@ -27,7 +27,12 @@ from .contenders import AsyncContender, Contender, Setup, SyncContender, Unavail
 from .descriptors import allow_many_files
 
 WARM_UP = 0.25
-"""How long the warm-up is, as a part of the time measured; at least one request per task, and one per origin."""
+"""How long the warm-up is, as a part of the time measured; at least one request per task, or one per origin."""
+
+
+LIMIT = 60.0
+"""Seconds after which a contender is measured by what it did until then, since the window opened or, if it did not open
+because not every task has had a response, since the tasks began."""
 
 
 @dataclass(frozen=True)
@@ -79,10 +84,11 @@ class Answer:
 
 
 class Tally:
-    """Counts requests and errors of all tasks."""
+    """Counts requests and errors of all tasks, and takes the time and the processor time of both sides meanwhile."""
 
-    def __init__(self, length: int) -> None:
-        self.length = length
+    def __init__(self, case: Case, server_pids: list[int]) -> None:
+        self.length = BODIES[case.body]
+        self.pids = server_pids
         self.requests = 0
         self.errors: Counter[str] = Counter()
 
@@ -97,28 +103,24 @@ class Tally:
         """A request ended otherwise."""
         self.errors[f"{type(error).__name__}: {error}"[:200]] += 1
 
-
-class Watch:
-    """Takes the time, and the processor time of both sides."""
-
-    def __init__(self, server_pids: list[int]) -> None:
-        self.pids = server_pids
-        gc.collect()
+    def start(self) -> None:
+        """Take the time from now on, and count requests from now on."""
+        self.requests = 0
         self.server = self._server_cpu()
         self.client = time.process_time()
-        self.start = time.perf_counter()
+        self.begun = time.perf_counter()
 
-    def stop(self, answer: Answer, tally: Tally) -> None:
-        """Note what happened since this was made."""
-        elapsed = time.perf_counter() - self.start
-        client = time.process_time() - self.client
-        answer.client_cpu = client / elapsed
-        server = self._server_cpu()
-        if server is not None and self.server is not None:
-            answer.server_cpu = (server - self.server) / elapsed
-        answer.requests = tally.requests
-        answer.value = tally.requests / elapsed
-        answer.cpu_per_request = client / tally.requests if tally.requests else None
+    def stop(self) -> Answer:
+        """What happened since the start."""
+        elapsed = time.perf_counter() - self.begun
+        client, server = time.process_time() - self.client, self._server_cpu()
+        return Answer(
+            value=self.requests / elapsed,
+            requests=self.requests,
+            client_cpu=client / elapsed,
+            server_cpu=None if server is None or self.server is None else (server - self.server) / elapsed,
+            cpu_per_request=client / self.requests if self.requests else None,
+        )
 
     def _server_cpu(self) -> float | None:
         ticks = 0
@@ -132,115 +134,179 @@ class Watch:
         return ticks / os.sysconf("SC_CLK_TCK")
 
 
+class Window:
+    """The time in the middle of steady work that is measured.
+
+    Tasks begin to work before it, and go on until after it. It begins and ends with the end of a request, and has room
+    for a whole number of requests per task: tasks may be in step, all sending, then all receiving, and part of a step
+    tells nothing.
+    """
+
+    def __init__(self, tally: Tally, tasks: int, seconds: float, fresh: int) -> None:
+        self.tally = tally
+        self.tasks = tasks
+        self.seconds = seconds
+        self.fresh = fresh
+        self.end = time.perf_counter() + seconds * WARM_UP
+        self.answer: Answer | None = None
+        self._open, self._ended = False, 0
+        self._lock = threading.Lock()
+
+    def tick(self, outcome: int | Exception, *, first: bool) -> bool:
+        """A task's request ended, perhaps its first; false if the window is over."""
+        with self._lock:
+            if self.answer is not None:
+                return False
+            if isinstance(outcome, Exception):
+                self.tally.failed(outcome)
+            else:
+                self.tally.read(outcome)
+            self.fresh -= first
+            self._ended += 1
+            now = time.perf_counter()
+            if now < self.end or self.fresh > 0:
+                return True
+            if not self._open:
+                self._open, self._ended, self.end = True, 0, now + self.seconds
+                self.tally.start()
+            elif self._ended % self.tasks == 0:
+                self.answer = self.tally.stop()
+            return self.answer is None
+
+
 async def measure_in_loop(contender: AsyncContender, case: Case, order: Order, setup: Setup) -> Answer:
-    """Measure on asyncio."""
-    answer = Answer()
+    """Measure on asyncio.
+
+    Tasks that still work are left to the end of the process: to cancel 1,000 requests takes some clients minutes.
+    """
     try:
         await contender.open(setup)
     except Exception as error:
         return Answer(unavailable=why(error))
-    tally = Tally(BODIES[case.body])
-
-    async def once(index: int) -> None:
-        try:
-            tally.read(await contender.request(order.urls[index % len(order.urls)]))
-        except Exception as error:
-            tally.failed(error)
-
-    async def work(index: int, end: float) -> None:
-        while True:
-            await once(index)
-            index += 1
-            if time.perf_counter() >= end:
-                return
-
-    async def together(seconds: float) -> None:
-        # One end for all: a contender that never waits lets only one task work at a time.
-        end = time.perf_counter() + seconds
-        stride = len(order.urls) / case.tasks
-        await asyncio.gather(*(work(int(task * stride), end) for task in range(case.tasks)))
-
-    async def visit(first: int) -> None:
-        for index in range(first, len(order.urls), case.tasks):
-            await once(index)
-
-    try:
-        match case.kind:
-            case "rate":
-                if case.origins > 1:
-                    await asyncio.gather(*map(visit, range(case.tasks)))
-                else:
-                    await together(order.seconds * WARM_UP)
-                tally.requests = 0
-                watch = Watch(order.server_pids)
-                await together(order.seconds)
-                watch.stop(answer, tally)
-            case "burst":
-                await asyncio.gather(*map(once, range(setup.sockets)))
-                tally.requests = 0
-                watch = Watch(order.server_pids)
-                await asyncio.gather(*map(once, range(case.tasks)))
-                watch.stop(answer, tally)
-            case "memory":
-                tally.read(await contender.request(order.urls[0].replace(f"/hold/{case.tasks}", "/hold/1")))
-                before = resident_memory()
-                await asyncio.gather(*map(once, range(case.tasks)))
-                await asyncio.sleep(0.2)  # what is still to be closed closes
-                answer.requests = tally.requests
-                after = resident_memory()
-                open_sockets = await open_at_server(order.urls[0])
-                if open_sockets != case.tasks:
-                    tally.errors[f"{open_sockets} sockets are open, not {case.tasks}"] += 1
-                elif before is not None and after is not None:
-                    answer.value = (after - before) / case.tasks
-    finally:
-        await contender.close()
+    tally = Tally(case, order.server_pids)
+    match case.kind:
+        case "rate":
+            answer = await rate_in_loop(contender, case, order, tally)
+        case "burst":
+            await requests_at_once(contender, order.urls[0], setup.sockets, tally)
+            tally.start()
+            await requests_at_once(contender, order.urls[0], case.tasks, tally)
+            answer = tally.stop()
+            await contender.close()
+        case "memory":
+            answer = await memory_in_loop(contender, case, order, tally)
+            await contender.close()
     answer.errors = dict(tally.errors)
     return answer
 
 
+async def requests_at_once(contender: AsyncContender, url: str, count: int, tally: Tally) -> None:
+    """That many tasks send one request each."""
+
+    async def once() -> None:
+        try:
+            tally.read(await contender.request(url))
+        except Exception as error:
+            tally.failed(error)
+
+    await asyncio.gather(*(once() for _ in range(count)))
+
+
+async def rate_in_loop(contender: AsyncContender, case: Case, order: Order, tally: Tally) -> Answer:
+    """Requests per second of tasks that work all the time.
+
+    They begin in different turns of the loop. Tasks that begin at once stay in step, and all sockets come free
+    together, again and again. Then httpx's default transport is ten times slower with 100 tasks, and takes many minutes
+    for a step of 1,000; to measure only that would not be fair.
+    """
+    urls = itertools.cycle(order.urls)
+
+    async def visit() -> None:
+        # Opens a socket for each origin; a socket for each task is opened by the tasks' first requests.
+        for url in places:
+            tally.read(await contender.request(url))
+
+    async def work(turns: int) -> None:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        first = True
+        for url in urls:
+            try:
+                outcome: int | Exception = await contender.request(url)
+            except Exception as error:
+                outcome = error
+            if not window.tick(outcome, first=first):
+                over.set()
+                return
+            first = False
+
+    if case.origins > 1:
+        places = iter(order.urls)
+        await asyncio.gather(*(visit() for _ in range(case.tasks)))
+    over = asyncio.Event()
+    tally.start()
+    window = Window(tally, case.tasks, order.seconds, fresh=case.tasks if case.origins == 1 else 0)
+    _tasks = [
+        asyncio.ensure_future(work(turns)) for turns in turns_before(case.tasks)
+    ]  # the loop refers to them weakly
+    with suppress(TimeoutError):
+        await asyncio.wait_for(over.wait(), order.seconds + LIMIT)
+    return window.answer or tally.stop()
+
+
+def turns_before(tasks: int) -> list[int]:
+    """How many turns of the loop each task waits before it begins: one task a turn, or more, so that 100 turns do."""
+    turns = min(tasks, 100)
+    return [task * turns // tasks for task in range(tasks)]
+
+
+async def memory_in_loop(contender: AsyncContender, case: Case, order: Order, tally: Tally) -> Answer:
+    """Resident memory per free socket; the server answers when all requests are there, so each has a socket."""
+    url = order.urls[0]
+    await requests_at_once(contender, url.replace(f"/hold/{case.tasks}", "/hold/1"), 1, tally)
+    tally.requests = 0
+    before = resident_memory()
+    await requests_at_once(contender, url, case.tasks, tally)
+    await asyncio.sleep(0.2)  # what is still to be closed closes
+    after = resident_memory()
+    answer = Answer(requests=tally.requests)
+    open_sockets = await open_at_server(url)
+    if open_sockets != case.tasks:
+        tally.errors[f"{open_sockets} sockets are open, not {case.tasks}"] += 1
+    elif before is not None and after is not None:
+        answer.value = (after - before) / case.tasks
+    return answer
+
+
 def measure_in_threads(contender: SyncContender, case: Case, order: Order, setup: Setup) -> Answer:
-    """Measure in threads."""
-    answer = Answer()
+    """Measure in threads, which work all the time."""
     try:
         contender.open(setup)
     except Exception as error:
         return Answer(unavailable=why(error))
-    length = BODIES[case.body]
+    (url,) = order.urls
+    tally = Tally(case, order.server_pids)
 
-    def work(index: int, end: float, tally: Tally) -> None:
-        while True:
+    def work() -> None:
+        first = going = True
+        while going:
             try:
-                tally.read(contender.request(order.urls[index % len(order.urls)]))
+                outcome: int | Exception = contender.request(url)
             except Exception as error:
-                tally.failed(error)
-            index += 1
-            if time.perf_counter() >= end:
-                return
+                outcome = error
+            going = window.tick(outcome, first=first)
+            first = False
 
-    def together(seconds: float) -> Tally:
-        end = time.perf_counter() + seconds
-        tallies = [Tally(length) for _ in range(case.tasks)]  # one each: `+=` is not atomic
-        threads = [threading.Thread(target=work, args=(index, end, tally)) for index, tally in enumerate(tallies)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        total = Tally(length)
-        for tally in tallies:
-            total.requests += tally.requests
-            total.errors += tally.errors
-        return total
-
-    try:
-        warm_up = together(order.seconds * WARM_UP)
-        watch = Watch(order.server_pids)
-        tally = together(order.seconds)
-        watch.stop(answer, tally)
-    finally:
-        contender.close()
-    answer.errors = dict(warm_up.errors + tally.errors)
-    return answer
+    window = Window(tally, case.tasks, order.seconds, fresh=case.tasks)
+    threads = [threading.Thread(target=work) for _ in range(case.tasks)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    contender.close()
+    assert window.answer is not None
+    window.answer.errors = dict(tally.errors)
+    return window.answer
 
 
 def resident_memory() -> int | None:
@@ -298,7 +364,7 @@ def carry_out(order: Order) -> Answer:
     contender = find(case, order.contender)
     setup = Setup(sockets=case.sockets or case.tasks, origins=case.origins, certificate=order.certificate)
     if isinstance(contender, AsyncContender):
-        answer = asyncio.run(measure_in_loop(contender, case, order, setup))
+        answer = asyncio.new_event_loop().run_until_complete(measure_in_loop(contender, case, order, setup))
     else:
         assert isinstance(contender, SyncContender)
         answer = measure_in_threads(contender, case, order, setup)
@@ -310,4 +376,5 @@ def carry_out(order: Order) -> Answer:
 
 if __name__ == "__main__":
     allow_many_files()
-    print(json.dumps(asdict(carry_out(Order(**json.load(sys.stdin))))))
+    print(json.dumps(asdict(carry_out(Order(**json.load(sys.stdin))))), flush=True)
+    os._exit(0)  # with requests in flight
