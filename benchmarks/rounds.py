@@ -66,26 +66,30 @@ def run(
     long: set[tuple[str, str]] = set()
     with _grounds(possible) as grounds:
         result.servers = {use: server.name for use, server in grounds.servers.items()}
-        for number in range(rounds):
-            for case in possible:
-                names = [name for name in case.contenders if not only or name in only]
-                for name in in_turn(names, number):
-                    if f"{case.world}/{name}" in result.left_out or (case.name, name) in long:
-                        continue
-                    begun = time.monotonic()
-                    answer = measure(grounds.order(case, name, seconds), (paths or {}).get(name))
-                    _note(result, number, case, name, answer, say)
-                    if time.monotonic() - begun > LONG:
-                        long.add((case.name, name))
+        try:
+            for number, case, name in plan(possible, rounds, only):
+                if f"{case.world}/{name}" in result.left_out or (case.name, name) in long:
+                    continue
+                begun = time.monotonic()
+                answer = measure(grounds.order(case, name, seconds), (paths or {}).get(name))
+                if time.monotonic() - begun > LONG:
+                    long.add((case.name, name))
+                _note(result, number, case, name, answer, say)
+        except KeyboardInterrupt:
+            say("broken off; what was measured until now is kept")
     result.settings["ended"] = _now()
     result.machine["load_after"] = _load()
     return result
 
 
-def in_turn(names: list[str], number: int) -> list[str]:
-    """The order in a round: whoever came second is first in the next."""
-    first = number % len(names) if names else 0
-    return names[first:] + names[:first]
+def plan(cases: Sequence[Case], rounds: int, only: Sequence[str] = ()) -> Iterator[tuple[int, Case, str]]:
+    """What is measured one after another: round, case and contender. Who came second is first in the next round."""
+    for number in range(rounds):
+        for case in cases:
+            names = [name for name in case.contenders if not only or name in only]
+            first = number % len(names) if names else 0
+            for name in names[first:] + names[:first]:
+                yield number, case, name
 
 
 def hindrance(case: Case) -> str | None:

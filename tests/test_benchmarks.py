@@ -158,9 +158,7 @@ def test_the_table_of_a_case() -> None:
 def test_what_was_measured_in_fewer_rounds_is_said() -> None:
     run = a_run(*rates("origins", "httpx", 2.5), *rates("origins", "aiohttp", 1.0, 2.0, 3.0))
 
-    assert tables.remarks(run) == [
-        "1,000 origins, 100 tasks: httpx, default transport: so slow that only 1 of the rounds measured it"
-    ]
+    assert tables.remarks(run) == ["1,000 origins, 100 tasks: httpx, default transport: measured in 1 of the rounds"]
 
 
 def test_memory_is_shown_in_kilobytes() -> None:
@@ -187,11 +185,25 @@ def test_results_can_be_written_and_read(tmp_path: Path) -> None:
         Run.read(file)
 
 
-def test_the_order_rotates() -> None:
-    orders = [rounds.in_turn(["a", "b", "c"], number) for number in range(4)]
+def test_contenders_come_in_turn_and_the_order_rotates() -> None:
+    cases = [CASES["async-1"], CASES["sync-1"]]
+    names = [
+        (number, case.name, name) for number, case, name in rounds.plan(cases, 2, ["httpx", "urllib3", "niquests"])
+    ]
 
-    assert orders == [["a", "b", "c"], ["b", "c", "a"], ["c", "a", "b"], ["a", "b", "c"]]
-    assert rounds.in_turn([], 1) == []
+    assert names == [
+        (0, "async-1", "httpx"),
+        (0, "async-1", "niquests"),
+        (0, "sync-1", "httpx"),
+        (0, "sync-1", "urllib3"),
+        (0, "sync-1", "niquests"),
+        (1, "async-1", "niquests"),
+        (1, "async-1", "httpx"),
+        (1, "sync-1", "urllib3"),
+        (1, "sync-1", "niquests"),
+        (1, "sync-1", "httpx"),
+    ]
+    assert list(rounds.plan(cases, 1, ["ceiling of glass"])) == []
 
 
 def test_every_name_in_the_cases_is_a_contender() -> None:
@@ -233,6 +245,21 @@ def test_a_run_measures_whom_it_can_and_says_why_not_the_others(monkeypatch: pyt
         assert measurement.errors == {}
         assert measurement.requests > 0
     assert len(said) == 4
+
+
+def test_a_run_that_is_broken_off_keeps_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(servers, "nginx", lambda: None)
+    said: list[str] = []
+
+    def say(line: str) -> None:
+        said.append(line)
+        if len(said) == 1:
+            raise KeyboardInterrupt
+
+    run = rounds.run([CASES["sync-1"]], rounds=2, seconds=0.01, only=["floor"], say=say)
+
+    assert [one.round for one in run.measurements] == [0]
+    assert said[1:] == ["broken off; what was measured until now is kept"]
 
 
 def test_a_client_that_cannot_be_imported_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
