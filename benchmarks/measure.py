@@ -70,6 +70,7 @@ class Answer:
         server_cpu: The same of the server; `None` where the system does not tell.
         cpu_per_request: Processor time of this process per request, in seconds.
         peak_memory: The most resident memory that this process had, in bytes; `None` where the system does not tell.
+        limited: It did not come to steady work, or not through it, within `LIMIT`; the value is an average until then.
     """
 
     value: float | None = None
@@ -81,6 +82,7 @@ class Answer:
     server_cpu: float | None = None
     cpu_per_request: float | None = None
     peak_memory: int | None = None
+    limited: bool = False
 
 
 class Tally:
@@ -235,6 +237,7 @@ async def rate_in_loop(contender: AsyncContender, case: Case, order: Order, tall
                 outcome: int | Exception = await contender.request(url)
             except Exception as error:
                 outcome = error
+                await asyncio.sleep(0)  # one that fails at once lets the others begin
             if not window.tick(outcome, first=first):
                 over.set()
                 return
@@ -246,12 +249,15 @@ async def rate_in_loop(contender: AsyncContender, case: Case, order: Order, tall
     over = asyncio.Event()
     tally.start()
     window = Window(tally, case.tasks, order.seconds, fresh=case.tasks if case.origins == 1 else 0)
-    _tasks = [
-        asyncio.ensure_future(work(turns)) for turns in turns_before(case.tasks)
-    ]  # the loop refers to them weakly
+    # Kept in a name: the loop itself refers to tasks weakly.
+    _tasks = [asyncio.ensure_future(work(turns)) for turns in turns_before(case.tasks)]
     with suppress(TimeoutError):
         await asyncio.wait_for(over.wait(), order.seconds + LIMIT)
-    return window.answer or tally.stop()
+    if window.answer is None:
+        answer = tally.stop()
+        answer.limited = True
+        return answer
+    return window.answer
 
 
 def turns_before(tasks: int) -> list[int]:

@@ -72,7 +72,7 @@ def _draw(run: Run, cases: list[Case], path: Path) -> None:
                         error_kw={"ecolor": INK, "elinewidth": 1, "capsize": 2},
                     )
                     axes.annotate(
-                        _short(value.median),
+                        _short(value.median) + (" (not steady)" if _unsteady(run, case, name) else ""),
                         (value.high, place),
                         xytext=(4, 0),
                         textcoords="offset points",
@@ -98,9 +98,13 @@ def _bars(run: Run, case: Case) -> list[tuple[str, Spread]]:
     for name in case.contenders:
         value = run.value(case.name, name)
         if value is not None and name not in HIDDEN:
-            bars.append((name, Spread(value.median * scale, value.low * scale, value.high * scale)))
+            bars.append((name, Spread(value.median * scale, value.low * scale, value.high * scale, value.rounds)))
     sign = 1 if case.less_is_better else -1
     return sorted(bars, key=lambda bar: (bar[0] not in BOUNDS, sign * bar[1].median))
+
+
+def _unsteady(run: Run, case: Case, name: str) -> bool:
+    return any(one.limited for one in run.of(case.name, name))
 
 
 def _short(number: float) -> str:

@@ -29,21 +29,23 @@ class Measurement:
     server_cpu: float | None = None
     cpu_per_request: float | None = None
     peak_memory: int | None = None
+    limited: bool = False
 
 
 @dataclass(frozen=True)
 class Spread:
-    """The median of some rounds, and the lowest and the highest."""
+    """The median of some rounds, the lowest and the highest, and how many rounds there were."""
 
     median: float
     low: float
     high: float
+    rounds: int
 
 
 def spread(values: Iterable[float]) -> Spread | None:
     """The spread of the values; `None` of none."""
     known = sorted(values)
-    return Spread(median(known), known[0], known[-1]) if known else None
+    return Spread(median(known), known[0], known[-1], len(known)) if known else None
 
 
 @dataclass

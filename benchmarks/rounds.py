@@ -215,6 +215,7 @@ def _note(result: Run, number: int, case: Case, name: str, answer: Answer, say: 
             answer.server_cpu,
             answer.cpu_per_request,
             answer.peak_memory,
+            answer.limited,
         )
     )
     value = "nothing" if answer.value is None else f"{answer.value:,.0f} {case.unit}"

@@ -10,6 +10,9 @@ from .results import Measurement, Run, spread
 REFERENCE = "httpx"
 """The contender to which all others of a case are compared."""
 
+UNSTEADY = ", not alike"
+"""Stands beside a ratio of which one side is an average from the start, and not of steady work: see the remarks."""
+
 Row = tuple[str, ...]
 
 
@@ -31,6 +34,9 @@ def ratio_rows(run: Run) -> list[Row]:
                 f"{100 * number:.0f} %" if ratio.per_cent else f"{number:.2f}"
                 for number in (value.median, value.low, value.high)
             )
+            sides = ((ratio.case, ratio.contender), *ratio.against)
+            if any(one.limited for side in sides for one in run.of(*side)):
+                middle += UNSTEADY
             rows.append(
                 (
                     group,
@@ -39,12 +45,13 @@ def ratio_rows(run: Run) -> list[Row]:
                     " or ".join(others),
                     middle,
                     f"{lowest} – {highest}",
+                    str(value.rounds),
                 )
             )
     return rows
 
 
-RATIO_HEAD: Row = ("", "case", "contender", "against", "ratio", "lowest – highest")
+RATIO_HEAD: Row = ("", "case", "contender", "against", "ratio", "lowest – highest", "rounds")
 
 
 def case_rows(run: Run, case: Case) -> list[Row]:
@@ -110,10 +117,13 @@ def remarks(run: Run) -> list[str]:
         for name in case.contenders:
             for error, count in run.errors(case.name, name).items():
                 lines.append(f"{case.title}: {run.labels[name]}: {count:,} × {error}")
-            measured = len(run.of(case.name, name))
-            if 0 < measured < run.settings["rounds"]:
+            measured = run.of(case.name, name)
+            if 0 < len(measured) < run.settings["rounds"]:
+                lines.append(f"{case.title}: {run.labels[name]}: measured in {len(measured)} of the rounds")
+            if limited := sum(one.limited for one in measured):
                 lines.append(
-                    f"{case.title}: {run.labels[name]}: so slow that only {measured} of the rounds measured it"
+                    f"{case.title}: {run.labels[name]}: no steady work within the time limit in {limited} of the "
+                    "rounds; its figure is an average from the start"
                 )
     return lines
 

@@ -44,8 +44,8 @@ def rates(case: str, contender: str, *values: float | None) -> list[Measurement]
 
 
 def test_the_median_and_the_spread() -> None:
-    assert spread([3.0, 1.0, 2.0]) == Spread(2.0, 1.0, 3.0)
-    assert spread([4.0, 1.0]) == Spread(2.5, 1.0, 4.0)
+    assert spread([3.0, 1.0, 2.0]) == Spread(2.0, 1.0, 3.0, 3)
+    assert spread([4.0, 1.0]) == Spread(2.5, 1.0, 4.0, 2)
     assert spread([]) is None
 
 
@@ -53,13 +53,13 @@ def test_a_ratio_is_that_of_each_round() -> None:
     """A slow round slows both sides: the ratio of medians would be 4, and that of each round is 2."""
     run = a_run(*rates("async-20", "aiohttp", 800, 400, 20), *rates("async-20", "httpx", 400, 100, 10))
 
-    assert run.against("async-20", "aiohttp", "httpx") == Spread(2.0, 2.0, 4.0)
+    assert run.against("async-20", "aiohttp", "httpx") == Spread(2.0, 2.0, 4.0, 3)
 
 
 def test_a_round_without_both_sides_has_no_ratio() -> None:
     run = a_run(*rates("async-20", "aiohttp", 800, None, 90), *rates("async-20", "httpx", None, 100, 10))
 
-    assert run.against("async-20", "aiohttp", "httpx") == Spread(9.0, 9.0, 9.0)
+    assert run.against("async-20", "aiohttp", "httpx") == Spread(9.0, 9.0, 9.0, 1)
     assert run.against("async-20", "aiohttp", "niquests") is None
 
 
@@ -75,9 +75,9 @@ def test_a_ratio_to_several_is_to_the_best_of_the_round() -> None:
         *rates("memory", "aiohttp", 20_000),
     )
 
-    assert run.ratio(Ratio("", "sync-10MB-1", "agent-h11", against)) == Spread(1.75, 1.5, 2.0)
+    assert run.ratio(Ratio("", "sync-10MB-1", "agent-h11", against)) == Spread(1.75, 1.5, 2.0, 2)
     assert run.ratio(Ratio("", "memory", "agent-h11", (("memory", "httpx"), ("memory", "aiohttp")))) == Spread(
-        1.5, 1.5, 1.5
+        1.5, 1.5, 1.5, 1
     )
 
 
@@ -99,6 +99,7 @@ def test_the_ratios_that_are_printed() -> None:
             "httpx, default transport",
             "5.00",
             "4.00 – 6.00",
+            "3",
         ),
         (
             "Of what is possible under an httpx client",
@@ -107,6 +108,7 @@ def test_the_ratios_that_are_printed() -> None:
             "ceiling: httpx over nothing",
             "62 %",
             "50 % – 75 %",
+            "3",
         ),
         (
             "Bodies of 10 MB, against the faster of httpx and aiohttp",
@@ -115,6 +117,7 @@ def test_the_ratios_that_are_printed() -> None:
             "aiohttp (async)",
             "1.50",
             "1.50 – 1.50",
+            "1",
         ),
     ]
 
@@ -155,10 +158,25 @@ def test_the_table_of_a_case() -> None:
     ]
 
 
-def test_what_was_measured_in_fewer_rounds_is_said() -> None:
-    run = a_run(*rates("origins", "httpx", 2.5), *rates("origins", "aiohttp", 1.0, 2.0, 3.0))
+def test_what_was_measured_in_fewer_rounds_or_not_at_steady_work_is_said() -> None:
+    run = a_run(
+        Measurement("origins", "httpx", 0, 2.5, limited=True),
+        *rates("origins", "aiohttp", 1.0, 2.0, 3.0),
+    )
 
-    assert tables.remarks(run) == ["1,000 origins, 100 tasks: httpx, default transport: measured in 1 of the rounds"]
+    assert tables.remarks(run) == [
+        "1,000 origins, 100 tasks: httpx, default transport: measured in 1 of the rounds",
+        (
+            "1,000 origins, 100 tasks: httpx, default transport: no steady work within the time limit in 1 of the "
+            "rounds; its figure is an average from the start"
+        ),
+    ]
+
+
+def test_a_ratio_of_which_one_side_was_not_steady_is_marked() -> None:
+    run = a_run(*rates("async-1000", "agent-h11", 100.0), Measurement("async-1000", "httpx", 0, 10.0, limited=True))
+
+    assert [row[4] for row in tables.ratio_rows(run)] == ["10.00, not alike"]
 
 
 def test_memory_is_shown_in_kilobytes() -> None:
