@@ -50,6 +50,7 @@ class Exchange:
         self.grant: Grant | None = None
         self.socket: Socket | None = None
         self.event: Any = None  # set when a grant or a refusal came; exists while it waits
+        self.queued = False  # found no socket when it came, and has none yet
         self.started = False  # something may have been sent
         self.retried = False
         self.refused = False  # the agent was closed
@@ -57,7 +58,7 @@ class Exchange:
         self.over = False
         self._has_no_body = False  # its response has none, by rule
         self.asked_for_at = _caller() if engine.options.debug else None
-        self._submitted = engine.now()
+        self.submitted = engine.now()
         self._hint: float | None = None
         self._prepare_request()
 
@@ -152,7 +153,7 @@ class Exchange:
     def _wait(self) -> Flow[None]:
         """Waits for a socket, until one absolute deadline."""
         timeout = self.request.extensions.get("timeout", {}).get("pool")
-        deadline = None if timeout is None else self._submitted + timeout
+        deadline = None if timeout is None else self.submitted + timeout
         while self.grant is None and not self.refused:
             left = None if deadline is None else deadline - self.engine.now()
             if left is not None and left <= 0:
@@ -202,7 +203,13 @@ class Exchange:
             if is_error:
                 self.engine.connector.sessions.evict(self.key)
             closing = self.engine.release(
-                self, reusable=False, complete=False, error=is_error, timed_out=timed_out, hint=None
+                self,
+                reusable=False,
+                complete=False,
+                error=is_error,
+                timed_out=timed_out,
+                ended=socket.wire.ended,
+                hint=None,
             )
         else:
             closing = self.engine.withdraw(self)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from ._core import CloseReason
 from ._sessions import ResumingContext
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ class Socket:
         self.http_version: str | None = None
         self.local_address: Address | None = None
         self.peer_address: Address | None = None
+        self.opened_at: float | None = None  # when it became usable
+        self.close_reason = CloseReason.LOOP_ENDED  # unless the core says why it closes it
         self._engine = engine
         self._session_is_kept = False
         self._handshakes_left = engine.connector.handshakes(key)
