@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterable
-from typing import Any, ClassVar, Unpack
+from typing import Any, ClassVar, Self, Unpack
 
 import httpcore
 import httpx
 
 from ._agent import BaseAgent
+from ._environment import proxies_from_environment
 from ._family import Family
 from ._mocks import register_with_respx
 from ._options import UNSET, AgentKeywords, SocketOption, Unset
@@ -147,6 +148,31 @@ class AgentTransport(httpx.HTTPTransport, httpx.AsyncHTTPTransport):  # type: ig
         }
         self._pool = AgentPool.for_transport(Agent, agent, {**connect_options, **options})  # type: ignore[assignment]
         register_with_respx(AgentPool)
+
+    @classmethod
+    def mounts_from_env(cls, **options: Any) -> dict[str, Self | None]:
+        """The proxies of the environment as `mounts` of a client; httpx drops them where `transport=` is given.
+
+        Reads `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` as httpx does, in capital or small letters; on
+        macOS and Windows the system's settings count as well. Each proxy URL has one transport, with an agent of its
+        own: its limits hold for that proxy. ``None`` is what httpx takes for "no proxy: use `transport=`".
+
+            client = httpx.Client(transport=AgentTransport(), mounts=AgentTransport.mounts_from_env())
+
+        Args:
+            **options: Those of `AgentTransport`, for each agent; not `agent` and not `proxy`.
+
+        Raises:
+            TypeError: For `agent`, `proxy`, or an option's value of a wrong type.
+            ValueError: For a proxy or an option's value that cannot be.
+            ImportError: If a proxy or an option needs a package that is not installed.
+        """
+        for name in ("agent", "proxy"):
+            if name in options:
+                raise TypeError(f"{name}= cannot be given: each proxy of the environment has an agent of its own")
+        proxies = proxies_from_environment()
+        transports = {url: cls(proxy=url, **options) for url in dict.fromkeys(proxies.values()) if url is not None}
+        return {pattern: None if url is None else transports[url] for pattern, url in proxies.items()}
 
     @property
     def agent(self) -> Agent:
