@@ -154,8 +154,9 @@ class AgentTransport(httpx.HTTPTransport, httpx.AsyncHTTPTransport):  # type: ig
         """The proxies of the environment as `mounts` of a client; httpx drops them where `transport=` is given.
 
         Reads `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` as httpx does, in capital or small letters; on
-        macOS and Windows the system's settings count as well. Each proxy URL has one transport, with an agent of its
-        own: its limits hold for that proxy. ``None`` is what httpx takes for "no proxy: use `transport=`".
+        macOS and Windows the system's settings count as well. Each proxy URL has an agent of its own: its limits hold
+        for that proxy. Where a proxy stands under several patterns, the first transport owns the agent and the others
+        borrow it. ``None`` is what httpx takes for "no proxy: use `transport=`".
 
             client = httpx.Client(transport=AgentTransport(), mounts=AgentTransport.mounts_from_env())
 
@@ -170,9 +171,16 @@ class AgentTransport(httpx.HTTPTransport, httpx.AsyncHTTPTransport):  # type: ig
         for name in ("agent", "proxy"):
             if name in options:
                 raise TypeError(f"{name}= cannot be given: each proxy of the environment has an agent of its own")
-        proxies = proxies_from_environment()
-        transports = {url: cls(proxy=url, **options) for url in dict.fromkeys(proxies.values()) if url is not None}
-        return {pattern: None if url is None else transports[url] for pattern, url in proxies.items()}
+        owners: dict[str, Self] = {}
+        mounts: dict[str, Self | None] = {}
+        for pattern, url in proxies_from_environment().items():
+            if url is None:
+                mounts[pattern] = None
+            elif url in owners:
+                mounts[pattern] = cls(agent=owners[url].agent)
+            else:
+                mounts[pattern] = owners[url] = cls(proxy=url, **options)
+        return mounts
 
     @property
     def agent(self) -> Agent:

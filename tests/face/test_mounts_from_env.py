@@ -110,10 +110,13 @@ def test_each_proxy_has_one_agent(monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(mounts) == ["http://", "https://", "all://", "all://localhost"]
     first, second, third, direct = mounts.values()
     assert direct is None
-    assert first is second
     assert first is not None
+    assert second is not None
     assert third is not None
+    assert first is not second  # what wraps each transport of a client would wrap it twice
+    assert first.agent is second.agent
     assert first.agent is not third.agent
+    assert [transport._pool._owns_agent for transport in (first, second, third)] == [True, False, True]  # type: ignore[attr-defined]
     for transport in (first, third):
         options = transport.agent.options
         assert (options.max_total_sockets, options.scheduling, options.verify) == (7, "fifo", False)
