@@ -19,6 +19,7 @@ import sniffio
 
 from ._connector import Connector, Key
 from ._core import Action, Close, Core, Counters, Grant, Refuse, SocketView, State
+from ._goaway import GoawayHold
 from ._homes import AsyncHome, AsyncioHome, Home, SyncHome, TrioHome
 from ._options import UNSET, AgentOptions, OptionsPerOrigin, check_option, check_options, no_limit
 from ._socket import Socket
@@ -367,6 +368,8 @@ class Engine:
         """A new socket is usable."""
         http2 = self.connector.speaks_http2(stream)
         negotiates = socket.home.is_async and self.connector.may_multiplex(socket.key)
+        if http2 and socket.http_version is None:  # else its first answer has come already
+            socket.wire.goaway = GoawayHold()
         if http2 and negotiates:
             socket.multiplexed = True
             socket.wire.preface = bytearray()

@@ -62,6 +62,7 @@ class Socket:
             self.was_used()
             and not self.wire.ended
             and not self.wire.broken
+            and not self.wire.is_leaving
             and connection.is_available()
             and not _has_leftovers(connection)
         )

@@ -11,6 +11,15 @@ from tests.support.servers import Certificates, Server
 from tests.support.worlds import WORLDS, World
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """For the group of tests against real servers."""
+    parser.addoption(
+        "--require-servers",
+        action="store_true",
+        help="fail where a server or proxy of `tests/servers` is not installed, rather than skip",
+    )
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     """Run an `async def` test that takes `world` on that world's loop."""
