@@ -297,7 +297,7 @@ class Exchange:
         """Whether an error means that the server did nothing about the request (RFC 9113, 6.8)."""
         event = self._event_in(error)
         if _is_goaway_event(event):
-            return event.last_stream_id == 0  # which httpcore does not look at
+            return bool(event.last_stream_id == 0)  # which httpcore does not look at
         return isinstance(error, self.engine.family.httpcore.ConnectionNotAvailable)
 
     def is_goaway(self, error: BaseException) -> bool:

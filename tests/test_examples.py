@@ -21,7 +21,7 @@ ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
 OUTPUT = EXAMPLES / "output"
 PROGRAMS = sorted(path for path in EXAMPLES.glob("*.py") if path.name != "server.py")
-PAGES = sorted((ROOT / "docs").glob("*.md"))
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
 
 FENCE = re.compile(r"^( *)```(.*?)\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
 
