@@ -19,6 +19,7 @@ from weakref import WeakKeyDictionary
 from . import __version__
 from ._agent import BaseAgent
 from ._core import State
+from ._observer import Observer
 
 try:
     from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation, get_meter_provider
@@ -100,8 +101,8 @@ def uninstrument(agent: BaseAgent) -> None:
         agent._engine.observe(None)
 
 
-class _Measured:
-    """What is known of one agent that is measured; hears of what happens in it (see `_observer.Observer`).
+class _Measured(Observer):
+    """What is known of one agent that is measured; hears of what happens in it.
 
     Args:
         instruments: Those of its provider.

@@ -11,7 +11,7 @@ import pytest
 from httpx_agent import Agent, AgentTransport
 from httpx_agent._exchange import MAX_GOAWAYS
 from httpx_agent._goaway import GoawayHold
-from tests.support.scripted import Connection, Gate, Network, Script, goaway, http2
+from tests.support.scripted import RST, Connection, Gate, Network, Script, goaway, http2
 from tests.support.worlds import World
 
 URL = "https://a.test/"
@@ -231,6 +231,32 @@ async def test_what_is_not_sent_again_says_why(
             "POST https://a.test:443: the server closed the HTTP/2 connection before it answered"
         )
         assert str(error).endswith(said)
+    await world.close(agent)
+
+
+@pytest.mark.in_loops
+async def test_a_write_that_fails_on_a_shared_connection(world: World) -> None:
+    """The third finds the connection broken; what it could not write, the end of what can be read tells."""
+    never = Gate()
+    network = Network(http2(hold=never), http2())
+    agent = Agent(http2=True, **network.options)
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        async with world.tasks() as tasks:
+            await shared(world, tasks, client, network)
+            connection = network.connections[0]
+            connection.script.writes[connection._writes] = RST
+            third = tasks.start(client.get, URL)
+        assert third.result().extensions["agent"].retried
+    await world.close(agent)
+
+
+async def test_a_write_that_fails_on_a_socket_of_one_request(world: World) -> None:
+    """HTTP/1.1: it is stale, and the request is sent again."""
+    network = Network(Script(writes={1: RST}))
+    agent = Agent(**network.options)
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        await client.get("http://a.test/")
+        assert (await client.get("http://a.test/")).extensions["agent"].retried
     await world.close(agent)
 
 
