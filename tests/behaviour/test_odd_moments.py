@@ -6,6 +6,7 @@ import asyncio
 import gc
 import selectors
 import socket
+import ssl
 import struct
 import threading
 import weakref
@@ -738,3 +739,15 @@ async def test_a_home_with_a_request_in_it_is_not_left_when_its_agent_is_closed(
         await agent.aclose()
         assert agent._engine.find_async_home() is None
         assert agent.status().request_count == 1
+
+
+async def test_what_tls_says_of_a_connection_in_use(world: World) -> None:
+    """On asyncio and trio it comes as it is, where the other end says no after the handshake."""
+    network = Network(Script(ssl.SSLError("tlsv13 alert certificate required")))
+    agent = Agent(**network.options)
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        with pytest.raises(httpx.ReadError) as caught:
+            await client.get("https://a.test/")
+    assert str(caught.value).startswith("GET https://a.test:443: ")
+    assert "tlsv13 alert certificate required" in str(caught.value)
+    await world.close(agent)

@@ -258,7 +258,6 @@ async def test_one_agent_under_several_mounts(world: World, server: Server) -> N
     async with world.client(mounts=mounts, transport=AgentTransport(agent=agent)) as client:
         responses = await world.gather(*[lambda url=url: client.get(url) for url in urls])
         assert {response.status_code for response in responses} == {200}
-        assert server.open <= 2
         assert agent.status().request_count == 20
         assert len(agent.sockets()) <= 2
     assert agent.sockets() != ()
