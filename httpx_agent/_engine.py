@@ -46,13 +46,12 @@ _DEFAULT_PORTS = {b"http": 80, b"https": 443, b"ws": 80, b"wss": 443}
 class Effects:
     """What the core's answer asks of its driver, once the lock is released."""
 
-    __slots__ = ("close", "tell", "unwatch", "wake", "watch")
+    __slots__ = ("close", "tell", "unwatch", "wake")
 
     def __init__(self) -> None:
         self.wake: list[Exchange] = []
         self.close: list[Socket] = []
         self.unwatch: list[Socket] = []
-        self.watch: list[tuple[Socket, float | None]] = []
         self.tell: list[Callable[[], None]] = []  # stays empty while nobody looks on
 
 
@@ -445,10 +444,6 @@ class Engine:
         """Does what needs no waiting; gives back the sockets that are to be closed here. Without the lock."""
         for socket in effects.unwatch:
             socket.home.unwatch(socket)
-        for socket, deadline in effects.watch:
-            socket.home.watch(socket)
-            if deadline is not None:
-                socket.home.keeper.arm(deadline)
         for exchange in effects.wake:
             exchange.home.wake(exchange.event, here)
         closing = []
@@ -502,18 +497,28 @@ class Engine:
         with self._lock:
             if exchange.over:  # the agent was closed meanwhile
                 return []
-            effects = Effects()
-            self._end(exchange, effects)
-            self._apply(tell_core(self.now()), effects)
-            if socket is not None and self._core.is_free(socket.id):
-                effects.watch.append((socket, self._core.next_deadline(exchange.home)))
-        return self._carry_out(effects, exchange.home)
+            effects = self._end(exchange)
+            actions = tell_core(self.now())
+            if actions:
+                effects = self._apply(actions, effects)
+            is_free = socket is not None and self._core.is_free(socket.id)
+            deadline = self._core.next_deadline(exchange.home) if is_free else None
+        closing = self._carry_out(effects, exchange.home) if effects is not None else []
+        if is_free:
+            assert socket is not None
+            socket.home.watch(socket)
+            if deadline is not None:
+                socket.home.keeper.arm(deadline)
+        return closing
 
-    def _end(self, exchange: Exchange, effects: Effects) -> None:
+    def _end(self, exchange: Exchange, effects: Effects | None = None) -> Effects | None:
+        """The request is over; gives what there is to be told of it, if anything is."""
         exchange.over = True
         del self._exchanges[exchange.number]
         if exchange.queued:
+            effects = effects or Effects()
             self._note_waited(exchange, self.now() - exchange.submitted, effects, served=False)
+        return effects
 
     def close(self, home: Home) -> Flow[None]:
         """Ends everything; the sockets of this home, and the sync ones, are closed when this is done."""

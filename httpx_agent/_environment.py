@@ -33,14 +33,21 @@ def proxies_from_environment() -> dict[str, str | None]:
 
 
 def _pattern(entry: str) -> str:
-    """An entry of `no_proxy` as a pattern: a URL, an address, `localhost`, or a name with all that is below it."""
+    """An entry of `no_proxy` as a pattern: a URL, an address, `localhost`, or a name with all that is below it.
+
+    Where httpx makes a pattern that it then refuses, or that no URL matches, this is the next that it understands.
+    """
     if "://" in entry:
         return entry
+    if entry.startswith(("[", "*.")):
+        return f"all://{entry}"
     address = entry.partition("/")[0]  # of a network the address alone counts, as in httpx
     try:
         version = ipaddress.ip_address(address).version
     except ValueError:
-        return f"all://{entry}" if entry.lower() == "localhost" else f"all://*{_name(entry)}"
+        name = _name(entry)
+        is_alone = name.lower() == "localhost" or name.startswith("xn--")  # no star can stand before the latter
+        return f"all://{name}" if is_alone else f"all://*{name}"
     return f"all://{entry}" if version == 4 else f"all://[{address}]"
 
 

@@ -46,7 +46,9 @@ class Home:
             engine.expire(self)
 
     def watch(self, socket: Socket) -> None:
-        """Looks after a socket while it is free."""
+        """Looks after a socket while it is free, unless it does that itself."""
+        if socket.wire.tells_of_loss:
+            return
         descriptor = socket.wire.descriptor()
         if descriptor is not None:
             socket.watched = descriptor

@@ -43,6 +43,9 @@ class Listener(Protocol):
     def settings(self, max_concurrent_streams: int | None) -> None:
         """The other end of an HTTP/2 connection said how many streams it takes."""
 
+    def lost(self) -> None:
+        """The other end has closed, or wrote unasked, while nothing was to be heard."""
+
 
 class Wire:
     """What is known of the network side of one socket, and how to break it.
@@ -70,6 +73,8 @@ class Wire:
         self.wrote = False  # since `begin_request`
         self.received = False  # since `begin_request`
         self.ended = False  # the other end has closed
+        self.unasked = False  # bytes came in that no request had asked for
+        self.tells_of_loss = False  # the connection hears of its end by itself: nobody need watch the descriptor
         self.impatient = False  # reads what has arrived, and does not wait
         self.preface: bytearray | None = None  # what came so far of the first HTTP/2 frame, while it is awaited
         self.goaway: GoawayHold | None = None  # where HTTP/2 is spoken
@@ -97,7 +102,7 @@ class Wire:
 
     def is_readable(self) -> bool:
         """Whether the other end has closed, or written, as far as the system knows. Costs one poll."""
-        return bool(self.stream.get_extra_info("is_readable"))
+        return self.unasked or bool(self.stream.get_extra_info("is_readable"))
 
     def descriptor(self) -> int | None:
         """The file descriptor, where there is one to watch."""
@@ -219,9 +224,9 @@ class SyncConnector:
                         if local_address is not None:
                             sock.bind((local_address, 0))
                         self._connect(sock, address, timeout)
-                        for option in socket_options:
-                            sock.setsockopt(*option)
                         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                        for option in socket_options:  # the user's come last, and win
+                            sock.setsockopt(*option)
                     except BaseException:
                         sock.close()
                         raise
@@ -324,33 +329,33 @@ class SyncStream:
 
     def __init__(self, wire: Wire, inner: Any) -> None:
         self._wire = wire
-        self._inner = inner
+        self.inner = inner
         self._closed = False
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """Reads at least one byte, or none at the end."""
         wire = self._wire
-        if wire.impatient and not self._inner.get_extra_info("is_readable"):
+        if wire.impatient and not self.inner.get_extra_info("is_readable"):
             raise wire.family.httpcore.ReadError("the rest of the response has not arrived")
         data = wire.due()
         while data is None:
-            wire.enter(self._shut_down)
+            self.enter()
             try:
-                incoming: bytes = self._inner.read(max_bytes, timeout)
+                incoming: bytes = self.inner.read(max_bytes, timeout)
             finally:
-                self._leave()
+                self.leave()
             data = wire.heard(incoming)
         return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """Writes all of it."""
         wire = self._wire
-        wire.enter(self._shut_down)
+        self.enter()
         try:
             wire.said(buffer)
-            self._inner.write(buffer, timeout)
+            self.inner.write(buffer, timeout)
         finally:
-            self._leave()
+            self.leave()
 
     def close(self) -> None:
         """Closes; while another thread is in here, that one does when it leaves: a descriptor in use must stay ours."""
@@ -358,7 +363,7 @@ class SyncStream:
             self._wire.break_off()
         elif not self._closed:
             self._closed = True
-            self._inner.close()
+            self.inner.close()
 
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
@@ -369,7 +374,7 @@ class SyncStream:
         try:
             with wire.breakable(lambda: shut_down(handle) if handle is not None else None):
                 context = wire.listener.context_for(ssl_context)
-                inner = self._inner.start_tls(context, server_hostname, timeout)
+                inner = self.inner.start_tls(context, server_hostname, timeout)
         finally:
             if handle is not None:
                 handle.close()
@@ -379,24 +384,29 @@ class SyncStream:
 
     def get_extra_info(self, info: str) -> Any:
         """What httpcore's streams know."""
-        return self._inner.get_extra_info(info)
+        return self.inner.get_extra_info(info)
 
-    def _shut_down(self) -> None:
-        sock = self._inner.get_extra_info("socket")
-        if isinstance(sock, socket.socket):
-            shut_down(sock)
-        elif not self._closed:  # not the system's socket: closing is all that can wake who reads
-            self._closed = True
-            self._inner.close()
+    def enter(self) -> None:
+        """Until `leave`, this thread uses the socket, and is woken if it is broken."""
+        self._wire.enter(self._shut_down)
 
-    def _leave(self) -> None:
+    def leave(self) -> None:
+        """Ends what `enter` began."""
         self._wire.leave(self._shut_down)
         if self._wire.broken:
             self.close()
 
+    def _shut_down(self) -> None:
+        sock = self.inner.get_extra_info("socket")
+        if isinstance(sock, socket.socket):
+            shut_down(sock)
+        elif not self._closed:  # not the system's socket: closing is all that can wake who reads
+            self._closed = True
+            self.inner.close()
+
     def _duplicate(self) -> socket.socket | None:
         """A second descriptor, to break a handshake by: TLS takes the first one away from its socket object."""
-        sock = self._inner.get_extra_info("socket")
+        sock = self.inner.get_extra_info("socket")
         return sock.dup() if type(sock) is socket.socket else None
 
 
@@ -473,17 +483,17 @@ class AsyncStream:
 
     def __init__(self, wire: Wire, inner: Any) -> None:
         self._wire = wire
-        self._inner = inner
+        self.inner = inner
         self._closed = False
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """Reads at least one byte, or none at the end."""
         wire = self._wire
-        if wire.impatient and not self._inner.get_extra_info("is_readable"):
+        if wire.impatient and not self.inner.get_extra_info("is_readable"):
             raise wire.family.httpcore.ReadError("the rest of the response has not arrived")
         data = wire.due()
         while data is None:
-            data = wire.heard(await self._inner.read(max_bytes, timeout))
+            data = wire.heard(await self.inner.read(max_bytes, timeout))
         return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
@@ -491,7 +501,7 @@ class AsyncStream:
         wire = self._wire
         wire.said(buffer)
         try:
-            await self._inner.write(buffer, timeout)
+            await self.inner.write(buffer, timeout)
         except wire.family.httpcore.WriteError:
             if wire.goaway is None:
                 raise
@@ -499,7 +509,7 @@ class AsyncStream:
     async def aclose(self) -> None:
         """Closes, once."""
         if not self._closed:
-            await self._inner.aclose()
+            await self.inner.aclose()
             self._closed = True
 
     async def start_tls(
@@ -507,11 +517,11 @@ class AsyncStream:
     ) -> Any:
         """Secures the connection."""
         wire = self._wire
-        inner = await self._inner.start_tls(wire.listener.context_for(ssl_context), server_hostname, timeout)
+        inner = await self.inner.start_tls(wire.listener.context_for(ssl_context), server_hostname, timeout)
         stream = await _begin_async(wire, type(self)(wire, inner))
         wire.listener.secured(stream)
         return stream
 
     def get_extra_info(self, info: str) -> Any:
         """What httpcore's streams know."""
-        return self._inner.get_extra_info(info)
+        return self.inner.get_extra_info(info)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakKeyDictionary
 
 from . import __version__
-from ._agent import BaseAgent
+from ._agent import AnyAgent, BaseAgent
 from ._core import State
 from ._observer import Observer
 
@@ -58,7 +58,7 @@ _STATES = {State.ACTIVE: "active", State.FREE: "idle"}
 
 
 def instrument(
-    agent: BaseAgent,
+    agent: AnyAgent,
     *,
     meter_provider: MeterProvider | None = None,
     pool_name: str | None = None,
@@ -93,7 +93,7 @@ def instrument(
     agent._engine.observe(measured)
 
 
-def uninstrument(agent: BaseAgent) -> None:
+def uninstrument(agent: AnyAgent) -> None:
     """Measures an agent no longer; nothing happens if it is not measured."""
     with _looking:
         was_measured = _measured.pop(agent, None) is not None
@@ -288,7 +288,7 @@ class _Instruments:
 #: Held while the measured agents are looked up, never while OpenTelemetry is called, which collects under its own lock.
 _looking = threading.Lock()
 
-_measured: WeakKeyDictionary[BaseAgent, _Measured] = WeakKeyDictionary()
+_measured: WeakKeyDictionary[AnyAgent, _Measured] = WeakKeyDictionary()
 
 #: Held while instruments are made.
 _making = threading.Lock()

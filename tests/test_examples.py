@@ -29,7 +29,7 @@ FENCE = re.compile(r"^( *)```(.*?)\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
 def run(program: Path) -> subprocess.CompletedProcess[str]:
     """Run a program as a reader would, with this library importable."""
     package = Path(httpx_agent.__file__).parent
-    environment = {**os.environ, "PYTHONPATH": str(package.parent), "NO_PROXY": "*"}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(package.parent), str(EXAMPLES)]), "NO_PROXY": "*"}
     return subprocess.run(
         [sys.executable, "-W", "error", program.name],
         cwd=program.parent,
@@ -131,14 +131,15 @@ def _page(name: str) -> Path:
     return ROOT / "docs" / f"{name}.md"
 
 
-def _record() -> None:
-    OUTPUT.mkdir(exist_ok=True)
-    for program in PROGRAMS:
+def record(programs: list[Path], output: Path) -> None:
+    """Run programs and keep what they print."""
+    output.mkdir(exist_ok=True)
+    for program in programs:
         finished = run(program)
         sys.stderr.write(finished.stderr)
         finished.check_returncode()
-        (OUTPUT / f"{program.stem}.txt").write_text(mask(finished.stdout), encoding="utf-8")
+        (output / f"{program.stem}.txt").write_text(mask(finished.stdout), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    _record()
+    record(PROGRAMS, OUTPUT)

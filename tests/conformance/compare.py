@@ -17,14 +17,16 @@ ALL = frozenset(
     | {"requests", "resumed"}
 )
 
+#: What the core alone shows: it knows nothing of TLS.
+OF_THE_CORE = ALL - {"resumed"}
+
 
 def differences(trace: Trace, expected: Record, got: Record, what: frozenset[str] = ALL) -> list[str]:
     """One line per difference, the earliest first; an empty list means that there is none."""
     found = []
     for number, (operation, wanted, seen) in enumerate(zip(trace.steps, expected.steps, got.steps, strict=True)):
-        for name, want, see in _differing(wanted, seen):
-            if name in what:
-                found.append(f"{trace.name} step {number} {dict(operation)}: {name}: expected {want}, got {see}")
+        for name, want, see in differing(wanted, seen, what):
+            found.append(f"{trace.name} step {number} {dict(operation)}: {name}: expected {want}, got {see}")
     if "requests" in what:
         for number, want in expected.requests.items():
             see = got.requests.get(number)
@@ -35,15 +37,16 @@ def differences(trace: Trace, expected: Record, got: Record, what: frozenset[str
     return found
 
 
-def _differing(wanted: Seen, seen: Seen) -> list[tuple[str, Any, Any]]:
+def differing(wanted: Seen, seen: Seen, what: frozenset[str] = ALL) -> list[tuple[str, Any, Any]]:
+    """In what two steps differ: name, what was wanted, what was seen."""
     pairs = [
         (name, getattr(wanted, name), getattr(seen, name))
         for name in ("pools", "total", "created", "closed", "server_open", "counters", "status_changed")
     ]
-    differing = [(name, want, see) for name, want, see in pairs if want != see]
+    found = [(name, want, see) for name, want, see in pairs if want != see]
     if not same_limits(wanted.limits, seen.limits):
-        differing.append(("limits", wanted.limits, seen.limits))
-    return differing
+        found.append(("limits", wanted.limits, seen.limits))
+    return [difference for difference in found if difference[0] in what]
 
 
 def same_limits(wanted: Mapping[int, float], seen: Mapping[int, float]) -> bool:
@@ -53,18 +56,8 @@ def same_limits(wanted: Mapping[int, float], seen: Mapping[int, float]) -> bool:
 
 def as_an_agent_shows_it(record: Record) -> Record:
     """Leaves out what an agent of ours does not show: the limits of sockets in use."""
-    return Record(
-        steps=[
-            replace(
-                seen,
-                limits={
-                    socket: limit
-                    for pool in seen.pools.values()
-                    for socket in pool.free
-                    for limit in [seen.limits[socket]]
-                },
-            )
-            for seen in record.steps
-        ],
-        requests=record.requests,
-    )
+    steps = []
+    for seen in record.steps:
+        free = [socket for pool in seen.pools.values() for socket in pool.free]
+        steps.append(replace(seen, limits={socket: seen.limits[socket] for socket in free}))
+    return replace(record, steps=steps)

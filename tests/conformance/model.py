@@ -322,8 +322,7 @@ class Model:
         assert socket is not None
         request.answered = True
         request.outcome = "connect" if request.op.get("method") == "CONNECT" else "upgrade"
-        self.own_counters["detached_socket_count"] += 1
-        self.own_counters["request_count"] += 1
+        self.own_counters["detached_socket_count"] += 1  # the request is over when its caller says so
         self.detach(socket)
 
     def do_server_close(self, operation: Op) -> None:

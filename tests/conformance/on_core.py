@@ -228,8 +228,6 @@ class _Player:
         self.detached.add(request.grant.socket)
         self.carry_out(self.core.detach(request.number, self.now))
         request.outcome = "connect" if request.op.get("method") == "CONNECT" else "upgrade"
-        self.numbers.pop(request.number)
-        self.carry_out(self.core.release(request.number, self.now, reusable=False, complete=True))
 
     def do_server_close(self, operation: Op) -> None:
         request = self.at_server(operation)

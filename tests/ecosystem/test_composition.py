@@ -7,18 +7,26 @@ from pathlib import Path
 from typing import Any, Self
 
 import anyio
-import hishel
-import hishel.httpx
 import httpx
 import pytest
-from httpx_limiter import AbstractAsyncLimiter, AsyncRateLimitedTransport, Rate
-from httpx_limiter.aiolimiter import AiolimiterAsyncLimiter
-from httpx_retries import Retry, RetryTransport
 
 from httpx_agent import Agent, AgentTransport
 from tests.support.scripted import respond
 from tests.support.servers import Server, refusing_port
 from tests.support.worlds import World
+
+for package in (
+    "hishel",
+    "httpx_limiter",
+    "httpx_retries",
+):
+    pytest.importorskip(package, reason="needs the extra integrations")
+
+import hishel
+import hishel.httpx
+from httpx_limiter import AbstractAsyncLimiter, AsyncRateLimitedTransport, Rate
+from httpx_limiter.aiolimiter import AiolimiterAsyncLimiter
+from httpx_retries import Retry, RetryTransport
 
 
 class InTrio(Retry):

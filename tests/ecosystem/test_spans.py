@@ -6,8 +6,6 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from opentelemetry.instrumentation.httpx import HTTPXClientInstrumentor
-from opentelemetry.instrumentation.utils import unwrap
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -16,6 +14,12 @@ from opentelemetry.trace import SpanKind, StatusCode
 from httpx_agent import Agent, AgentTransport
 from tests.support.servers import Proxy, Server, refusing_port
 from tests.support.worlds import World
+
+for package in ("opentelemetry.instrumentation.httpx",):
+    pytest.importorskip(package, reason="needs the extra integrations")
+
+from opentelemetry.instrumentation.httpx import HTTPXClientInstrumentor
+from opentelemetry.instrumentation.utils import unwrap
 
 
 class Spans:

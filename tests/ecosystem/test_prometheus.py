@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import httpx
-from opentelemetry.exporter.prometheus import PrometheusMetricReader
+import pytest
 from opentelemetry.sdk.metrics import MeterProvider
-from prometheus_client import CollectorRegistry, start_http_server
-from prometheus_client.parser import text_string_to_metric_families
 
 from httpx_agent import Agent, AgentTransport
 from httpx_agent.otel import instrument
 from tests.support.scripted import FIN, Network, Script, respond
 from tests.support.servers import Server
 from tests.support.worlds import World
+
+for package in (
+    "prometheus_client",
+    "opentelemetry.exporter.prometheus",
+):
+    pytest.importorskip(package, reason="needs the extra integrations")
+
+from opentelemetry.exporter.prometheus import PrometheusMetricReader
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.parser import text_string_to_metric_families
 
 ok = respond(b"ok")
 

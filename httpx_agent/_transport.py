@@ -1,0 +1,103 @@
+"""What the transports of all families have in common: their arguments and their agent."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterable
+from typing import Any, ClassVar, Generic, Self, TypeVar, Unpack
+
+from ._agent import URL, AnyAgent, Limits, Proxy
+from ._environment import proxies_from_environment
+from ._mocks import register_with_respx
+from ._options import UNSET, AgentKeywords, SocketOption, Unset
+from ._pool import BasePool
+
+Agent = TypeVar("Agent", bound=AnyAgent)
+
+
+class BaseTransport(Generic[Limits, Proxy, URL, Agent]):
+    """A transport of any family; see `httpx_agent.AgentTransport`.
+
+    It comes before the family's own transports among the bases, and takes only their constructors' place: all that
+    they have besides works with whatever stands in `_pool`, and other tools replace their methods.
+    """
+
+    _agent_class: ClassVar[type[AnyAgent]]
+    _pool_class: ClassVar[type[BasePool]]
+    _pool: BasePool
+
+    def __init__(
+        self,
+        verify: ssl.SSLContext | str | bool | Unset = UNSET,
+        cert: Any = UNSET,
+        trust_env: bool | Unset = UNSET,
+        http1: bool | Unset = UNSET,
+        http2: bool | Unset = UNSET,
+        limits: Limits | Unset | None = UNSET,
+        proxy: Proxy | URL | str | Unset | None = UNSET,
+        uds: str | Unset | None = UNSET,
+        local_address: str | Unset | None = UNSET,
+        retries: int | Unset = UNSET,
+        socket_options: Iterable[SocketOption] | Unset | None = UNSET,
+        *,
+        agent: Agent | None = None,
+        **options: Unpack[AgentKeywords],
+    ) -> None:
+        given = {
+            "verify": verify,
+            "cert": cert,
+            "trust_env": trust_env,
+            "http1": http1,
+            "http2": http2,
+            "limits": limits,
+            "proxy": proxy,
+            "uds": uds,
+            "local_address": local_address,
+            "retries": retries,
+            "socket_options": socket_options,
+            **options,
+        }
+        self._pool = self._pool_class.for_transport(self._agent_class, agent, given)
+        register_with_respx(self._pool_class, self._agent_class.family.httpcore)
+
+    @classmethod
+    def mounts_from_env(cls, **options: Any) -> dict[str, Self | None]:
+        """The proxies of the environment as `mounts` of a client; httpx drops them where `transport=` is given.
+
+        Reads `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` as httpx does, in capital or small letters; on
+        macOS and Windows the system's settings count as well. Each proxy URL has an agent of its own: its limits hold
+        for that proxy. Where a proxy stands under several patterns, the first transport owns the agent and the others
+        borrow it. ``None`` is what httpx takes for "no proxy: use `transport=`".
+
+            client = httpx.Client(transport=AgentTransport(), mounts=AgentTransport.mounts_from_env())
+
+        Args:
+            **options: Those of `AgentTransport`, for each agent; not `agent` and not `proxy`.
+
+        Raises:
+            TypeError: For `agent`, `proxy`, or an option's value of a wrong type.
+            ValueError: For a proxy or an option's value that cannot be.
+            ImportError: If a proxy or an option needs a package that is not installed.
+        """
+        for name in ("agent", "proxy"):
+            if name in options:
+                raise TypeError(f"{name}= cannot be given: each proxy of the environment has an agent of its own")
+        owners: dict[str, Self] = {}
+        mounts: dict[str, Self | None] = {}
+        for pattern, url in proxies_from_environment().items():
+            if url is None:
+                mounts[pattern] = None
+            elif url in owners:
+                mounts[pattern] = cls(agent=owners[url].agent)
+            else:
+                mounts[pattern] = owners[url] = cls(proxy=url, **options)
+        return mounts
+
+    @property
+    def agent(self) -> Agent:
+        """The agent that manages the sockets."""
+        agent: Agent = self._pool.agent  # type: ignore[assignment]
+        return agent
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.agent!r}>"

@@ -1,0 +1,278 @@
+"""Which name a TLS server is asked for, who shares its sockets, and whose session is resumed (R27, R28, N24)."""
+
+from __future__ import annotations
+
+import ssl
+import sys
+from typing import Any
+
+import httpx
+import pytest
+
+from httpx_agent import Agent, AgentTransport
+from httpx_agent._sessions import SessionCache
+from tests.support.servers import Certificates, Proxy, Server
+from tests.support.worlds import World
+
+VERSIONS = pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+
+
+# Names ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("host", "arguments", "name", "host_header"),
+    [
+        ("localhost", {}, "localhost", "localhost:{port}"),
+        ("127.0.0.1", {}, None, "127.0.0.1:{port}"),
+        ("localhost", {"extensions": {"sni_hostname": "name.example"}}, "name.example", "localhost:{port}"),
+        ("127.0.0.1", {"extensions": {"sni_hostname": "name.example"}}, "name.example", "127.0.0.1:{port}"),
+        ("localhost", {"headers": {"Host": "name.example"}}, "localhost", "name.example"),
+        ("127.0.0.1", {"headers": {"Host": "name.example"}}, None, "name.example"),
+    ],
+    ids=["a name", "an address", "sni_hostname", "sni_hostname over an address", "Host", "Host over an address"],
+)
+async def test_the_name_that_the_server_is_asked_for(
+    world: World,
+    tls_server: Server,
+    certificates: Certificates,
+    engine: str,
+    host: str,
+    arguments: dict[str, Any],
+    name: str | None,
+    host_header: str,
+) -> None:
+    """R28: the URL's host, none for an address, or `sni_hostname`. In Node the Host header decides; here it does not,
+    as nowhere in httpx: it is sent, and that is all.
+    """
+    agent = Agent(verify=certificates.client(), http1_engine=engine)
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        response = await client.get(f"https://{host}:{tls_server.port}/echo", **arguments)
+        assert response.status_code == 200
+    assert tls_server.server_names == [name]
+    assert tls_server.requests[0].get_all("host") == [host_header.format(port=tls_server.port)]
+    await world.close(agent)
+
+
+async def test_each_server_name_has_sockets_of_its_own(
+    world: World, tls_server: Server, certificates: Certificates, engine: str
+) -> None:
+    """R27, N24: `sni_hostname` is part of the key, and of nothing else; `max_sockets` counts for each key."""
+    agent = Agent(verify=certificates.client(), max_sockets=1, http1_engine=engine)
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+
+        async def ask(name: str | None, **arguments: Any) -> int:
+            extensions = {} if name is None else {"sni_hostname": name}
+            response = await client.get(f"{tls_server.url}/echo", extensions=extensions, **arguments)
+            number: int = response.extensions["agent"].socket_id
+            return number
+
+        assert [await ask(name) for name in (None, "name.example", "localhost")] == [0, 1, 2]
+        assert [await ask(name) for name in ("localhost", None, "name.example")] == [2, 0, 1]
+        assert await ask(None, headers={"Host": "name.example"}) == 0  # in Node that would be another pool
+    assert tls_server.server_names == [None, "name.example", "localhost"]
+    assert agent.status().free_sockets == {
+        tls_server.url: 1,
+        f"{tls_server.url} (name.example)": 1,
+        f"{tls_server.url} (localhost)": 1,
+    }
+    await world.close(agent)
+
+
+async def test_a_path_and_credentials_make_no_other_key(world: World, server: Server, engine: str) -> None:
+    """N24: nothing but scheme, host, port and `sni_hostname` tells two keys apart."""
+    agent = Agent(http1_engine=engine)
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        for url in (f"{server.url}/echo", f"{server.url}/status/204?a=1", f"http://user:pass@{server.netloc}/echo"):
+            await client.get(url)
+        await client.get(f"http://localhost:{server.port}/echo")
+    assert server.requests_per_connection == [3, 1]
+    await world.close(agent)
+
+
+# Sessions -------------------------------------------------------------------------------------------------------------
+
+
+async def resumed(world: World, client: Any, url: str, **arguments: Any) -> bool:
+    """Whether the socket of a request resumed a session; looked at while it is open."""
+    async with client.stream("GET", url, **arguments) as response:
+        ssl_object = response.extensions["network_stream"].get_extra_info("ssl_object")
+        await response.aread()
+        return bool(ssl_object.session_reused)
+
+
+def client_context(certificates: Certificates, version: ssl.TLSVersion) -> ssl.SSLContext:
+    context = certificates.client()
+    context.maximum_version = context.minimum_version = version
+    return context
+
+
+@VERSIONS
+@pytest.mark.parametrize("limit", [100, 0])
+async def test_a_second_socket_resumes_the_session_of_the_first(
+    world: World, certificates: Certificates, engine: str, version: ssl.TLSVersion, limit: int
+) -> None:
+    """In both versions of TLS; `max_cached_sessions=0` switches it off."""
+    with Server(tls=certificates.server()) as server:
+        agent = Agent(verify=client_context(certificates, version), max_cached_sessions=limit, http1_engine=engine)
+        async with world.client(transport=AgentTransport(agent=agent)) as client:
+            assert not await resumed(world, client, f"{server.url}/close")
+            for _ in range(3):
+                assert await resumed(world, client, f"{server.url}/close") is bool(limit)
+            assert server.accepted == 4
+        await world.close(agent)
+
+
+@VERSIONS
+async def test_sessions_are_resumed_through_a_proxy_too(
+    world: World, certificates: Certificates, engine: str, version: ssl.TLSVersion
+) -> None:
+    """The server's within the tunnel; the one of the proxy itself is left alone."""
+    with Server(tls=certificates.server()) as server, Proxy(tls=certificates.server()) as proxy:
+        agent = Agent(
+            verify=client_context(certificates, version),
+            proxy=httpx.Proxy(proxy.url, ssl_context=client_context(certificates, version)),
+            http1_engine=engine,
+        )
+        async with world.client(transport=AgentTransport(agent=agent)) as client:
+            assert [await resumed(world, client, f"{server.url}/close") for _ in range(3)] == [False, True, True]
+            assert (server.accepted, proxy.accepted) == (3, 3)
+        await world.close(agent)
+
+
+@pytest.mark.parametrize("path", ["garbage", "reset", "disconnect"])
+async def test_a_socket_that_ends_with_an_error_takes_its_session_along(
+    world: World, tls_server: Server, certificates: Certificates, engine: str, path: str
+) -> None:
+    """While a request was in flight. An end in place of the answer counts as well: Python's `ssl` tells a reset so."""
+    agent = Agent(verify=certificates.client(), http1_engine=engine)
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        assert not await resumed(world, client, f"{tls_server.url}/close")
+        with pytest.raises(httpx.TransportError):
+            await client.get(f"{tls_server.url}/{path}")
+        assert not await resumed(world, client, f"{tls_server.url}/close")
+    await world.close(agent)
+
+
+@VERSIONS
+async def test_keys_do_not_share_sessions(
+    world: World, certificates: Certificates, engine: str, version: ssl.TLSVersion
+) -> None:
+    """Not two origins, nor two server names at one origin."""
+    with Server(tls=certificates.server()) as one, Server(tls=certificates.server()) as other:
+        agent = Agent(verify=client_context(certificates, version), http1_engine=engine)
+        async with world.client(transport=AgentTransport(agent=agent)) as client:
+            name = {"extensions": {"sni_hostname": "name.example"}}
+            assert not await resumed(world, client, f"{one.url}/close")
+            assert not await resumed(world, client, f"{other.url}/close")
+            assert not await resumed(world, client, f"{one.url}/close", **name)
+            assert await resumed(world, client, f"{one.url}/close", **name)
+            assert await resumed(world, client, f"{one.url}/close")
+            assert await resumed(world, client, f"{other.url}/close")
+        await world.close(agent)
+
+
+async def test_at_the_limit_the_session_that_came_first_goes(
+    world: World, certificates: Certificates, engine: str
+) -> None:
+    """`max_cached_sessions` counts keys; that a session is renewed does not move it, as in Node."""
+    with Server(tls=certificates.server()) as server:
+        agent = Agent(verify=certificates.client(), max_cached_sessions=2, http1_engine=engine)
+        async with world.client(transport=AgentTransport(agent=agent)) as client:
+
+            async def ask(name: str) -> bool:
+                return await resumed(world, client, f"{server.url}/close", extensions={"sni_hostname": name})
+
+            assert [await ask(name) for name in ("localhost", "name.example")] == [False, False]
+            assert [await ask(name) for name in ("name.example", "localhost")] == [True, True]
+            assert not await resumed(world, client, f"{server.url}/close")  # a third: localhost, the first, goes
+            assert [await ask(name) for name in ("name.example", "localhost")] == [True, False]
+        await world.close(agent)
+
+
+def test_the_sessions_that_are_kept() -> None:
+    cache = SessionCache(2)
+    for key, session in [("a", "a1"), ("b", "b1"), ("a", "a2"), ("c", "c1")]:
+        cache.put(key, session)  # type: ignore[arg-type]
+    assert [cache.get(key) for key in "abc"] == [None, "b1", "c1"]
+    cache.evict("b")
+    cache.evict("nothing")
+    assert cache.get("b") is None
+    nothing = SessionCache(0)
+    nothing.put("a", "a1")  # type: ignore[arg-type]
+    assert nothing.get("a") is None
+
+
+# What it costs --------------------------------------------------------------------------------------------------------
+
+
+class CountingContext(ssl.SSLContext):
+    """Notes who starts a handshake with it and with which session, and how often a session is asked for."""
+
+    def __init__(self, protocol: int) -> None:
+        super().__init__()
+        self.handshakes: list[tuple[bool, bool]] = []  # started by the agent itself, with a session
+        self.sessions_asked_for = 0
+
+        def session(ssl_object: ssl.SSLObject) -> ssl.SSLSession | None:
+            self.sessions_asked_for += 1
+            return ssl.SSLObject.session.__get__(ssl_object)
+
+        attributes = {"session": property(session, ssl.SSLObject.session.__set__)}
+        self.sslobject_class = type("CountingObject", (ssl.SSLObject,), attributes)
+
+    def _note(self, session: object) -> None:
+        caller = sys._getframe(2).f_globals["__name__"].partition(".")[0]
+        self.handshakes.append((caller == "httpx_agent", session is not None))
+
+    def wrap_socket(self, *args: Any, **kwargs: Any) -> ssl.SSLSocket:
+        self._note(kwargs.get("session"))
+        return super().wrap_socket(*args, **kwargs)
+
+    def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:
+        self._note(args[4] if len(args) > 4 else kwargs.get("session"))
+        return super().wrap_bio(*args, **kwargs)
+
+
+@VERSIONS
+@pytest.mark.parametrize(
+    ("limit", "handshakes", "sessions"),
+    [(0, [(False, False)] * 3, 0), (1, [(False, False), (True, True), (True, True)], 3)],
+    ids=["off", "on"],
+)
+async def test_switched_off_it_costs_nothing(
+    world: World,
+    certificates: Certificates,
+    monkeypatch: pytest.MonkeyPatch,
+    engine: str,
+    version: ssl.TLSVersion,
+    limit: int,
+    handshakes: list[tuple[bool, bool]],
+    sessions: int,
+) -> None:
+    """The user's own context makes every handshake, called by the network library and by nothing of ours; no session
+    is passed in, none is asked for, none is kept. Switched on, each new socket is asked once, whatever it serves.
+    """
+    kept = []
+    put = SessionCache.put
+
+    def counted(cache: SessionCache, *args: Any) -> None:
+        kept.append(args)
+        put(cache, *args)
+
+    monkeypatch.setattr(SessionCache, "put", counted)
+    context = CountingContext(ssl.PROTOCOL_TLS_CLIENT)
+    certificates.authority.configure_trust(context)
+    context.maximum_version = context.minimum_version = version
+    with Server(tls=certificates.server()) as server:
+        agent = Agent(verify=context, max_cached_sessions=limit, http1_engine=engine)
+        async with world.client(transport=AgentTransport(agent=agent)) as client:
+            for path in ("echo", "echo", "close", "echo", "close", "echo"):
+                assert (await client.get(f"{server.url}/{path}")).status_code == 200
+        await world.close(agent)
+        assert server.requests_per_connection == [3, 2, 1]
+    by_ours = engine == "auto" and world.name == "asyncio"  # the fast engine speaks TLS itself
+    assert context.handshakes == [(by_ours or through_ours, resumes) for through_ours, resumes in handshakes]
+    assert len(kept) == sessions
+    if not world.is_sync:  # there the object that knows the session is OpenSSL's own, and cannot be counted
+        assert context.sessions_asked_for == sessions
