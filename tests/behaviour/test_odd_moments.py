@@ -22,7 +22,7 @@ import respx.mocks
 import trio
 
 from httpx_agent import Agent, AgentTransport
-from httpx_agent._keepers import LoopKeeper, ThreadKeeper
+from httpx_agent._keepers import LoopKeeper, ThreadKeeper, register
 from httpx_agent._socket import Socket
 from httpx_agent._steps import arun, run
 from tests.support.scripted import FIN, HANG, Gate, Network, Script, chunked, http2, respond
@@ -329,8 +329,12 @@ def test_a_keeper_bears_descriptors_that_are_closed_and_numbers_that_come_again(
         assert told == [2]
         keeper.unwatch(descriptor)
         done.clear()
-        keeper.watch(descriptor, 4)
-        keeper._watched.clear()  # unwatched by another thread, in the moment in which it is readable
+        with keeper._lock:
+            keeper._running().add(descriptor)
+            keeper._watched[descriptor] = 3
+        keeper.unwatch(descriptor)
+        with keeper._lock:
+            keeper._running().add(descriptor)  # unwatched by another thread, in the moment in which it is readable
         keeper.arm(0.0)
         assert done.wait(5)
         assert told == [2, "time"]
@@ -348,6 +352,12 @@ def test_a_keeper_bears_descriptors_that_are_closed_and_numbers_that_come_again(
 
 def test_a_loops_keeper_rings_once_and_for_the_earliest() -> None:
     told: list[Any] = []
+
+    class Faster(dict[int, int]):
+        """Another thread has taken it already."""
+
+        def pop(self, *_: Any) -> None:  # type: ignore[override]
+            return None
 
     class Owner:
         def on_readable(self, number: int) -> None:
@@ -371,9 +381,14 @@ def test_a_loops_keeper_rings_once_and_for_the_earliest() -> None:
             with anyio.fail_after(5):
                 while len(told) < 2:
                     await asyncio.sleep(0)
-            keeper.watch(one.fileno(), 8)
-            keeper._watched.clear()  # unwatched by another thread, in the moment before
-            await asyncio.sleep(0.01)
+            register(keeper._selector, one.fileno())
+            register(keeper._selector, one.fileno())  # the number came again
+            keeper._look()  # unwatched by another thread, in the moment before
+            keeper._fresh = Faster({one.fileno(): 8})
+            keeper._settle()
+            assert keeper._watched == {}
+            keeper.watch(one.fileno(), 9)
+            keeper.watch(one.fileno(), 10)
         keeper.stop()
 
     asyncio.run(main())
