@@ -37,18 +37,20 @@ async def test_b12_twenty_streams_and_a_goaway(world: World, stack: Stack, last_
 
     The server finishes the streams up to `last_stream`, and then closes; the others were not processed.
     """
-    gate, end = Gate(), Gate()
+    gate = Gate()
     network = Network(http2(hold=lambda stream: gate if stream <= last_stream else Gate()), default=http2())
     transport = stack.transport(is_sync=False, http2=True, verify=CONTEXT, **network.options)
     async with world.client(transport=transport) as client, world.tasks() as tasks:
-        jobs = [tasks.start(client.get, URL) for _ in range(20)]
+        jobs = [tasks.start(client.post, URL, content=b"once") for _ in range(20)]
         await world.until(lambda: network.connections and len(network.connections[0].streams) == 20)
-        network.adopt(end)
         network.connections[0].send(goaway(last_stream))
         gate.open()
         await world.settle()
         network.connections[0].send(FIN)
     assert [job.result().status_code for job in jobs] == [200] * 20
+    assert sum(len(connection.streams) for connection in network.connections) == 20 + sum(
+        stream > last_stream for stream in network.connections[0].streams
+    )
     assert network.open == 0
 
 
