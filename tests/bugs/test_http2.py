@@ -43,6 +43,7 @@ async def test_b12_twenty_streams_and_a_goaway(world: World, stack: Stack, last_
     async with world.client(transport=transport) as client, world.tasks() as tasks:
         jobs = [tasks.start(client.post, URL, content=b"once") for _ in range(20)]
         await world.until(lambda: network.connections and len(network.connections[0].streams) == 20)
+        await world.settle()  # every body has come, too
         network.connections[0].send(goaway(last_stream))
         gate.open()
         await world.settle()
