@@ -329,10 +329,11 @@ def test_a_keeper_bears_descriptors_that_are_closed_and_numbers_that_come_again(
         assert told == [2]
         keeper.unwatch(descriptor)
         done.clear()
+        silent = other.fileno()
         with keeper._lock:
-            keeper._running().add(descriptor)
-            keeper._watched[descriptor] = 3
-        keeper.unwatch(descriptor)
+            keeper._running().add(silent)
+            keeper._watched[silent] = 3
+        keeper.unwatch(silent)
         with keeper._lock:
             keeper._running().add(descriptor)  # unwatched by another thread, in the moment in which it is readable
         keeper.arm(0.0)
