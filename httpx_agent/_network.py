@@ -9,9 +9,11 @@ usable, which protocol was negotiated, whether a request left and whether an ans
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
 import threading
 import time
+import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol
@@ -22,8 +24,6 @@ from . import _fork
 from ._goaway import GoawayHold
 
 if TYPE_CHECKING:
-    import ssl
-
     from ._family import Family
     from ._options import SocketOption
 
@@ -285,6 +285,19 @@ def shut_down(sock: socket.socket) -> None:
         sock.shutdown(socket.SHUT_RDWR)
 
 
+def close_forgotten(error: BaseException | None) -> None:
+    """Closes the TLS socket that is left in the frames of a failed handshake.
+
+    Where a connection was reset before its handshake began, Python before 3.13 does not close it, and nobody has it.
+    """
+    while error is not None:
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            sock = frame.f_locals.get("self")
+            if isinstance(sock, ssl.SSLSocket):
+                sock.close()
+        error = error.__cause__
+
+
 # Sync -----------------------------------------------------------------------------------------------------------------
 
 
@@ -475,6 +488,9 @@ class SyncStream:
             with wire.breakable(lambda: shut_down(handle) if handle is not None else None):
                 context = wire.listener.context_for(ssl_context)
                 inner = self.inner.start_tls(context, server_hostname, wire.time_left(timeout))
+        except BaseException as error:
+            close_forgotten(error)
+            raise
         finally:
             if handle is not None:
                 handle.close()

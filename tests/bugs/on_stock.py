@@ -6,6 +6,7 @@ tests failed on which library, and how. It ends with an error if a bug did not s
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -34,7 +35,13 @@ def try_bug(bug: str, library: str) -> tuple[int, int, Counter[str]]:
     command = [sys.executable, "-m", "pytest", *options, str(FOLDER), "-k", f"test_{bug}_"]
     try:
         result = subprocess.run(
-            command, cwd=FOLDER.parents[1], capture_output=True, text=True, timeout=LIMIT, check=False
+            command,
+            cwd=FOLDER.parents[1],
+            env={**os.environ, "COLUMNS": "400"},  # pytest cuts what is longer
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         return 1, 0, Counter(["does not come back"])

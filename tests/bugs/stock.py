@@ -38,6 +38,7 @@ class Stack:
         backend = options.pop("network_backend", None)
         async_backend = options.pop("async_network_backend", None)
         of_an_origin = options.pop("max_sockets", None)
+        options.pop("http1_engine", None)
         limits = self.httpx.Limits(
             max_connections=options.pop("max_total_sockets", of_an_origin) or 100,
             max_keepalive_connections=options.pop("max_total_free_sockets", 20),

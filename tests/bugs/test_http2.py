@@ -136,5 +136,6 @@ async def test_b28_who_waits_to_learn_the_protocol_waits_within_its_pool_timeout
         follower = tasks.start(client.get, URL, timeout=httpx.Timeout(3.0, pool=0.1))
         await follower.wait()
         assert not first.done
+        first.cancel()
     assert isinstance(follower.exception, httpx.PoolTimeout)
-    assert isinstance(first.exception, httpx.ConnectTimeout)
+    assert network.open == 0

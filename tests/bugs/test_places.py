@@ -16,16 +16,19 @@ from tests.bugs.stock import Stack
 from tests.support.servers import Server
 from tests.support.worlds import WORLDS, World
 
+both_engines = pytest.mark.parametrize("engine", ["httptools", "h11"])
+
 LOOPS = [world for world in WORLDS if not world.is_sync]
 
 
+@both_engines
 @pytest.mark.parametrize("kept_for", [0.0, 15.0], ids=["expired", "kept"])
 @pytest.mark.parametrize("loop", LOOPS, ids=str)
 def test_b15_one_transport_in_several_loops_one_after_the_other(
-    stack: Stack, server: Server, loop: World, kept_for: float
+    stack: Stack, server: Server, loop: World, kept_for: float, engine: str
 ) -> None:
     """httpx: `RuntimeError: Event loop is closed` in asyncio, and `ClosedResourceError` or the like in trio."""
-    transport = stack.transport(is_sync=False, free_socket_timeout=kept_for)
+    transport = stack.transport(is_sync=False, free_socket_timeout=kept_for, http1_engine=engine)
 
     async def ask() -> int:
         client = httpx.AsyncClient(transport=transport, trust_env=False)
@@ -35,9 +38,10 @@ def test_b15_one_transport_in_several_loops_one_after_the_other(
     server.wait_closed()
 
 
-def test_b16_one_transport_in_several_loops_at_once(stack: Stack, server: Server) -> None:
+@both_engines
+def test_b16_one_transport_in_several_loops_at_once(stack: Stack, server: Server, engine: str) -> None:
     """httpx: `RuntimeError: … is bound to a different event loop`, timeouts, and other errors."""
-    transport = stack.transport(is_sync=False)
+    transport = stack.transport(is_sync=False, http1_engine=engine)
     outcomes: list[Any] = []
 
     async def ask() -> None:
@@ -60,11 +64,12 @@ def test_b16_one_transport_in_several_loops_at_once(stack: Stack, server: Server
     server.wait_closed()
 
 
+@both_engines
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
-def test_b29_a_child_does_not_use_its_parents_sockets(stack: Stack, server: Server) -> None:
+def test_b29_a_child_does_not_use_its_parents_sockets(stack: Stack, server: Server, engine: str) -> None:
     """httpx: the child's request goes out on the parent's socket. See also `tests/behaviour/test_fork.py`."""
-    transport = stack.transport(is_sync=True)
+    transport = stack.transport(is_sync=True, http1_engine=engine)
     with httpx.Client(transport=transport, timeout=5, trust_env=False) as client:
         client.get(f"{server.url}/echo")
         process = os.fork()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import socket
 import ssl
+import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -65,6 +66,7 @@ async def test_b11_a_free_http2_socket_that_the_server_closed(
     assert h2_server.accepted == 3
 
 
+@pytest.mark.both_engines
 @pytest.mark.in_loops
 async def test_b17_a_tls_handshake_that_is_cancelled(world: World, stack: Stack, server: Server) -> None:
     """httpx: the server sees the socket open, until the collector comes by."""
@@ -78,6 +80,40 @@ async def test_b17_a_tls_handshake_that_is_cancelled(world: World, stack: Stack,
             await world.until(lambda: server.open == 0)
 
 
+@pytest.mark.both_engines
+async def test_b17_a_connection_that_is_reset_before_its_tls_handshake(world: World, stack: Stack) -> None:
+    """httpx: in the sync world the socket stays open as long as the error lives; Python before 3.13 forgets it."""
+    was_reset = threading.Event()
+
+    def reset() -> None:
+        with listener.accept()[0] as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        was_reset.set()
+
+    def wait(name: str, info: dict[str, Any]) -> None:
+        if name == "connection.connect_tcp.complete":
+            assert was_reset.wait(10)
+
+    transport = stack.transport(is_sync=world.is_sync, verify=CONTEXT)
+    with socket.create_server(("127.0.0.1", 0)) as listener, uncollected():
+        thread = threading.Thread(target=reset)
+        thread.start()
+        async with world.client(transport=transport) as client:
+            before = open_sockets()
+            with pytest.raises(httpx.ConnectError):
+                await client.get(
+                    f"https://127.0.0.1:{listener.getsockname()[1]}/", extensions={"trace": world.callback(wait)}
+                )
+            assert open_sockets() == before
+        thread.join()
+
+
+def open_sockets() -> list[str]:
+    """TLS sockets of this process that have a descriptor."""
+    return [repr(thing) for thing in gc.get_objects() if isinstance(thing, ssl.SSLSocket) and thing.fileno() >= 0]
+
+
+@pytest.mark.both_engines
 @pytest.mark.parametrize("how", ["cancelled", "timed out"])
 async def test_b18_a_socks_handshake_that_gets_no_answer(world: World, stack: Stack, server: Server, how: str) -> None:
     """httpx: where it is cancelled, the socket stays open and its slot is lost; the timeout is ignored."""
@@ -129,6 +165,7 @@ def strict_server(context: ssl.SSLContext) -> Iterator[int]:
         thread.join()
 
 
+@pytest.mark.both_engines
 async def test_b22_every_error_of_the_network_is_one_of_httpxs(
     world: World, stack: Stack, certificates: Certificates
 ) -> None:
@@ -140,6 +177,7 @@ async def test_b22_every_error_of_the_network_is_one_of_httpxs(
                 await client.get(f"https://127.0.0.1:{port}/")
 
 
+@pytest.mark.both_engines
 async def test_b24_a_free_socket_is_closed_when_its_time_is_over(world: World, stack: Stack, server: Server) -> None:
     """httpx: it stays open until another request comes."""
     transport = stack.transport(is_sync=world.is_sync, free_socket_timeout=0.05)
