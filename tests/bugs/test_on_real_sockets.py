@@ -90,7 +90,7 @@ async def test_b04_the_limit_of_free_sockets_counts_free_sockets(world: World, s
 
 @pytest.mark.parametrize("engine", ["httptools", "h11"])
 def test_b08_the_collector_may_run_in_the_middle_of_a_decision(stack: Stack, server: Server, engine: str) -> None:
-    """httpx: a deadlock."""
+    """httpx: a deadlock, in the first of these tests; no collection of the process does anything after it."""
     transport = stack.transport(is_sync=True, max_total_sockets=2, http1_engine=engine)
     statuses: list[int] = []
     with warnings.catch_warnings():
@@ -116,7 +116,7 @@ def test_b08_the_collector_may_run_in_the_middle_of_a_decision(stack: Stack, ser
 
 @pytest.mark.parametrize("how", ["unread", "half read"])
 async def test_b09_and_b14_a_dropped_response(world: World, stack: Stack, server: Server, how: str) -> None:
-    """httpx: `PoolTimeout`."""
+    """httpx: `PoolTimeout` where it is unread; half read its generator closes it. httpx2: both are lost."""
     transport = stack.transport(is_sync=world.is_sync, max_total_sockets=1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
