@@ -388,6 +388,15 @@ def test_a_fork_under_the_agents_lock(server: Server) -> None:
         thread.join()
 
 
+async def end_threads(world: World, agent: Agent) -> None:
+    """Ends those of the agent, as none of them is left in a child."""
+    for home in (agent._engine.sync_home, *agent._engine._homes.values()):
+        keeper = home.keeper
+        if isinstance(keeper, ThreadKeeper):
+            keeper.stop()
+            await world.until(lambda keeper=keeper: keeper._watcher is None)
+
+
 async def test_what_a_child_does(
     world: World, any_server: Server, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -398,10 +407,7 @@ async def test_what_a_child_does(
         async with client.stream("GET", f"{any_server.url}/hold-body/c") as response:
             await client.get(f"{any_server.url}/echo")
             homes = list(agent._engine._homes.values())
-            for home in (agent._engine.sync_home, *homes):  # no thread is left in a child
-                if isinstance(home.keeper, ThreadKeeper):
-                    home.keeper.stop()
-                    await world.until(lambda home=home: home.keeper._watcher is None)
+            await end_threads(world, agent)
             buried = len(_fork._remains)
 
             monkeypatch.setattr(_fork, "_heirs", weakref.WeakSet([agent._engine, transport._pool]))
@@ -430,6 +436,7 @@ async def test_what_a_child_does_without_sockets_of_the_system(world: World) -> 
     transport = AgentTransport(**network.options)
     async with world.client(transport=transport) as client:
         await client.get("http://a.test/")
+        await end_threads(world, transport.agent)
         transport.agent._engine.begin_anew()
         assert transport.agent.sockets() == ()
         await client.get("http://a.test/")
