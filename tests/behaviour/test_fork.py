@@ -37,6 +37,7 @@ from tests.support.servers import Certificates, Server, hanging_port
 from tests.support.worlds import World, clean_environment
 
 pytestmark = [
+    pytest.mark.both_engines,
     pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork"),
     # From 3.12 on Python warns of what these tests are about: other threads' locks may be held in the child.
     pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning"),
@@ -264,10 +265,11 @@ async def test_a_socket_that_is_being_opened_at_the_fork(world: World, server: S
                     server.wait_closed()
 
 
-def test_a_pool_of_processes(server: Server) -> None:
+def test_a_pool_of_processes(any_server: Server, certificates: Certificates) -> None:
     """`multiprocessing`, with a transport that the children find in a global variable."""
     global inherited
-    inherited = AgentTransport()
+    server = any_server
+    inherited = AgentTransport(verify=certificates.client())
     with httpx.Client(transport=inherited, trust_env=False) as client:
         client.get(f"{server.url}/echo")
         with multiprocessing.get_context("fork").Pool(2) as pool:
@@ -426,7 +428,7 @@ async def test_what_a_child_does(
         assert answers == [[200, False], [200, True]]
     with warnings.catch_warnings():  # in a child they are kept for ever
         warnings.simplefilter("ignore")
-        del _fork._remains[buried:], homes
+        del _fork._remains[buried:], homes, response, client
         gc.collect()
 
 
