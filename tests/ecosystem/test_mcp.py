@@ -42,7 +42,11 @@ def test_tools(mode: Any, json_response: bool, loop: str) -> None:
                         for a in range(50):
                             tasks.start_soon(add, a)
                     assert sorted(results) == list(range(1, 51))
-                    assert transport.agent.status().create_socket_count < 50
+                    status = transport.agent.status()
+                    # The client closes a stream of events after the answer to its call. Whether the end of the body
+                    # has arrived by then, so that the socket can go on, is the server's affair.
+                    closed_early = status.close_socket_count if mode == "legacy" and not json_response else 0
+                    assert status.create_socket_count <= 5 + closed_early
                 assert len(transport._pool._requests) == 0
             assert transport.agent.sockets() == ()
 
