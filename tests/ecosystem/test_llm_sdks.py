@@ -54,6 +54,7 @@ class Sdk:
         kind = {anthropic: "Anthropic", groq: "Groq", openai: "OpenAI"}[self.module]
         http_client = self._http_client(is_async)(transport=transport)
         make = getattr(self.module, f"Async{kind}" if is_async else kind)
+        options.setdefault("timeout", 30.0)  # theirs is 5 s for a connection, and the machine may be busy
         return make(base_url=url + self._base, api_key="none", http_client=http_client, **options)
 
     def ask(self, client: Any, **options: Any) -> Any:

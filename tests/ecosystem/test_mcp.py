@@ -33,7 +33,7 @@ def test_tools(mode: Any, json_response: bool, loop: str) -> None:
                 results.append(result.structured_content["result"])
                 assert len(transport.agent.sockets()) <= 5
 
-            async with httpx2.AsyncClient(transport=transport) as http_client:
+            async with httpx2.AsyncClient(transport=transport, timeout=30) as http_client:
                 streams = streamable_http_client(url, http_client=http_client)
                 async with Client(streams, mode=mode) as client:
                     tools = await client.list_tools()
