@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import pytest
 import respx
 
 import httpx_agent.httpx2
-from tests.support.servers import Server
+from tests.support.servers import Proxy, Server, Socks
 
 for name in ("pytest_httpx", "pytest_httpx2", "vcr"):
     pytest.importorskip(name, reason="needs the extra integrations")
@@ -183,7 +183,7 @@ def mode(request: pytest.FixtureRequest) -> Any:
     return request.param
 
 
-@pytest.fixture(params=["auto", "h11"])
+@pytest.fixture(params=["httptools", "h11"])
 def engine(request: pytest.FixtureRequest) -> Any:
     """Which speaks HTTP/1.1; with a mock in its place, neither does."""
     return request.param
@@ -228,17 +228,23 @@ def test_what_it_was_not_told_it_refuses(mocked: Mocked, sender: Sender, address
     assert answered == (201, {})
 
 
+@pytest.mark.parametrize("through", [None, Proxy, Socks], ids=["direct", "http proxy", "socks proxy"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_what_a_cassette_recorded_it_plays(family: str, mode: str, engine: str, tmp_path: Path) -> None:
+def test_what_a_cassette_recorded_it_plays(
+    family: str, mode: str, engine: str, through: type[Proxy | Socks] | None, tmp_path: Path
+) -> None:
+    """When the server and the proxy are gone."""
     ours, library = FAMILIES[family]
     path = str(tmp_path / "cassette.yaml")
-    with Server() as server:
+    with Server() as server, through() if through else nullcontext() as proxy:
+        options: Any = {"http1_engine": engine, "proxy": proxy and proxy.url}
         url = f"{server.url}/bytes/3"
         with vcr.use_cassette(path):
-            recorded = fetch(mode, library, ours.AgentTransport(http1_engine=engine), url)
+            recorded = fetch(mode, library, ours.AgentTransport(**options), url)
         assert len(server.requests) == 1
+        assert proxy is None or proxy.accepted == 1
     with vcr.use_cassette(path, record_mode=vcr.mode.NONE) as played:
-        assert fetch(mode, library, ours.AgentTransport(http1_engine=engine), url) == recorded
+        assert fetch(mode, library, ours.AgentTransport(**options), url) == recorded
         assert played.all_played
 
 
