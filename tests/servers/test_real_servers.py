@@ -5,6 +5,8 @@ An optional group: `python -m pytest -m servers`. What is not installed is skipp
 
 from __future__ import annotations
 
+import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,9 @@ from httpx_agent import Agent, AgentTransport
 from tests.servers import programs
 from tests.support.servers import Certificates
 from tests.support.worlds import World
+from tests.test_examples import ROOT, rows
+
+TABLE = ROOT / "docs" / "integrations" / "index.md"
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(120)]
 
@@ -101,6 +106,16 @@ async def balance(world: World, agent: Agent, count: int) -> None:
         await world.close(agent)
     assert agent.sockets() == ()
     assert agent.status().requests == {}
+
+
+@pytest.mark.needs("nginx")
+@pytest.mark.needs("tinyproxy")
+@pytest.mark.needs("microsocks")
+@pytest.mark.skipif(shutil.which("dpkg-query") is None, reason="the table is about Debian's packages")
+def test_the_table_has_every_program_with_the_version_that_is_tested_here() -> None:
+    """In the documentation; those of Python's are compared in `tests/ecosystem`."""
+    listed = {re.sub(r"\[(.+)\]\(.+\)", r"\1", name): version for name, version, _ in rows(TABLE, "What was tested", 1)}
+    assert listed == {program: programs.version(program) for program in programs.PACKAGES}
 
 
 @pytest.mark.needs("nginx")
