@@ -189,6 +189,11 @@ def engine(request: pytest.FixtureRequest) -> Any:
     return request.param
 
 
+def options(engine: str, proxy: str | None) -> Any:
+    """Those of a transport; httptools' engine does not go with a proxy, unless the choice is left to the agent."""
+    return {"http1_engine": "auto" if proxy and engine == "httptools" else engine, "proxy": proxy}
+
+
 @pytest.fixture(params=[None, "http", "socks5"], ids=["direct", "http proxy", "socks proxy"])
 def proxy(request: pytest.FixtureRequest, address: str) -> Any:
     return request.param and f"{request.param}://{address}"
@@ -197,7 +202,7 @@ def proxy(request: pytest.FixtureRequest, address: str) -> Any:
 @pytest.fixture
 def sender(tool_and_family: Any, mode: str, engine: str, proxy: str | None) -> Sender:
     ours, library = FAMILIES[tool_and_family[1]]
-    return Sender(mode, library, ours.AgentTransport(http1_engine=engine, proxy=proxy, **LIMIT))
+    return Sender(mode, library, ours.AgentTransport(**options(engine, proxy), **LIMIT))
 
 
 # The tests ------------------------------------------------------------------------------------------------------------
@@ -237,14 +242,14 @@ def test_what_a_cassette_recorded_it_plays(
     ours, library = FAMILIES[family]
     path = str(tmp_path / "cassette.yaml")
     with Server() as server, through() if through else nullcontext() as proxy:
-        options: Any = {"http1_engine": engine, "proxy": proxy and proxy.url}
+        given = options(engine, proxy and proxy.url)
         url = f"{server.url}/bytes/3"
         with vcr.use_cassette(path):
-            recorded = fetch(mode, library, ours.AgentTransport(**options), url)
+            recorded = fetch(mode, library, ours.AgentTransport(**given), url)
         assert len(server.requests) == 1
         assert proxy is None or proxy.accepted == 1
     with vcr.use_cassette(path, record_mode=vcr.mode.NONE) as played:
-        assert fetch(mode, library, ours.AgentTransport(**options), url) == recorded
+        assert fetch(mode, library, ours.AgentTransport(**given), url) == recorded
         assert played.all_played
 
 
@@ -270,7 +275,7 @@ def test_pytest_httpx_tells_proxies_apart(httpx_mock: Any, mode: str, engine: st
     httpx_mock.add_response(url=url, proxy_url=f"http://user:secret@{address}/", json="with credentials")
     found = []
     for proxy in (f"http://user:secret@{address}", f"http://{address}"):
-        transport = httpx_agent.AgentTransport(http1_engine=engine, proxy=proxy)
+        transport = httpx_agent.AgentTransport(**options(engine, proxy))
         found += Sender(mode, httpx, transport).send(("GET", url))
     assert found == [(200, "with credentials"), (200, "by a proxy")]
 
