@@ -47,8 +47,13 @@ def _explain(error: Exception, exchange: Exchange, httpcore: Any) -> Any:
     if exchange.is_stale(error):
         return type(error)(f"{what}: {_stale(error, exchange)}")
     if isinstance(error, (httpcore.NetworkError, httpcore.ProtocolError, httpcore.ProxyError)):
-        return type(error)(f"{what}: {error or error.__cause__ or 'the connection broke'}")
+        return type(error)(f"{what}: {_words(error)}")
     return error
+
+
+def _words(error: BaseException) -> str:
+    """What an error says, or its cause: those of anyio often say nothing."""
+    return str(error) or str(error.__cause__ or "") or "the connection broke"
 
 
 def _timeout(error: BaseException, exchange: Exchange) -> str:

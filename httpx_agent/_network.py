@@ -14,7 +14,7 @@ import struct
 import threading
 import time
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -89,6 +89,7 @@ class Wire:
         self.ended = False  # the other end has closed
         self.unasked = False  # bytes came in that no request had asked for
         self.tells_of_loss = False  # the connection hears of its end by itself: nobody need watch the descriptor
+        self.look: Callable[[], bool] | None = None  # how the connection tells whether something came, if it does
         self.impatient = False  # reads what has arrived, and does not wait
         self.preface: bytearray | None = None  # what came so far of the first HTTP/2 frame, while it is awaited
         self.goaway: GoawayHold | None = None  # where HTTP/2 is spoken
@@ -120,7 +121,9 @@ class Wire:
 
     def is_readable(self) -> bool:
         """Whether the other end has closed, or written, as far as the system knows. Costs one poll."""
-        return self.unasked or bool(self.stream.get_extra_info("is_readable"))
+        if self.unasked:
+            return True
+        return bool(self.stream.get_extra_info("is_readable")) if self.look is None else self.look()
 
     def descriptor(self) -> int | None:
         """The file descriptor, where there is one to watch."""

@@ -11,7 +11,7 @@ from ._options import UNSET, full_name
 from ._steps import arun, end_iteration, run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from ._agent import AnyAgent
 
@@ -154,12 +154,17 @@ class _Body:
                 raise
             raise explained from error
         self._ended = True
-        run(exchange.read(self._stream))
+        rest = exchange.read(self._stream)
+        if rest is not None:
+            run(rest)
         self._pool._requests.discard(exchange)
 
     def close(self) -> None:
         self._ended = True
-        if not self._exchange.over and self._pool._engine.is_locked_here():
+        if self._exchange.over:
+            self._pool._requests.discard(self._exchange)
+            return
+        if self._pool._engine.is_locked_here():
             _drop(self)
             return
         try:
@@ -174,12 +179,13 @@ class _Body:
 class _AsyncBody:
     """The same in an event loop."""
 
-    __slots__ = ("_ended", "_exchange", "_iterator", "_pool", "_stream")
+    __slots__ = ("_ended", "_exchange", "_iterator", "_pool", "_stream", "_take")
 
     def __init__(self, pool: BasePool, exchange: Exchange, stream: Any) -> None:
         self._pool = pool
         self._exchange = exchange
         self._stream = stream
+        self._take: Callable[[], bytes | None] | None = getattr(stream, "take", None)  # of the fast engine only
         self._iterator: Any = None
         self._ended = False
 
@@ -196,14 +202,12 @@ class _AsyncBody:
             raise StopAsyncIteration
         if exchange.over:
             exchange.check_process()
+        chunk = self._take() if self._take is not None else None
+        if chunk:
+            return chunk
         try:
-            chunk: bytes = await anext(self._iterator)
-        except StopAsyncIteration:
-            self._ended = True
-            self._iterator = None
-            await arun(exchange.read(self._stream))
-            self._pool._requests.discard(exchange)
-            raise
+            if chunk is None:
+                chunk = await anext(self._iterator, None)
         except GeneratorExit:
             raise
         except BaseException as error:
@@ -213,7 +217,15 @@ class _AsyncBody:
             if explained is error:
                 raise
             raise explained from error
-        return chunk
+        if chunk or (chunk is not None and self._take is None):  # httpcore's parts may be empty
+            return chunk
+        self._ended = True
+        self._iterator = None
+        rest = exchange.read(self._stream)
+        if rest is not None:
+            await arun(rest)
+        self._pool._requests.discard(exchange)
+        raise StopAsyncIteration
 
     async def aclose(self) -> None:
         self._ended = True
