@@ -235,10 +235,10 @@ GROWTHS = tuple(
 
 def _cost() -> list[Case]:
     def case(world: World, what: str, count: int) -> Case:
-        sizes = {
-            "free sockets": {"tasks": 1, "sockets": count},
-            "waiting requests": {"tasks": _COST_SOCKETS + count, "sockets": _COST_SOCKETS},
-            "origins": {"tasks": 1, "sockets": 1, "origins": count},
+        tasks, sockets, origins = {
+            "free sockets": (1, count, 1),
+            "waiting requests": (_COST_SOCKETS + count, _COST_SOCKETS, 1),
+            "origins": (1, 1, count),
         }[what]
         return Case(
             name=f"cost-{world}-{what.split()[0]}-{count}",
@@ -247,7 +247,9 @@ def _cost() -> list[Case]:
             world=world,
             contenders=(H11, FAST, RELAY) if world == "sync" and what == "waiting requests" else (H11, FAST),
             kind="cost",
-            **sizes,
+            tasks=tasks,
+            sockets=sockets,
+            origins=origins,
         )
 
     return [case(world, what, count) for world in _COST_WORLDS for what, counts in _GROWING for count in counts]
