@@ -86,16 +86,18 @@ async def measure_in_loop(case: Case, order: Order, engine: str, tally: Tally) -
     while held:
         await finish(held.pop())
     fresh = set(range(case.tasks))
+    ended: list[asyncio.Task[None]] = []
     tasks = [asyncio.ensure_future(work(number)) for number in range(case.tasks)]
+    for task in tasks:
+        task.add_done_callback(ended.append)
     await asyncio.sleep(order.seconds * WARM_UP)
-    while fresh:
+    while fresh and not ended:
         await asyncio.sleep(PAUSE)
     tally.start()
     await asyncio.sleep(order.seconds)
     answer = tally.stop()
-    for task in tasks:
-        if task.done():
-            task.result()  # raises what ended it
+    for task in ended:
+        task.result()  # raises what ended it
     check(case, transport)
     return answer
 
@@ -104,6 +106,7 @@ def measure_in_threads(case: Case, order: Order, engine: str, tally: Tally) -> A
     """Measure in threads, which are left to the end of the process."""
     transport, requests = open_transport(case, order, engine), make_requests(order)
     read = [0] * case.tasks
+    failures: list[Exception] = []
 
     def finish(stream: Any) -> int:
         length = sum(map(len, stream))
@@ -111,9 +114,12 @@ def measure_in_threads(case: Case, order: Order, engine: str, tally: Tally) -> A
         return length
 
     def work(number: int) -> None:
-        for request in itertools.cycle(requests):
-            if finish(transport.handle_request(request).stream) == tally.length:
-                read[number] += 1
+        try:
+            for request in itertools.cycle(requests):
+                if finish(transport.handle_request(request).stream) == tally.length:
+                    read[number] += 1
+        except Exception as error:
+            failures.append(error)
 
     held = [transport.handle_request(request).stream for request in requests for _ in range(case.sockets or 1)]
     while held:
@@ -122,13 +128,15 @@ def measure_in_threads(case: Case, order: Order, engine: str, tally: Tally) -> A
     for number in range(case.tasks):
         threading.Thread(target=work, args=(number,), daemon=True).start()
     time.sleep(order.seconds * WARM_UP)
-    while not all(read):
+    while not all(read) and not failures:
         time.sleep(PAUSE)
     before = sum(read)
     tally.start()
     time.sleep(order.seconds)
     tally.requests = sum(read) - before
     answer = tally.stop()
+    if failures:
+        raise failures[0]
     check(case, transport)
     return answer
 

@@ -331,7 +331,7 @@ def measure_cost(contender: Contender, case: Case, order: Order) -> Answer:
             answer = asyncio.new_event_loop().run_until_complete(work)
         else:
             answer = cost.measure_in_threads(case, order, engine, tally)
-    except (ImportError, ValueError) as error:
+    except ImportError as error:
         return Answer(unavailable=why(error))
     answer.value = answer.cpu_per_request and answer.cpu_per_request * 1e6
     answer.errors = dict(tally.errors)

@@ -1,7 +1,7 @@
 """What a request costs the pool is the same among ten and among thousands: counted end to end, not timed.
 
-At most one poll, one wake-up and no scan per request (issue: the pool's own cost is constant). `tests/core` shows the
-same for the core alone; `python -m benchmarks cost` shows it in seconds.
+At most one poll, one wake-up and no scan per request. `tests/core` shows the same for the core alone, and
+`python -m benchmarks cost` in seconds.
 """
 
 from __future__ import annotations
