@@ -12,12 +12,18 @@ from __future__ import annotations
 
 import select
 import sys
+import threading
 from collections import Counter, OrderedDict, deque
 from collections.abc import Iterable, Iterator
-from types import FrameType, TracebackType
+from pathlib import Path
+from types import CodeType, FrameType, TracebackType
 from typing import Any, Self
 
+import httpx_agent
+
 PACKAGE = "httpx_agent"
+FOLDER = str(Path(httpx_agent.__file__).parent)
+_TOOL = 4  # a number that `sys.monitoring` leaves to anyone
 
 WAKERS = frozenset({"set", "notify", "notify_all", "call_soon_threadsafe", "run_sync_soon"})
 """What wakes a thread or a task, in `threading`, asyncio, anyio and trio."""
@@ -45,7 +51,14 @@ class Meter:
         _meter = self
         self._before = sys.gettrace(), sys.getprofile()
         sys.setprofile(self._called)
-        sys.settrace(self._entered)
+        if sys.version_info >= (3, 12):  # tracing leaves out the first run of a function there
+            self._thread = threading.get_ident()
+            sys.monitoring.use_tool_id(_TOOL, "meter")
+            sys.monitoring.register_callback(_TOOL, sys.monitoring.events.INSTRUCTION, self._executed)
+            sys.monitoring.restart_events()
+            sys.monitoring.set_events(_TOOL, sys.monitoring.events.INSTRUCTION)
+        else:
+            sys.settrace(self._entered)
         return self
 
     def __exit__(
@@ -53,7 +66,11 @@ class Meter:
     ) -> None:
         global _meter
         trace, profile = self._before
-        sys.settrace(trace)
+        if sys.version_info >= (3, 12):
+            sys.monitoring.set_events(_TOOL, 0)
+            sys.monitoring.free_tool_id(_TOOL)
+        else:
+            sys.settrace(trace)
         sys.setprofile(profile)
         _meter = None
 
@@ -66,6 +83,12 @@ class Meter:
     def _stepped(self, frame: FrameType, event: str, argument: object) -> Any:
         self.steps += event == "opcode"
         return self._stepped
+
+    def _executed(self, code: CodeType, offset: int) -> Any:
+        if not code.co_filename.startswith(FOLDER):
+            return sys.monitoring.DISABLE
+        self.steps += threading.get_ident() == self._thread
+        return None
 
     def _called(self, frame: FrameType, event: str, argument: Any) -> None:
         if event == "call" and frame.f_code.co_name in WAKERS:
