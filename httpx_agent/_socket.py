@@ -40,6 +40,7 @@ class Socket:
         self.wire = engine.connector.wire(key, self, engine.options_for(key))
         self.usable = False
         self.multiplexed = False
+        self.request_count = 0  # requests that it was given to
         self.watched: int | None = None  # the descriptor that the keeper watches
         self.http_version: str | None = None
         self.local_address: Address | None = None
