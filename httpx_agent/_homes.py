@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import threading
 import weakref
@@ -81,6 +82,13 @@ class Home:
         """Drives a flow in this home, from any thread; at once where nothing in it can block."""
         raise NotImplementedError
 
+    def call_soon(self, function: Callable[[], object]) -> None:
+        """Calls a function in this home, from any thread; not at all if the home is over.
+
+        Finalisers call this, wherever they happen to run: in any thread, and under any lock.
+        """
+        raise NotImplementedError
+
 
 class SyncHome(Home):
     """The sync world: all threads. Its sockets can be closed from any of them."""
@@ -104,6 +112,11 @@ class SyncHome(Home):
 
     def do_soon(self, flow: Flow[None]) -> None:
         run(flow)
+
+    def call_soon(self, function: Callable[[], object]) -> None:
+        # `threading.Thread` takes locks of Python's own, and waits for the new thread.
+        with suppress(RuntimeError):  # no more threads, or the interpreter is about to end
+            _thread.start_new_thread(function, ())
 
 
 #: The generators that wait for the end of their loops. An agent that is dropped must not take its own with it: trio
@@ -159,6 +172,11 @@ class AsyncHome(Home):
             self.is_ending = self._ended = True
             self.keeper.stop()
 
+    def disown(self) -> None:
+        """Ends it in a forked child: the loop is the parent's, and nothing is done through it."""
+        self.is_ending = self._ended = True
+        self.keeper.disown()
+
     def new_event(self) -> anyio.Event:
         return anyio.Event()
 
@@ -170,10 +188,6 @@ class AsyncHome(Home):
 
     def connect(self, engine: Engine, socket: Socket) -> Any:
         return engine.connector.async_connection(socket.key, socket.wire, self.library, self.call_soon)
-
-    def call_soon(self, function: Callable[[], None]) -> None:
-        """Calls a function in the loop, from any thread; not at all if the loop is over."""
-        raise NotImplementedError
 
     def is_over(self) -> bool:
         """Whether this home has ended, so that nothing can be done in it any more."""
@@ -198,7 +212,7 @@ class AsyncioHome(AsyncHome):
         except (AttributeError, NotImplementedError):  # a selector without a descriptor, a loop without readers
             self.keeper = ThreadKeeper(self, engine.now)
 
-    def call_soon(self, function: Callable[[], None]) -> None:
+    def call_soon(self, function: Callable[[], object]) -> None:
         with suppress(RuntimeError):  # closed
             self.loop.call_soon_threadsafe(function)
 
@@ -230,7 +244,7 @@ class TrioHome(AsyncHome):
         super().__init__(engine, token)
         self.keeper = ThreadKeeper(self, engine.now)
 
-    def call_soon(self, function: Callable[[], None]) -> None:
+    def call_soon(self, function: Callable[[], object]) -> None:
         import trio
 
         with suppress(trio.RunFinishedError):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import socket
 import ssl
-import threading
 from collections.abc import Hashable
+
+from ._locks import Lock, is_held_here
 
 
 class SessionCache:
@@ -17,8 +18,12 @@ class SessionCache:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._sessions: dict[Hashable, ssl.SSLSession] = {}
+
+    def is_locked_here(self) -> bool:
+        """Whether this thread holds the cache's lock."""
+        return is_held_here(self._lock)
 
     def get(self, key: Hashable) -> ssl.SSLSession | None:
         """The session to resume, if there is one."""

@@ -9,6 +9,7 @@ import anyio
 
 from ._core import CloseReason
 from ._http1_connection import Http1Connection
+from ._network import CLOSE_TIMEOUT
 from ._sessions import ResumingContext
 
 if TYPE_CHECKING:
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     from ._engine import Engine
     from ._homes import Home
     from ._status import Address
-
-#: A socket that has not finished closing after so many seconds is left to the system.
-CLOSE_TIMEOUT = 1.0
 
 
 class Socket:
@@ -123,6 +121,7 @@ class Socket:
     def _progress(self, stream: Any) -> None:
         if self._handshakes_left == 0 and not self.usable:
             self.usable = True
+            self.wire.opened()
             self._engine.socket_opened(self, stream)
 
     def _keep_session(self) -> None:
@@ -147,7 +146,7 @@ class Socket:
     async def aclose(self) -> None:
         """The same in an event loop, cancelled or not."""
         self.wire.break_off()
-        with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
+        with anyio.CancelScope(shield=True):  # its stream aborts what takes too long
             try:
                 if self.connection is not None:
                     await self.connection.aclose()

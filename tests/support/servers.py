@@ -45,6 +45,8 @@ import h2.exceptions
 import h2.settings
 import trustme
 
+from httpx_agent._network import close_forgotten
+
 LIMIT = 10.0
 """Seconds after which a wait is taken for a deadlock."""
 
@@ -255,6 +257,7 @@ class Peer:
         try:
             self.sock = context.wrap_socket(self.sock, server_side=True)
         except (OSError, ssl.SSLError) as exc:
+            close_forgotten(exc)
             with self.server.changes:
                 self.server.handshake_errors.append(exc)
                 self.server.changes.notify_all()
