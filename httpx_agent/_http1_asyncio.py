@@ -204,7 +204,8 @@ class AsyncioStream(asyncio.Protocol):
         self._kept = bytearray()
         self._is_paused = False
         self._waiter: asyncio.Future[None] | None = None
-        self._room: asyncio.Event | None = None  # for `write`: of the two who may use an upgraded stream at once, one reads
+        # For `write`: of the two who may use an upgraded stream at once, one reads.
+        self._room: asyncio.Event | None = None
         self._gone: asyncio.Future[None] | None = None
         self._deadline: float | None = None
         self._timer: asyncio.TimerHandle | None = None

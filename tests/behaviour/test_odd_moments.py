@@ -23,6 +23,7 @@ import trio
 
 from httpx_agent import Agent, AgentTransport
 from httpx_agent._keepers import LoopKeeper, ThreadKeeper, register
+from httpx_agent._locks import is_held_here
 from httpx_agent._socket import Socket
 from httpx_agent._steps import arun, run
 from tests.support.clock import Clock
@@ -782,7 +783,7 @@ def test_what_happens_in_the_moment_in_which_the_time_is_over(event: str) -> Non
 
         def __call__(self) -> float:
             engine = agent._engine
-            waits = not engine._lock.locked() and any(exchange.queued for exchange in engine._exchanges.values())
+            waits = not is_held_here(engine._lock) and any(exchange.queued for exchange in engine._exchanges.values())
             if waits and self.happens is not None:
                 happens, self.happens = self.happens, None
                 happens()
