@@ -121,9 +121,8 @@ class Wire:
 
     def is_readable(self) -> bool:
         """Whether the other end has closed, or written, as far as the system knows. Costs one poll."""
-        if self.unasked:
-            return True
-        return bool(self.stream.get_extra_info("is_readable")) if self.look is None else self.look()
+        look = self.look
+        return self.unasked or (bool(self.stream.get_extra_info("is_readable")) if look is None else look())
 
     def descriptor(self) -> int | None:
         """The file descriptor, where there is one to watch."""

@@ -245,18 +245,40 @@ def request(**extensions: Any) -> httpcore.Request:
     return httpcore.Request("GET", URL, headers=[("Host", "a")], extensions=extensions)
 
 
+def whole_request() -> httpcore.Request:
+    """As httpx makes it if it knows the body: sent in one write."""
+    headers = [("Host", "a"), ("Content-Length", "4")]
+    return httpcore.Request("PUT", URL, headers=headers, content=httpx.ByteStream(b"body"))
+
+
 @in_loop
 async def test_a_connection_that_broke_before_the_request() -> None:
     """Nothing is written, so that any request may be sent again."""
     for error, kind in ((None, httpcore.RemoteProtocolError), (ConnectionResetError("reset"), httpcore.ReadError)):
-        for trace in ({}, {"trace": _silent}):
+        for sent in (request(), request(trace=_silent), whole_request()):
             connection, stream, transport = connected()
             stream.connection_lost(error)
             transport.closed = True
             with pytest.raises(kind):
-                await connection.handle_async_request(request(**trace))
+                await connection.handle_async_request(sent)
             assert not connection.wire.wrote
             assert connection.is_closed()
+
+
+@in_loop
+async def test_a_whole_request_for_which_there_is_no_room() -> None:
+    """It is the system's to send; the response may come before it is on its way."""
+    for answer, status in ((OK, 200), (b"HTTP/1.1 413 No\r\nContent-Length: 0\r\n\r\n", 413)):
+        connection, stream, transport = connected(answer)
+        transport.write = lambda data, stream=stream: stream.pause_writing()
+        sending = asyncio.create_task(connection.handle_async_request(whole_request()))
+        await asyncio.sleep(0)
+        transport.deliver()
+        await asyncio.sleep(0)
+        assert sending.done() == (status == 413)
+        stream.resume_writing()
+        assert (await sending).status == status
+        await (await sending).stream.aclose()
 
 
 @in_loop
