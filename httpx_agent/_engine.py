@@ -102,6 +102,20 @@ class Engine:
             waiting = [self._exchanges[number].key for number, _, _ in self._core.waiting()]
             return replace(self._core.counters), sockets, waiting
 
+    def exchanges(self) -> list[Exchange]:
+        """The requests that wait or are in flight, in the order of their arrival."""
+        with self._lock:
+            return list(self._exchanges.values())
+
+    def renew_events(self, home: Home) -> list[Any]:
+        """Gives those who wait in a home a new event to wait for; set the old ones, and they look at the clock."""
+        with self._lock:
+            waiting = [e for e in self._exchanges.values() if e.home is home and e.event is not None and not e.grant]
+            events = [exchange.event for exchange in waiting]
+            for exchange in waiting:
+                exchange.event = home.new_event()
+        return events
+
     # Options ----------------------------------------------------------------------------------------------------------
 
     def set_option(self, name: str, value: object) -> None:

@@ -154,10 +154,11 @@ class Exchange:
         timeout = self.request.extensions.get("timeout", {}).get("pool")
         deadline = None if timeout is None else self._submitted + timeout
         while self.grant is None and not self.refused:
+            event = self.event  # before the clock is read: who sets the clock sets the event
             left = None if deadline is None else deadline - self.engine.now()
             if left is not None and left <= 0:
                 raise self.engine.family.httpcore.PoolTimeout(self.engine.why_waiting(self))
-            yield Wait(self.event, left)
+            yield Wait(event, left)
 
     def _accept(self, response: Any) -> Flow[Any]:
         """Makes the response ours."""

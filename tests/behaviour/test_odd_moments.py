@@ -24,7 +24,7 @@ from httpx_agent import Agent, AgentTransport
 from httpx_agent._keepers import LoopKeeper, ThreadKeeper
 from httpx_agent._socket import Socket
 from httpx_agent._steps import arun, run
-from tests.support.scripted import FIN, HANG, Gate, Network, Script, chunked, http2, respond
+from httpx_agent.testing import FIN, HANG, Gate, Network, Script, chunked, http2, respond
 from tests.support.servers import Server
 from tests.support.worlds import World
 

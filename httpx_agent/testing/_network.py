@@ -19,7 +19,6 @@ Nothing here sleeps. What waits (a `Gate`, `HANG`, a read with no answer) waits 
 
 from __future__ import annotations
 
-import enum
 import functools
 import ssl
 import threading
@@ -34,69 +33,13 @@ import anyio.lowlevel
 import httpcore
 import sniffio
 
+from ._scripts import FIN, HANG, REFUSED, RST, TIMEOUT, Gate, Mark, Step, respond
+
 LIMIT = 10.0
 """Seconds after which a wait that has no timeout of its own is taken for a deadlock."""
 
 
-class Mark(enum.Enum):
-    """What may stand in a script besides bytes, gates and exceptions."""
-
-    FIN = "the server closes its end: from here on reads return nothing"
-    RST = "the server resets: from here on reads and writes raise"
-    HANG = "nothing happens any more: until the timeout, a cancellation, or a close"
-    TIMEOUT = "the timeout of the operation is over at once"
-    REFUSED = "the connect is refused, or the handshake fails"
-
-
-FIN = Mark.FIN
-RST = Mark.RST
-HANG = Mark.HANG
-TIMEOUT = Mark.TIMEOUT
-REFUSED = Mark.REFUSED
-
-
-class Gate:
-    """Holds what stands after it in a script, until the test opens it. One gate may stand in several scripts."""
-
-    def __init__(self, name: str = "") -> None:
-        self.name = name
-        self.is_open = False
-        self._networks: set[Network] = set()
-
-    def open(self) -> None:
-        """Let pass whoever waits here, and all who come later."""
-        self.is_open = True
-        for network in list(self._networks):
-            network.changed()
-
-    def __repr__(self) -> str:
-        return f"<Gate {self.name} {'open' if self.is_open else 'shut'}>"
-
-
-Step: TypeAlias = "bytes | Gate | Mark | Exception"
 Answer: TypeAlias = "Step | Sequence[Step] | Callable[[Connection, bytes], Answer]"
-
-
-def respond(
-    body: bytes = b"ok",
-    status: int = 200,
-    headers: Iterable[tuple[str, str]] = (),
-    *,
-    reason: str = "OK",
-    length: bool = True,
-) -> bytes:
-    """An HTTP/1.1 response, with its `Content-Length` unless `length` is false."""
-    lines = [f"HTTP/1.1 {status} {reason}", *(f"{name}: {value}" for name, value in headers)]
-    if length:
-        lines.append(f"Content-Length: {len(body)}")
-    return "\r\n".join([*lines, "", ""]).encode() + body
-
-
-def chunked(*parts: Step, end: bool = True) -> list[Step]:
-    """A chunked response: each `bytes` is a chunk, other steps stand between them; `end` writes the last chunk."""
-    steps: list[Step] = [respond(b"", headers=[("Transfer-Encoding", "chunked")], length=False)]
-    steps += [b"%x\r\n%s\r\n" % (len(part), part) if isinstance(part, bytes) else part for part in parts]
-    return [*steps, b"0\r\n\r\n"] if end else steps
 
 
 @dataclass
@@ -337,6 +280,10 @@ class Connection:
             for step in answer:
                 self._put(step, head)
 
+    def _past(self, gate: Gate) -> Callable[[], bool]:
+        """Whether the client may go on, or has given the connection up."""
+        return lambda: gate.is_open or not self.is_open
+
     def _write_checks(self) -> list[Any]:
         with self.network.condition:
             steps = self.script.writes.get(self._writes, ())
@@ -423,7 +370,7 @@ class Network:
 
     def adopt(self, gate: Gate) -> None:
         """Be told when this gate opens."""
-        gate._networks.add(self)
+        gate.tell(self)
 
     def changed(self) -> None:
         """Wake all who wait, to look again."""
@@ -647,7 +594,7 @@ class _Stream(_Info, httpcore.NetworkStream):
             for check in connection._write_checks():
                 if isinstance(check, Exception):
                     raise check
-                network._wait(lambda gate=check: gate.is_open or not connection.is_open, timeout, errors.WriteTimeout)
+                network._wait(connection._past(check), timeout, errors.WriteTimeout)
             with network.condition:
                 connection._receive(bytes(buffer))
 
@@ -668,9 +615,7 @@ class _Stream(_Info, httpcore.NetworkStream):
                 for check in network._checks(connection.script.tls, errors.ConnectError, errors.ConnectTimeout):
                     if isinstance(check, Exception):
                         raise check
-                    network._wait(
-                        lambda gate=check: gate.is_open or not connection.is_open, timeout, errors.ConnectTimeout
-                    )
+                    network._wait(connection._past(check), timeout, errors.ConnectTimeout)
                 if not connection.is_open:
                     raise errors.ConnectError("the stream was closed")
             except Exception:
@@ -700,9 +645,7 @@ class _AsyncStream(_Info, httpcore.AsyncNetworkStream):
             for check in connection._write_checks():
                 if isinstance(check, Exception):
                     raise check
-                await network._wait_async(
-                    lambda gate=check: gate.is_open or not connection.is_open, timeout, errors.WriteTimeout
-                )
+                await network._wait_async(connection._past(check), timeout, errors.WriteTimeout)
             with network.condition:
                 connection._receive(bytes(buffer))
 
@@ -725,9 +668,7 @@ class _AsyncStream(_Info, httpcore.AsyncNetworkStream):
                 for check in network._checks(connection.script.tls, errors.ConnectError, errors.ConnectTimeout):
                     if isinstance(check, Exception):
                         raise check
-                    await network._wait_async(
-                        lambda gate=check: gate.is_open or not connection.is_open, timeout, errors.ConnectTimeout
-                    )
+                    await network._wait_async(connection._past(check), timeout, errors.ConnectTimeout)
                 if not connection.is_open:
                     raise errors.ConnectError("the stream was closed")
             except Exception:
@@ -768,7 +709,7 @@ class _Backend(httpcore.NetworkBackend):
                 for check in network._checks(connection.script.connect, errors.ConnectError, errors.ConnectTimeout):
                     if isinstance(check, Exception):
                         raise check
-                    network._wait(lambda gate=check: gate.is_open, timeout, errors.ConnectTimeout)
+                    network._wait(connection._past(check), timeout, errors.ConnectTimeout)
             except BaseException:
                 with network.condition:
                     connection._end("failed")
@@ -817,7 +758,7 @@ class _AsyncBackend(httpcore.AsyncNetworkBackend):
                 for check in network._checks(connection.script.connect, errors.ConnectError, errors.ConnectTimeout):
                     if isinstance(check, Exception):
                         raise check
-                    await network._wait_async(lambda gate=check: gate.is_open, timeout, errors.ConnectTimeout)
+                    await network._wait_async(connection._past(check), timeout, errors.ConnectTimeout)
             except BaseException:
                 with network.condition:
                     connection._end("failed")
