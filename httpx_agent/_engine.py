@@ -301,6 +301,14 @@ class Engine:
             effects = self._apply(self._core.detach(exchange.number, self.now()))
         return self._carry_out(effects, exchange.home)
 
+    def close_free_sockets(self, home: Home) -> list[Socket]:
+        """No descriptor is left: all free sockets are given up; those of other event loops by these, soon."""
+        with self._lock:
+            effects = Effects()
+            for number in [socket.id for socket in self._sockets.values() if self._core.is_free(socket.id)]:
+                self._apply(self._core.lost(number, self.now()), effects)
+        return self._carry_out(effects, home)
+
     def abandon(self, exchange: Exchange) -> None:
         """The request was dropped by its caller. Callable from finalisers: takes no lock."""
         self._abandoned.append(exchange)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ssl
 from typing import TYPE_CHECKING, Any
 
+from ._descriptors import is_out_of_descriptors
+
 if TYPE_CHECKING:
     from ._exchange import Exchange
 
@@ -40,6 +42,8 @@ def _explain(error: Exception, exchange: Exchange, httpcore: Any) -> Any:
         return error
     if isinstance(error, httpcore.TimeoutException):
         return type(error)(f"{what}: {_timeout(error, exchange)}")
+    if connecting and is_out_of_descriptors(error):
+        return httpcore.ConnectError(f"{what}: {_out_of_descriptors(exchange)}")
     if isinstance(error, ssl.SSLError):
         return (httpcore.ConnectError if connecting else httpcore.ReadError)(f"{what}: {error}")
     if connecting and isinstance(error, (OSError, UnicodeError)):
@@ -62,6 +66,16 @@ def _timeout(error: BaseException, exchange: Exchange) -> str:
         "write": f"nothing could be sent for {limit}",
     }[kind]
     return f"{happened} ({kind} timeout; the request's own, or the agent's `timeout`)"
+
+
+def _out_of_descriptors(exchange: Exchange) -> str:
+    """How many sockets are the agent's."""
+    _, sockets, _ = exchange.engine.snapshot()
+    held = sum(socket is not exchange.socket for _, socket in sockets)
+    return (
+        "no file descriptor is left to open a socket, and none came free when the agent closed its free ones; it "
+        f"holds {held} socket(s) in use. Raise the limit (`ulimit -n`), or lower max_total_sockets."
+    )
 
 
 def _stale(error: BaseException, exchange: Exchange) -> str:

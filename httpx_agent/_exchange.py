@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from . import _errors
+from ._descriptors import is_out_of_descriptors
 from ._status import RequestInfo
 from ._steps import CloseStream, Drain, Send, Wait
 
@@ -52,6 +53,7 @@ class Exchange:
         self.event: Any = None  # set when a grant or a refusal came; exists while it waits
         self.started = False  # something may have been sent
         self.retried = False
+        self.made_room = False  # closed the agent's free sockets, because no descriptor was left
         self.refused = False  # the agent was closed
         self.detached = False
         self.over = False
@@ -86,9 +88,13 @@ class Exchange:
                 try:
                     response = yield Send(socket.connection, self.request)
                 except Exception as error:
-                    if not self._may_send_again(error):
+                    if self._may_make_room(error):
+                        self.made_room = True
+                        yield from engine.settle(self.home, engine.close_free_sockets(self.home))
+                    elif self._may_send_again(error):
+                        self.retried = True
+                    else:
                         raise
-                    self.retried = True
                     self.started = False
                     yield from engine.settle(self.home, engine.replace(self, fresh=True, error=not socket.wire.ended))
                     continue
@@ -263,6 +269,14 @@ class Exchange:
         if not self.is_stale(error) or not self.engine.options.retry_stale_sockets:
             return False
         return not socket.wire.wrote or (self.is_idempotent() and self._has_replayable_body())
+
+    def _may_make_room(self, error: Exception) -> bool:
+        """Whether a new socket could not be opened, once, because no descriptor was left."""
+        socket = self.socket
+        assert socket is not None
+        if self.made_room or self.refused or socket.wire.broken or socket.usable or socket.wire.wrote:
+            return False
+        return is_out_of_descriptors(error)
 
     def is_stale(self, error: BaseException) -> bool:
         """Whether an error means that a used socket was dead: not one byte of a response came."""

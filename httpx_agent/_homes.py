@@ -193,7 +193,8 @@ class AsyncioHome(AsyncHome):
         self._tasks: set[asyncio.Task[None]] = set()
         try:
             self.keeper = LoopKeeper(self, engine.now, loop)
-        except (AttributeError, NotImplementedError):  # a selector without a descriptor, a loop without readers
+        # A selector without a descriptor, a loop without readers, no descriptor left.
+        except (AttributeError, NotImplementedError, OSError):
             self.keeper = ThreadKeeper(self, engine.now)
 
     def call_soon(self, function: Callable[[], None]) -> None:

@@ -26,8 +26,16 @@ if TYPE_CHECKING:
 _MAX_CONCURRENT_STREAMS = 3
 
 
+#: Bytes that may come before a response has begun: its own head, of 100 KiB at most, and the interim responses before
+#: it (RFC 9110, 15.2), of which a server may send as many as it likes. Go's limit on both together is of this kind.
+MAX_BYTES_BEFORE_RESPONSE = 512 * 1024
+
+
 class Listener(Protocol):
     """Hears what happens on the wire of one socket."""
+
+    multiplexed: bool
+    """Whether several requests share it."""
 
     def connected(self, stream: Any) -> None:
         """The other end, or the proxy, took the connection."""
@@ -66,7 +74,8 @@ class Wire:
         self.socket_options = socket_options
         self.stream: Any = None  # the outermost stream so far
         self.wrote = False  # since `begin_request`
-        self.received = False  # since `begin_request`
+        self.received = 0  # bytes since `begin_request`
+        self.answered = False  # a response has begun since `begin_request`
         self.ended = False  # the other end has closed
         self.impatient = False  # reads what has arrived, and does not wait
         self.preface: bytearray | None = None  # what came so far of the first HTTP/2 frame, while it is awaited
@@ -76,8 +85,9 @@ class Wire:
         self._left: threading.Event | None = None
 
     def begin_request(self) -> None:
-        """From here on `wrote` and `received` speak of another request."""
-        self.wrote = self.received = False
+        """From here on `wrote`, `received` and `answered` speak of another request."""
+        self.wrote = self.answered = False
+        self.received = 0
 
     def break_off(self) -> None:
         """Wakes whoever waits for this socket, from any thread; what they do next fails."""
@@ -152,10 +162,17 @@ class Wire:
         if not data:
             self.ended = True
             return
-        self.received = True
+        self.received += len(data)
         if self.preface is not None:
             self.preface += data
             self._read_settings(self.preface)
+
+    def check_head(self) -> None:
+        """Raises if the server has said too much without a response; h11 itself takes interim ones for ever."""
+        if self.received > MAX_BYTES_BEFORE_RESPONSE and not self.answered and not self.listener.multiplexed:
+            raise self.family.httpcore.RemoteProtocolError(
+                f"the server sent more than {MAX_BYTES_BEFORE_RESPONSE} bytes before its response"
+            )
 
     def _read_settings(self, preface: bytearray) -> None:
         """The first frame of an HTTP/2 server is its SETTINGS (RFC 9113, 3.4)."""
@@ -316,6 +333,7 @@ class SyncStream:
         finally:
             self._leave()
         wire.heard(data)
+        wire.check_head()
         return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
@@ -373,7 +391,9 @@ class SyncStream:
     def _duplicate(self) -> socket.socket | None:
         """A second descriptor, to break a handshake by: TLS takes the first one away from its socket object."""
         sock = self._inner.get_extra_info("socket")
-        return sock.dup() if type(sock) is socket.socket else None
+        with suppress(OSError):  # no descriptor is left: then its timeout ends the handshake, not a close
+            return sock.dup() if type(sock) is socket.socket else None
+        return None
 
 
 # Async ----------------------------------------------------------------------------------------------------------------
@@ -459,6 +479,7 @@ class AsyncStream:
             raise wire.family.httpcore.ReadError("the rest of the response has not arrived")
         data: bytes = await self._inner.read(max_bytes, timeout)
         wire.heard(data)
+        wire.check_head()
         return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:

@@ -96,6 +96,7 @@ class Socket:
 
     def answered(self, response: Any) -> None:
         """A response came: whatever was in doubt, the socket works."""
+        self.wire.answered = True
         self.http_version = response.extensions["http_version"].decode("ascii")
         if not self.usable:
             self._handshakes_left = 0
