@@ -9,6 +9,7 @@ usable, which protocol was negotiated, whether a request left and whether an ans
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -17,8 +18,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 import anyio
 
 if TYPE_CHECKING:
-    import ssl
-
     from ._family import Family
     from ._options import SocketOption
 
@@ -80,6 +79,7 @@ class Wire:
         self.impatient = False  # reads what has arrived, and does not wait
         self.preface: bytearray | None = None  # what came so far of the first HTTP/2 frame, while it is awaited
         self.broken = False
+        self._tls: list[Any] = []  # what does TLS; with an HTTPS proxy, one over the other
         self._breakers: list[Any] = []  # what wakes those who are in here
         self._wake = threading.Event()
         self._left: threading.Event | None = None
@@ -103,8 +103,21 @@ class Wire:
             self._left.wait(timeout)
 
     def is_readable(self) -> bool:
-        """Whether the other end has closed, or written, as far as the system knows. Costs one poll."""
-        return bool(self.stream.get_extra_info("is_readable"))
+        """Whether the other end has closed, or written. Costs one poll; what can be read may be lost by it."""
+        return bool(self.stream.get_extra_info("is_readable")) or self._has_unread()
+
+    def _has_unread(self) -> bool:
+        """Whether TLS holds something that came in together with what was read, of which the system knows nothing.
+
+        In event loops TLS works on memory, into which everything is received that has come. HTTP/2 is let alone: there
+        it may be a frame that is due, and nothing in it can be taken for an answer to another request.
+        """
+        return not self.listener.multiplexed and any(_holds_data(tls) for tls in self._tls)
+
+    def secured(self, stream: Any) -> None:
+        """A TLS handshake is done."""
+        self._tls.append(stream.get_extra_info("ssl_object"))
+        self.listener.secured(stream)
 
     def descriptor(self) -> int | None:
         """The file descriptor, where there is one to watch."""
@@ -184,6 +197,17 @@ class Wire:
         entries = [preface[at : at + 6] for at in range(9, 9 + length, 6)] if is_settings else []
         values = {int.from_bytes(entry[:2], "big"): int.from_bytes(entry[2:], "big") for entry in entries}
         self.listener.settings(values.get(_MAX_CONCURRENT_STREAMS))
+
+
+def _holds_data(tls: Any) -> bool:
+    if not isinstance(tls, ssl.SSLObject):  # reads no more from its socket than it is asked for
+        return False
+    with suppress(ssl.SSLError):  # what makes no sense is unasked as well
+        try:
+            tls.read(1)  # nothing is the end
+        except ssl.SSLWantReadError:
+            return False
+    return True
 
 
 def shut_down(sock: socket.socket) -> None:
@@ -368,7 +392,7 @@ class SyncStream:
             if handle is not None:
                 handle.close()
         stream = _begin_sync(wire, type(self)(wire, inner))
-        wire.listener.secured(stream)
+        wire.secured(stream)
         return stream
 
     def get_extra_info(self, info: str) -> Any:
@@ -500,7 +524,7 @@ class AsyncStream:
         wire = self._wire
         inner = await self._inner.start_tls(wire.listener.context_for(ssl_context), server_hostname, timeout)
         stream = await _begin_async(wire, type(self)(wire, inner))
-        wire.listener.secured(stream)
+        wire.secured(stream)
         return stream
 
     def get_extra_info(self, info: str) -> Any:
