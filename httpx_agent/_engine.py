@@ -383,10 +383,6 @@ class Engine:
     def socket_lost(self, number: int) -> None:
         """A free socket was closed by its server, or written to unasked (R14, N23)."""
         with self._lock:
-            socket = self._sockets.get(number)
-            if socket is None:
-                return
-            socket.watched = None  # the keeper tells once
             effects = self._apply(self._core.lost(number, self.now()))
         self._finish_outside(self._carry_out(effects, None))
 
@@ -435,7 +431,7 @@ class Engine:
         for socket in effects.unwatch:
             socket.home.unwatch(socket)
         for socket, deadline in effects.watch:
-            socket.home.watch(socket)
+            socket.home.watch(socket, self._is_free)
             if deadline is not None:
                 socket.home.keeper.arm(deadline)
         for exchange in effects.wake:
@@ -447,6 +443,10 @@ class Engine:
             else:
                 socket.home.do_soon(self.settle(socket.home, [socket]))
         return closing
+
+    def _is_free(self, number: int) -> bool:
+        with self._lock:
+            return self._core.is_free(number)
 
     def _finish_outside(self, closing: list[Socket]) -> None:
         """Closes sockets from where nothing can be awaited."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,7 @@ class Socket:
         self.usable = False
         self.multiplexed = False
         self.watched: int | None = None  # the descriptor that the keeper watches
+        self.watching = threading.Lock()  # guards it; taken before the engine's, never after
         self.http_version: str | None = None
         self.local_address: Address | None = None
         self.peer_address: Address | None = None
