@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import ssl
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, Unpack, overload
 
 from ._core import State
 from ._engine import Engine
-from ._options import LIVE_OPTIONS, AgentOptions
+from ._options import LIVE_OPTIONS, UNSET, AgentKeywords, AgentOptions, SocketOption, Unset
 from ._status import AgentStatus, SocketInfo
 from ._steps import arun, run
 
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
     from ._family import Family
 
 T = TypeVar("T")
+
+# A family's classes; they have the names that they have there, so that a signature reads as its own.
+Limits = TypeVar("Limits")
+Proxy = TypeVar("Proxy")
+URL = TypeVar("URL")
 
 
 class Option(Generic[T]):
@@ -32,21 +38,21 @@ class Option(Generic[T]):
     @overload
     def __get__(self, agent: None, owner: type) -> Option[T]: ...
     @overload
-    def __get__(self, agent: BaseAgent, owner: type) -> T: ...
-    def __get__(self, agent: BaseAgent | None, owner: type) -> Option[T] | T:
+    def __get__(self, agent: AnyAgent, owner: type) -> T: ...
+    def __get__(self, agent: AnyAgent | None, owner: type) -> Option[T] | T:
         if agent is None:
             return self
         value: T = getattr(agent.options, self._name)
         return value
 
-    def __set__(self, agent: BaseAgent, value: T) -> None:
+    def __set__(self, agent: AnyAgent, value: T) -> None:
         if self._name not in LIVE_OPTIONS:
             accepted = ", ".join(sorted(LIVE_OPTIONS))
             raise AttributeError(f"{self._name} is fixed when the agent is made; these may be set: {accepted}")
         agent._engine.set_option(self._name, value)
 
 
-class BaseAgent:
+class BaseAgent(Generic[Limits, Proxy, URL]):
     """An agent of any family; see `httpx_agent.Agent`."""
 
     family: ClassVar[Family]
@@ -64,7 +70,7 @@ class BaseAgent:
     keep_alive_timeout_buffer = Option[float]()
     max_cached_sessions = Option[int]()
     http1_engine = Option[str]()
-    per_origin = Option["Mapping[str, Mapping[str, Any]] | None"]()
+    per_origin = Option[Mapping[str, Mapping[str, Any]] | None]()
     debug = Option[bool]()
     retry_stale_sockets = Option[bool]()
     verify = Option[Any]()
@@ -84,7 +90,35 @@ class BaseAgent:
     #: Gives an agent its time.
     _clock: Callable[[], float] = staticmethod(time.monotonic)
 
-    def __init__(self, given: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        verify: ssl.SSLContext | str | bool | Unset = UNSET,
+        cert: Any = UNSET,
+        trust_env: bool | Unset = UNSET,
+        http1: bool | Unset = UNSET,
+        http2: bool | Unset = UNSET,
+        limits: Limits | Unset | None = UNSET,
+        proxy: Proxy | URL | str | Unset | None = UNSET,
+        uds: str | Unset | None = UNSET,
+        local_address: str | Unset | None = UNSET,
+        retries: int | Unset = UNSET,
+        socket_options: Iterable[SocketOption] | Unset | None = UNSET,
+        **options: Unpack[AgentKeywords],
+    ) -> None:
+        given = {
+            "verify": verify,
+            "cert": cert,
+            "trust_env": trust_env,
+            "http1": http1,
+            "http2": http2,
+            "limits": limits,
+            "proxy": proxy,
+            "uds": uds,
+            "local_address": local_address,
+            "retries": retries,
+            "socket_options": socket_options,
+            **options,
+        }
         self._engine = Engine(self.family, given, self._clock)
         self._seen_counters = self._engine.counters()
 
@@ -174,3 +208,6 @@ class BaseAgent:
         states = Counter(view.state for view, _ in sockets)
         held = ", ".join(f"{states[state]} {state.value}" for state in State if states[state]) or "none"
         return f"<{type(self).__name__} sockets: {held}; requests waiting: {len(waiting)}>"
+
+
+AnyAgent = BaseAgent[Any, Any, Any]

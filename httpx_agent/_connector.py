@@ -1,4 +1,4 @@
-"""Makes connections: httpcore's own, by its public factory."""
+"""Makes connections: the fast engine's where it can serve, else httpcore's own, by its public factory."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import ssl
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ._http1 import is_installed
+from ._http1_asyncio import AsyncioConnector
 from ._network import AsyncBackend, SyncBackend, SyncConnector, Wire
 from ._sessions import SessionCache
 
@@ -52,7 +54,7 @@ class Connector:
     def __init__(self, family: Family, options: AgentOptions) -> None:
         self._family = family
         self._options = options
-        self._proxy = self._make_proxy()
+        self.proxy = self._make_proxy()
         self.sessions = SessionCache(options.max_cached_sessions)
         if options.verify is not True or options.cert is not None:
             _ = self._ssl_context  # what is wrong with these is told at once; the default costs 30 ms, and can wait
@@ -77,19 +79,24 @@ class Connector:
     def sync_connection(self, key: Key, wire: Wire) -> Any:
         """A connection that connects when it gets its first request."""
         inner = self._options.network_backend or SyncConnector(wire)
+        if self._is_fast(key, self._options.network_backend, is_async=False):
+            return self._create_fast(self._family.sync_http1_connection, key, wire, SyncBackend(wire, inner))
         return self._create(self._family.httpcore.ConnectionPool, key, SyncBackend(wire, inner))
 
     def async_connection(self, key: Key, wire: Wire, library: str, call_soon: Callable[..., None]) -> Any:
         """The same for an event loop of asyncio or trio."""
         httpcore = self._family.httpcore
         inner = self._options.async_network_backend
+        if library == "asyncio" and self._is_fast(key, inner, is_async=True):
+            backend = AsyncBackend(wire, AsyncioConnector(self._family), call_soon)
+            return self._create_fast(self._family.asyncio_http1_connection, key, wire, backend)
         if inner is None:
             inner = httpcore.TrioBackend() if library == "trio" else httpcore.AnyIOBackend()
         return self._create(httpcore.AsyncConnectionPool, key, AsyncBackend(wire, inner, call_soon))
 
     def handshakes(self, key: Key) -> float:
         """How many TLS handshakes make a new socket usable; infinite where only the first response shows it."""
-        proxy = self._proxy
+        proxy = self.proxy
         if proxy is None:
             return _is_secure(key)
         if proxy.url.scheme.startswith(b"socks"):
@@ -119,13 +126,29 @@ class Connector:
             return True
         return self._options.http2 and not self._options.http1
 
+    def _is_fast(self, key: Key, network_backend: Any, *, is_async: bool) -> bool:
+        """Whether the fast engine can serve a key."""
+        options = self._options
+        return (
+            options.http1_engine != "h11"
+            and is_installed()
+            and self.proxy is None
+            and network_backend is None
+            and options.http1
+            and not self.may_multiplex(key)
+            and not self._family.are_replaced(is_async=is_async)
+        )
+
+    def _create_fast(self, connection: Any, key: Key, wire: Wire, backend: Any) -> Any:
+        return connection(key, wire, backend, self._options, self._ssl_context if _is_secure(key) else None)
+
     def _create(self, pool: Any, key: Key, backend: Any) -> Any:
         """One factory for each socket, so that its backend knows which one it opens; no request goes through it."""
         options = self._options
         httpcore = self._family.httpcore
         factory = pool(
-            ssl_context=self._ssl_context if _is_secure(key) or self._proxy is not None else None,
-            proxy=self._proxy,
+            ssl_context=self._ssl_context if _is_secure(key) or self.proxy is not None else None,
+            proxy=self.proxy,
             keepalive_expiry=None,
             http1=options.http1,
             http2=options.http2,

@@ -269,6 +269,7 @@ class Core:
         self._keys: dict[Hashable, _Key] = {}
         self._sockets: dict[int, _Socket] = {}
         self._requests: dict[int, _Request] = {}
+        self._queued = 0  # how many of them wait in lanes
         self._free: OrderedDict[int, _Socket] = OrderedDict()  # least recently used first
         self._unclaimed: OrderedDict[int, _Socket] = OrderedDict()  # closing, without an heir
         self._lanes: list[tuple[int, int, _Lane]] = []  # heap: lanes by their oldest request, validated when looked at
@@ -295,7 +296,7 @@ class Core:
         lane.negotiates = negotiates
         asking = self._requests[request] = _Request(request, lane, now)
         if not self._find_socket(asking, now):
-            lane.waiting[request] = asking
+            self._put_on_queue(asking)
             self._settle(now, lane.key)
         return self._answer()
 
@@ -311,7 +312,7 @@ class Core:
             keys.append(leaving.heir_of.lane.key)
             self._disinherit(leaving, leaving.heir_of)
         else:
-            del leaving.lane.waiting[request]
+            self._take_off_queue(leaving)
         self._settle(now, *keys)
         return self._answer()
 
@@ -382,7 +383,7 @@ class Core:
             self._queue_again(asking)
             self._settle(now, lane.key)
             if request in lane.waiting and self._find_socket(asking, now):
-                del lane.waiting[request]
+                self._take_off_queue(asking)
         self._settle(now, lane.key)
         return self._answer()
 
@@ -600,6 +601,13 @@ class Core:
         if self._too_many and len(self._sockets) <= self._max_total:
             self._too_many = False
             keys = tuple(self._keys.values())  # what was closing meanwhile was nobody's
+        if self._queued:
+            self._serve(now, keys)
+        for key in keys:
+            if key.used == 0:
+                self._forget_if_unused(key)
+
+    def _serve(self, now: float, keys: tuple[_Key, ...]) -> None:
         for key in keys:
             for lane in key.lanes.values():
                 self._enqueue(lane)
@@ -609,8 +617,6 @@ class Core:
             candidates.append(self._oldest_below_limit())
             by_age = sorted((r for r in candidates if r is not None), key=lambda request: request.id)
             served = any(self._give_slot(request, now) for request in by_age)
-        for key in keys:
-            self._forget_if_unused(key)
 
     def _give_slot(self, request: _Request, now: float) -> bool:
         """Opens a socket for a waiting request, now or once another is closed; tells whether it could."""
@@ -619,6 +625,7 @@ class Core:
         total = len(self._sockets)
         if below and total < self._max_total:
             self._take_off_queue(request)
+            self._lead(request)
             key.used += 1
             self._open(request, now)
             return True
@@ -630,6 +637,7 @@ class Core:
         if source is None:
             return False
         self._take_off_queue(request)
+        self._lead(request)
         if source.state is State.FREE:
             self._close(source)
         self._inherit(source, request)
@@ -727,7 +735,7 @@ class Core:
             request = next(iter(lane.waiting.values()))
             if not self._takes(socket, request, now):
                 break
-            del lane.waiting[request.id]
+            self._take_off_queue(request)
             self._grant(request, socket, now)
         if 0 < socket.streams < socket.capacity and not socket.retired:
             lane.shareable[socket.id] = socket
@@ -778,10 +786,13 @@ class Core:
         self.counters.create_socket += 1
         self._grant(request, socket, now)
 
+    def _put_on_queue(self, request: _Request) -> None:
+        request.lane.waiting[request.id] = request
+        self._queued += 1
+
     def _take_off_queue(self, request: _Request) -> None:
-        """The request is about to open a socket."""
         del request.lane.waiting[request.id]
-        self._lead(request)
+        self._queued -= 1
 
     def _inherit(self, source: _Socket, heir: _Request) -> None:
         """The heir's socket will be opened when ``source`` is closed."""
@@ -870,8 +881,8 @@ class Core:
     def _queue_again(self, request: _Request) -> None:
         """It is older than all that wait in its lane, save those that came back like it."""
         waiting = request.lane.waiting
+        self._put_on_queue(request)
         older = [other.id for other in takewhile(lambda other: other.id < request.id, waiting.values())]
-        waiting[request.id] = request
         for number in (request.id, *reversed(older)):
             waiting.move_to_end(number, last=False)
 
@@ -879,7 +890,8 @@ class Core:
         """The request ends without a word to its socket."""
         self._drop(request.id)
         self.counters.request_error += 1
-        request.lane.waiting.pop(request.id, None)
+        if request.id in request.lane.waiting:
+            self._take_off_queue(request)
         if request.heir_of is not None:
             self._disinherit(request, request.heir_of)
 
@@ -907,5 +919,5 @@ class Core:
 
     def _forget_if_unused(self, key: _Key) -> None:
         """A key without sockets and requests is dropped: there may be millions over a long life."""
-        if key.used == 0 and not any(lane.waiting for lane in key.lanes.values()):
+        if not any(lane.waiting for lane in key.lanes.values()):
             self._keys.pop(key.name, None)

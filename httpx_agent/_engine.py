@@ -40,13 +40,12 @@ _DEFAULT_PORTS = {b"http": 80, b"https": 443, b"ws": 80, b"wss": 443}
 class Effects:
     """What the core's answer asks of its driver, once the lock is released."""
 
-    __slots__ = ("close", "unwatch", "wake", "watch")
+    __slots__ = ("close", "unwatch", "wake")
 
     def __init__(self) -> None:
         self.wake: list[Exchange] = []
         self.close: list[Socket] = []
         self.unwatch: list[Socket] = []
-        self.watch: list[tuple[Socket, float | None]] = []
 
 
 class Engine:
@@ -430,10 +429,6 @@ class Engine:
         """Does what needs no waiting; gives back the sockets that are to be closed here. Without the lock."""
         for socket in effects.unwatch:
             socket.home.unwatch(socket)
-        for socket, deadline in effects.watch:
-            socket.home.watch(socket, self._is_free)
-            if deadline is not None:
-                socket.home.keeper.arm(deadline)
         for exchange in effects.wake:
             exchange.home.wake(exchange.event, here)
         closing = []
@@ -467,10 +462,17 @@ class Engine:
             if exchange.over:  # the agent was closed meanwhile
                 return []
             self._end(exchange)
-            effects = self._apply(tell_core(self.now()))
-            if socket is not None and self._core.is_free(socket.id):
-                effects.watch.append((socket, self._core.next_deadline(exchange.home)))
-        return self._carry_out(effects, exchange.home)
+            actions = tell_core(self.now())
+            effects = self._apply(actions) if actions else None
+            is_free = socket is not None and self._core.is_free(socket.id)
+            deadline = self._core.next_deadline(exchange.home) if is_free else None
+        closing = self._carry_out(effects, exchange.home) if effects is not None else []
+        if is_free:
+            assert socket is not None
+            socket.home.watch(socket, self._is_free)
+            if deadline is not None:
+                socket.home.keeper.arm(deadline)
+        return closing
 
     def _end(self, exchange: Exchange) -> None:
         exchange.over = True

@@ -74,7 +74,9 @@ class Exchange:
         """Gets a socket, sends the request, gives the response; all that it began is ended if it fails."""
         engine = self.engine
         try:
-            yield from engine.settle(self.home, engine.submit(self))
+            closing = engine.submit(self)
+            if closing:
+                yield from engine.settle(self.home, closing)
             while True:
                 if self.grant is None:
                     yield from self._wait()
@@ -147,6 +149,10 @@ class Exchange:
 
     def _close_stream(self, stream: Any) -> Flow[BaseException | None]:
         """Closes a response's stream; gives what interrupted it, to be raised once the books are closed."""
+        close_now = getattr(stream, "close_now", None)
+        if close_now is not None:  # nothing in it waits
+            close_now()
+            return None
         try:
             yield CloseStream(stream)
         except GeneratorExit:
@@ -194,9 +200,9 @@ class Exchange:
         socket = self.socket
         assert socket is not None
         reusable = complete and not self.detached and socket.is_reusable()
-        yield from self.engine.settle(
-            self.home, self.engine.release(self, reusable=reusable, complete=complete, hint=self._hint)
-        )
+        closing = self.engine.release(self, reusable=reusable, complete=complete, hint=self._hint)
+        if closing:
+            yield from self.engine.settle(self.home, closing)
 
     def _fail(self, error: BaseException) -> Flow[None]:
         """Ends the request, in whatever state it is."""
@@ -247,14 +253,14 @@ class Exchange:
         return socket
 
     def _is_dead(self, socket: Socket) -> bool:
-        """Whether a socket that served before cannot serve again (N8, N16). One poll; none for a new socket."""
+        """Whether a socket that served before cannot serve now (N8, N16). One poll; none for a new socket."""
         grant = self.grant
         assert grant is not None
         if grant.requests_on_socket == 1:
             return False
         if socket.multiplexed and grant.idle_for is None:  # others use it: what can be read is theirs
             return not socket.connection.is_available()
-        return socket.wire.ended or socket.wire.is_readable()
+        return socket.wire.ended or socket.must_step_aside() or socket.wire.is_readable()
 
     def _may_send_again(self, error: Exception) -> bool:
         """Go's rules for a socket that turned out dead, and httpcore's for one that takes no more requests."""
@@ -319,6 +325,6 @@ def _is_replayable_file(file: Any) -> bool:
 
 def _read_hint(headers: list[tuple[bytes, bytes]]) -> float | None:
     """What `Keep-Alive: timeout=` says, in seconds; read as Node does (R15)."""
-    value = b", ".join(value for name, value in headers if name.lower() == b"keep-alive")
-    found = _HINT.match(value)
+    values = [value for name, value in headers if len(name) == len(b"keep-alive") and name.lower() == b"keep-alive"]
+    found = _HINT.match(b", ".join(values)) if values else None
     return float(found[1]) if found else None

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from functools import cached_property
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from ._http1_asyncio import AsyncioHttp1Connection, AsyncioStream
+from ._http1_sync import SyncHttp1Connection
+from ._mocks import Originals
 from ._network import AsyncStream, SyncStream
+
+if TYPE_CHECKING:
+    from ._pool import BasePool
+
+Pool = TypeVar("Pool", bound="BasePool")
 
 
 class Family:
@@ -20,6 +28,7 @@ class Family:
     def __init__(self, httpx: ModuleType, httpcore: ModuleType) -> None:
         self.httpx = httpx
         self.httpcore = httpcore
+        self._proxied_pools: dict[type, type] = {}
 
     @cached_property
     def sync_stream(self) -> type[SyncStream]:
@@ -30,6 +39,69 @@ class Family:
     def async_stream(self) -> type[AsyncStream]:
         """Our stream as an `AsyncNetworkStream` of this family."""
         return type("AsyncAgentStream", (AsyncStream, self.httpcore.AsyncNetworkStream), {})
+
+    def pool(self, pool: type[Pool], proxy: Any) -> type[Pool]:
+        """The class for the pool of a transport; where an HTTP proxy is used, it is also an `httpcore.HTTPProxy`.
+
+        That is how others know that a transport has a proxy, and which: the `proxy_url` of pytest-httpx, for one.
+        """
+        if proxy is None or proxy.url.scheme.startswith("socks"):
+            return pool
+        if pool not in self._proxied_pools:
+            self._proxied_pools[pool] = type(pool.__name__, (pool, self.httpcore.HTTPProxy), {})
+        return self._proxied_pools[pool]
+
+    @cached_property
+    def asyncio_stream(self) -> type[AsyncioStream]:
+        """The stream of the fast engine as an `AsyncNetworkStream` of this family."""
+        return type("AsyncioStream", (AsyncioStream, self.httpcore.AsyncNetworkStream), {})
+
+    @cached_property
+    def sync_http1_connection(self) -> type[SyncHttp1Connection]:
+        """The fast connection as a `ConnectionInterface` of this family."""
+        return type("SyncHttp1Connection", (SyncHttp1Connection, self.httpcore.ConnectionInterface), {})
+
+    @cached_property
+    def asyncio_http1_connection(self) -> type[AsyncioHttp1Connection]:
+        """The fast connection as an `AsyncConnectionInterface` of this family."""
+        return type("AsyncioHttp1Connection", (AsyncioHttp1Connection, self.httpcore.AsyncConnectionInterface), {})
+
+    @cached_property
+    def http1_response(self) -> Any:
+        """A `Response` of this family for the fast engine, which has made sure of what it is made of."""
+
+        class Response(self.httpcore.Response):  # type: ignore[name-defined, misc]
+            def __init__(
+                self, status: int, headers: list[tuple[bytes, bytes]], stream: Any, extensions: dict[str, Any]
+            ) -> None:
+                self.status = status
+                self.headers = headers
+                self.stream = stream
+                self.extensions = extensions
+                self._stream_consumed = False
+
+        return Response
+
+    def are_replaced(self, *, is_async: bool) -> bool:
+        """Whether a mock stands in the place of httpcore's own way to send a request."""
+        return (self._async_originals if is_async else self._sync_originals).are_replaced()
+
+    @cached_property
+    def _sync_originals(self) -> Originals:
+        httpcore = self.httpcore
+        classes = (httpcore.HTTPConnection, httpcore.HTTP11Connection, httpcore.ConnectionPool, httpcore.HTTPProxy)
+        return Originals(classes, "handle_request")
+
+    @cached_property
+    def _async_originals(self) -> Originals:
+        httpcore = self.httpcore
+        classes = (
+            httpcore.AsyncHTTPConnection,
+            httpcore.AsyncHTTP11Connection,
+            httpcore.AsyncConnectionPool,
+            httpcore.AsyncHTTPProxy,
+        )
+        return Originals(classes, "handle_async_request")
 
     def socket_stream(self, socket: object) -> Any:
         """The stream of httpcore over a socket that we connected.

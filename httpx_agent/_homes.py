@@ -47,7 +47,14 @@ class Home:
             engine.expire(self)
 
     def watch(self, socket: Socket, is_free: Callable[[int], bool]) -> None:
-        """Looks after a socket while it is free, which it may be no longer: another thread may have got it meanwhile."""
+        """Looks after a socket while it is free, unless it does that itself.
+
+        Args:
+            socket: The socket. It was free a moment ago; another thread may have got it meanwhile.
+            is_free: Tells whether it still is.
+        """
+        if socket.wire.tells_of_loss:
+            return
         with socket.watching:  # whoever gets it comes to `unwatch` afterwards
             descriptor = socket.wire.descriptor()
             if descriptor is not None and is_free(socket.id):

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import ssl
-from collections.abc import Iterable
-from typing import Any, ClassVar, Unpack
+from typing import ClassVar
 
 import httpcore
 import httpx
 
 from ._agent import BaseAgent
 from ._family import Family
-from ._mocks import register_with_respx
-from ._options import UNSET, AgentKeywords, SocketOption, Unset
 from ._pool import BasePool
+from ._transport import BaseTransport
 
 
-class Agent(BaseAgent):
+class Agent(BaseAgent[httpx.Limits, httpx.Proxy, httpx.URL]):
     """Manages sockets for `AgentTransport`, by the rules of Node's `http.Agent` and of `agentkeepalive`.
 
     One agent may serve several transports, sync and async clients, threads and event loops at once; its limits and
@@ -47,47 +44,19 @@ class Agent(BaseAgent):
         ImportError: If an option needs a package that is not installed.
     """
 
-    family: ClassVar[Family] = Family(httpx, httpcore)
+    __module__ = "httpx_agent"  # where users know it from
 
-    def __init__(
-        self,
-        verify: ssl.SSLContext | str | bool | Unset = UNSET,
-        cert: Any = UNSET,
-        trust_env: bool | Unset = UNSET,
-        http1: bool | Unset = UNSET,
-        http2: bool | Unset = UNSET,
-        limits: httpx.Limits | Unset | None = UNSET,
-        proxy: httpx.Proxy | httpx.URL | str | Unset | None = UNSET,
-        uds: str | Unset | None = UNSET,
-        local_address: str | Unset | None = UNSET,
-        retries: int | Unset = UNSET,
-        socket_options: Iterable[SocketOption] | Unset | None = UNSET,
-        **options: Unpack[AgentKeywords],
-    ) -> None:
-        super().__init__(
-            {
-                "verify": verify,
-                "cert": cert,
-                "trust_env": trust_env,
-                "http1": http1,
-                "http2": http2,
-                "limits": limits,
-                "proxy": proxy,
-                "uds": uds,
-                "local_address": local_address,
-                "retries": retries,
-                "socket_options": socket_options,
-                **options,
-            }
-        )
+    family: ClassVar[Family] = Family(httpx, httpcore)
 
 
 class AgentPool(BasePool):
     """The pool under this family's transports; a class of its own, so that a mock can replace its methods."""
 
 
-# The two bases declare `_pool` with types of their own, and mypy minds; one pool of ours serves both.
-class AgentTransport(httpx.HTTPTransport, httpx.AsyncHTTPTransport):  # type: ignore[misc]
+# The bases declare `_pool` with types of their own, and mypy minds; one pool of ours serves both of httpx's.
+class AgentTransport(  # type: ignore[misc]
+    BaseTransport[httpx.Limits, httpx.Proxy, httpx.URL, Agent], httpx.HTTPTransport, httpx.AsyncHTTPTransport
+):
     """A transport for `httpx.Client` and `httpx.AsyncClient` alike, whose sockets an `Agent` manages.
 
     It takes the place of `httpx.HTTPTransport` and `httpx.AsyncHTTPTransport`: the same arguments in the same places,
@@ -115,44 +84,7 @@ class AgentTransport(httpx.HTTPTransport, httpx.AsyncHTTPTransport):  # type: ig
         ImportError: If an option needs a package that is not installed.
     """
 
-    def __init__(
-        self,
-        verify: ssl.SSLContext | str | bool | Unset = UNSET,
-        cert: Any = UNSET,
-        trust_env: bool | Unset = UNSET,
-        http1: bool | Unset = UNSET,
-        http2: bool | Unset = UNSET,
-        limits: httpx.Limits | Unset | None = UNSET,
-        proxy: httpx.Proxy | httpx.URL | str | Unset | None = UNSET,
-        uds: str | Unset | None = UNSET,
-        local_address: str | Unset | None = UNSET,
-        retries: int | Unset = UNSET,
-        socket_options: Iterable[SocketOption] | Unset | None = UNSET,
-        *,
-        agent: Agent | None = None,
-        **options: Unpack[AgentKeywords],
-    ) -> None:
-        connect_options = {
-            "verify": verify,
-            "cert": cert,
-            "trust_env": trust_env,
-            "http1": http1,
-            "http2": http2,
-            "limits": limits,
-            "proxy": proxy,
-            "uds": uds,
-            "local_address": local_address,
-            "retries": retries,
-            "socket_options": socket_options,
-        }
-        self._pool = AgentPool.for_transport(Agent, agent, {**connect_options, **options})  # type: ignore[assignment]
-        register_with_respx(AgentPool)
+    __module__ = "httpx_agent"
 
-    @property
-    def agent(self) -> Agent:
-        """The agent that manages the sockets."""
-        agent: Agent = self._pool.agent  # type: ignore[attr-defined]
-        return agent
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.agent!r}>"
+    _agent_class = Agent
+    _pool_class = AgentPool

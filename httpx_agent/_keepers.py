@@ -10,10 +10,15 @@ import asyncio
 import selectors
 import socket
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Protocol
+
+#: So long, in seconds, a socket has to be free before the selector is told of it: most are in use again by then, and
+#: each of them is looked at before it is used.
+SETTLING = 0.02
 
 
 class Owner(Protocol):
@@ -42,19 +47,25 @@ class ThreadKeeper:
         self._clock = clock
         self._lock = threading.Lock()
         self._watched: dict[int, int] = {}  # descriptor to number
+        self._fresh: dict[int, int] = {}  # the same of those that the selector is not told of yet
+        self._settle_at: float | None = None  # when it is; by the system's clock, whatever the other one says
         self._when: float | None = None
         self._watcher: _Watcher | None = None
 
     def watch(self, descriptor: int, number: int) -> None:
         """Begins to watch a descriptor."""
         with self._lock, suppress(OSError):  # no descriptor is left for the watcher
-            watcher = self._running()
-            self._watched[descriptor] = number
-            watcher.add(descriptor)
+            if self._settle_at is None:
+                watcher = self._running()
+                self._settle_at = time.monotonic() + SETTLING
+                watcher.wake()
+            self._fresh[descriptor] = number
 
     def unwatch(self, descriptor: int) -> None:
         """Ends it."""
         with self._lock:
+            if self._fresh.pop(descriptor, None) is not None:
+                return
             if self._watched.pop(descriptor, None) is not None and self._watcher is not None:
                 self._watcher.remove(descriptor)
 
@@ -70,13 +81,14 @@ class ThreadKeeper:
         """Forgets everything; the thread ends."""
         with self._lock:
             self._watched.clear()
+            self._fresh.clear()
         self.rest()
 
     def rest(self) -> None:
         """Ends the thread, if nothing is watched; it would end when the next deadline has passed."""
         with self._lock:
-            if not self._watched:
-                self._when = None
+            if not self._watched and not self._fresh:
+                self._when = self._settle_at = None
                 if self._watcher is not None:
                     self._watcher.wake()
 
@@ -90,14 +102,23 @@ class ThreadKeeper:
         while True:
             with self._lock:
                 owner = self._owner()
-                if owner is None or (not self._watched and self._when is None):
+                if owner is None or not (self._watched or self._when is not None or self._settle_at is not None):
                     self._watcher = None
                     watcher.close()
                     return
                 wait = None if self._when is None else max(0.0, self._when - self._clock())
+                if self._settle_at is not None:
+                    left = max(0.0, self._settle_at - time.monotonic())
+                    wait = left if wait is None else min(wait, left)
             del owner  # nobody is kept alive by being looked after
             ready = watcher.wait(wait)
             with self._lock:
+                if self._settle_at is not None and self._settle_at <= time.monotonic():
+                    self._settle_at = None
+                    for descriptor in self._fresh:
+                        watcher.add(descriptor)
+                    self._watched |= self._fresh
+                    self._fresh.clear()
                 numbers = []
                 for descriptor in ready:
                     number = self._watched.pop(descriptor, None)
@@ -162,19 +183,22 @@ class LoopKeeper:
         self._clock = clock
         self._loop = loop
         self._selector: Any = selectors.DefaultSelector()
-        self._watched: dict[int, int] = {}
+        self._watched: dict[int, int] = {}  # descriptor to number
+        self._fresh: dict[int, int] = {}  # the same of those that the selector is not told of yet
+        self._settling: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._when = 0.0
         loop.add_reader(self._selector.fileno(), self._look)
 
     def watch(self, descriptor: int, number: int) -> None:
         """Begins to watch a descriptor."""
-        self._watched[descriptor] = number
-        register(self._selector, descriptor)
+        self._fresh[descriptor] = number
+        if self._settling is None:
+            self._settling = self._loop.call_later(SETTLING, self._settle)
 
     def unwatch(self, descriptor: int) -> None:
         """Ends it."""
-        if self._watched.pop(descriptor, None) is not None:
+        if self._fresh.pop(descriptor, None) is None and self._watched.pop(descriptor, None) is not None:
             unregister(self._selector, descriptor)
 
     def arm(self, when: float) -> None:
@@ -188,11 +212,20 @@ class LoopKeeper:
 
     def stop(self) -> None:
         """Forgets everything."""
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._settling):
+            if timer is not None:
+                timer.cancel()
         if not self._loop.is_closed():
             self._loop.remove_reader(self._selector.fileno())
         self._selector.close()
+
+    def _settle(self) -> None:
+        self._settling = None
+        for descriptor, number in list(self._fresh.items()):
+            self._watched[descriptor] = number
+            register(self._selector, descriptor)
+            if self._fresh.pop(descriptor, None) is None:  # another thread was faster
+                self.unwatch(descriptor)
 
     def _look(self) -> None:
         for key, _ in self._selector.select(0):
@@ -208,9 +241,12 @@ class LoopKeeper:
 
 def register(selector: Any, descriptor: int) -> None:
     """Registers, even where a descriptor of that number was registered and closed before."""
-    unregister(selector, descriptor)
     with suppress(OSError, ValueError):  # closed in the meantime
-        selector.register(descriptor, selectors.EVENT_READ)
+        try:
+            selector.register(descriptor, selectors.EVENT_READ)
+        except KeyError:
+            unregister(selector, descriptor)
+            selector.register(descriptor, selectors.EVENT_READ)
 
 
 def unregister(selector: Any, descriptor: int) -> None:

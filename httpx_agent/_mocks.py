@@ -1,16 +1,54 @@
-"""Working with respx, without a set-up by the user."""
+"""Working with respx, and with whatever else replaces methods of httpcore, without a set-up by the user."""
 
 from __future__ import annotations
 
+import os
 import sys
+from types import FunctionType, ModuleType
 
 
-def register_with_respx(pool: type) -> None:
+def register_with_respx(pool: type, httpcore: ModuleType) -> None:
     """Makes respx, where it is in use, replace the methods of a pool.
 
     In its default mode respx replaces `handle_request` of httpcore's connections and pools. For a request that goes by
-    a proxy it must be the pool's: on the connection it would see the request to the proxy.
+    a proxy it must be the pool's: on the connection it would see the request to the proxy. pytest-httpx2 teaches respx
+    the same of httpcore2.
+
+    Args:
+        pool: The class.
+        httpcore: The library in whose place it stands; respx has its mockers by the names of these.
     """
     mocks = sys.modules.get("respx.mocks")
-    if mocks is not None:
-        mocks.HTTPCoreMocker.add_targets(f"{pool.__module__}.{pool.__qualname__}")
+    mocker = mocks.Mocker.registry.get(httpcore.__name__) if mocks is not None else None
+    if mocker is not None:
+        mocker.add_targets(f"{pool.__module__}.{pool.__qualname__}")
+
+
+class Originals:
+    """The methods by which httpcore sends requests; mocks replace them, at any time.
+
+    Args:
+        classes: The classes.
+        name: The name of the method in each.
+    """
+
+    def __init__(self, classes: tuple[type, ...], name: str) -> None:
+        self._classes = classes
+        self._name = name
+        self._known: list[object] = []
+
+    def are_replaced(self) -> bool:
+        """Whether one of them is not its library's own."""
+        found = [getattr(each, self._name) for each in self._classes]
+        if found == self._known:
+            return False
+        if not all(map(_is_own, self._classes, found)):
+            return True
+        self._known = found
+        return False
+
+
+def _is_own(owner: type, function: object) -> bool:
+    """Whether a method comes from its class's package; what wraps it has a code of its own, whatever it is called."""
+    folder = os.path.dirname(sys.modules[owner.__module__.partition(".")[0]].__file__ or "")
+    return isinstance(function, FunctionType) and function.__code__.co_filename.startswith(folder + os.sep)

@@ -17,17 +17,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 
+from ._http1 import MAX_BEFORE_RESPONSE
+
 if TYPE_CHECKING:
     from ._family import Family
     from ._options import SocketOption
 
 #: RFC 9113, 6.5.2: SETTINGS_MAX_CONCURRENT_STREAMS.
 _MAX_CONCURRENT_STREAMS = 3
-
-
-#: Bytes that may come before a response has begun: its own head, of 100 KiB at most, and the interim responses before
-#: it (RFC 9110, 15.2), of which a server may send as many as it likes. Go's limit on both together is of this kind.
-MAX_BYTES_BEFORE_RESPONSE = 512 * 1024
 
 
 class Listener(Protocol):
@@ -47,6 +44,9 @@ class Listener(Protocol):
 
     def settings(self, max_concurrent_streams: int | None) -> None:
         """The other end of an HTTP/2 connection said how many streams it takes."""
+
+    def lost(self) -> None:
+        """The other end has closed, or wrote unasked, while nothing was to be heard."""
 
 
 class Wire:
@@ -76,6 +76,8 @@ class Wire:
         self.received = 0  # bytes since `begin_request`
         self.answered = False  # a response has begun since `begin_request`
         self.ended = False  # the other end has closed
+        self.unasked = False  # bytes came in that no request had asked for
+        self.tells_of_loss = False  # the connection hears of its end by itself: nobody need watch the descriptor
         self.impatient = False  # reads what has arrived, and does not wait
         self.preface: bytearray | None = None  # what came so far of the first HTTP/2 frame, while it is awaited
         self.broken = False
@@ -104,7 +106,7 @@ class Wire:
 
     def is_readable(self) -> bool:
         """Whether the other end has closed, or written. Costs one poll; what can be read may be lost by it."""
-        return bool(self.stream.get_extra_info("is_readable")) or self._has_unread()
+        return self.unasked or bool(self.stream.get_extra_info("is_readable")) or self._has_unread()
 
     def _has_unread(self) -> bool:
         """Whether TLS holds something that came in together with what was read, of which the system knows nothing.
@@ -112,7 +114,9 @@ class Wire:
         In event loops TLS works on memory, into which everything is received that has come. HTTP/2 is let alone: there
         it may be a frame that is due, and nothing in it can be taken for an answer to another request.
         """
-        return not self.listener.multiplexed and any(_holds_data(tls) for tls in self._tls)
+        if self.tells_of_loss or self.listener.multiplexed:
+            return False
+        return any(_holds_data(tls) for tls in self._tls)
 
     def secured(self, stream: Any) -> None:
         """A TLS handshake is done."""
@@ -181,10 +185,10 @@ class Wire:
             self._read_settings(self.preface)
 
     def check_head(self) -> None:
-        """Raises if the server has said too much without a response; h11 itself takes interim ones for ever."""
-        if self.received > MAX_BYTES_BEFORE_RESPONSE and not self.answered and not self.listener.multiplexed:
+        """Raises if the server has said too much without a response; h11 takes interim ones for ever."""
+        if self.received > MAX_BEFORE_RESPONSE and not self.answered and not self.listener.multiplexed:
             raise self.family.httpcore.RemoteProtocolError(
-                f"the server sent more than {MAX_BYTES_BEFORE_RESPONSE} bytes before its response"
+                f"the server sent more than {MAX_BEFORE_RESPONSE} bytes before its response"
             )
 
     def _read_settings(self, preface: bytearray) -> None:
@@ -343,19 +347,19 @@ class SyncStream:
 
     def __init__(self, wire: Wire, inner: Any) -> None:
         self._wire = wire
-        self._inner = inner
+        self.inner = inner
         self._closed = False
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """Reads at least one byte, or none at the end."""
         wire = self._wire
-        if wire.impatient and not self._inner.get_extra_info("is_readable"):
+        if wire.impatient and not self.inner.get_extra_info("is_readable"):
             raise wire.family.httpcore.ReadError("the rest of the response has not arrived")
-        wire.enter(self._shut_down)
+        self.enter()
         try:
-            data: bytes = self._inner.read(max_bytes, timeout)
+            data: bytes = self.inner.read(max_bytes, timeout)
         finally:
-            self._leave()
+            self.leave()
         wire.heard(data)
         wire.check_head()
         return data
@@ -363,12 +367,12 @@ class SyncStream:
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """Writes all of it."""
         wire = self._wire
-        wire.enter(self._shut_down)
+        self.enter()
         try:
             wire.wrote = wire.wrote or bool(buffer)
-            self._inner.write(buffer, timeout)
+            self.inner.write(buffer, timeout)
         finally:
-            self._leave()
+            self.leave()
 
     def close(self) -> None:
         """Closes; while another thread is in here, that one does when it leaves: a descriptor in use must stay ours."""
@@ -376,7 +380,7 @@ class SyncStream:
             self._wire.break_off()
         elif not self._closed:
             self._closed = True
-            self._inner.close()
+            self.inner.close()
 
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
@@ -387,7 +391,7 @@ class SyncStream:
         try:
             with wire.breakable(lambda: shut_down(handle) if handle is not None else None):
                 context = wire.listener.context_for(ssl_context)
-                inner = self._inner.start_tls(context, server_hostname, timeout)
+                inner = self.inner.start_tls(context, server_hostname, timeout)
         finally:
             if handle is not None:
                 handle.close()
@@ -397,24 +401,29 @@ class SyncStream:
 
     def get_extra_info(self, info: str) -> Any:
         """What httpcore's streams know."""
-        return self._inner.get_extra_info(info)
+        return self.inner.get_extra_info(info)
 
-    def _shut_down(self) -> None:
-        sock = self._inner.get_extra_info("socket")
-        if isinstance(sock, socket.socket):
-            shut_down(sock)
-        elif not self._closed:  # not the system's socket: closing is all that can wake who reads
-            self._closed = True
-            self._inner.close()
+    def enter(self) -> None:
+        """Until `leave`, this thread uses the socket, and is woken if it is broken."""
+        self._wire.enter(self._shut_down)
 
-    def _leave(self) -> None:
+    def leave(self) -> None:
+        """Ends what `enter` began."""
         self._wire.leave(self._shut_down)
         if self._wire.broken:
             self.close()
 
+    def _shut_down(self) -> None:
+        sock = self.inner.get_extra_info("socket")
+        if isinstance(sock, socket.socket):
+            shut_down(sock)
+        elif not self._closed:  # not the system's socket: closing is all that can wake who reads
+            self._closed = True
+            self.inner.close()
+
     def _duplicate(self) -> socket.socket | None:
         """A second descriptor, to break a handshake by: TLS takes the first one away from its socket object."""
-        sock = self._inner.get_extra_info("socket")
+        sock = self.inner.get_extra_info("socket")
         with suppress(OSError):  # no descriptor is left: then its timeout ends the handshake, not a close
             return sock.dup() if type(sock) is socket.socket else None
         return None
@@ -493,15 +502,15 @@ class AsyncStream:
 
     def __init__(self, wire: Wire, inner: Any) -> None:
         self._wire = wire
-        self._inner = inner
+        self.inner = inner
         self._closed = False
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """Reads at least one byte, or none at the end."""
         wire = self._wire
-        if wire.impatient and not self._inner.get_extra_info("is_readable"):
+        if wire.impatient and not self.inner.get_extra_info("is_readable"):
             raise wire.family.httpcore.ReadError("the rest of the response has not arrived")
-        data: bytes = await self._inner.read(max_bytes, timeout)
+        data: bytes = await self.inner.read(max_bytes, timeout)
         wire.heard(data)
         wire.check_head()
         return data
@@ -509,12 +518,12 @@ class AsyncStream:
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """Writes all of it."""
         self._wire.wrote = self._wire.wrote or bool(buffer)
-        await self._inner.write(buffer, timeout)
+        await self.inner.write(buffer, timeout)
 
     async def aclose(self) -> None:
         """Closes, once."""
         if not self._closed:
-            await self._inner.aclose()
+            await self.inner.aclose()
             self._closed = True
 
     async def start_tls(
@@ -522,11 +531,11 @@ class AsyncStream:
     ) -> Any:
         """Secures the connection."""
         wire = self._wire
-        inner = await self._inner.start_tls(wire.listener.context_for(ssl_context), server_hostname, timeout)
+        inner = await self.inner.start_tls(wire.listener.context_for(ssl_context), server_hostname, timeout)
         stream = await _begin_async(wire, type(self)(wire, inner))
         wire.secured(stream)
         return stream
 
     def get_extra_info(self, info: str) -> Any:
         """What httpcore's streams know."""
-        return self._inner.get_extra_info(info)
+        return self.inner.get_extra_info(info)

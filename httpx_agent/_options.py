@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Any, Final, Literal, SupportsIndex, TypedDict
 
 from ._core import Rules
+from ._http1 import is_installed
 from ._patterns import OriginPattern
 
 Seconds = float | timedelta
@@ -79,7 +80,8 @@ class AgentOptions:
         keep_alive_timeout_buffer: Taken off the server's `Keep-Alive: timeout=` hint
             (`agentKeepAliveTimeoutBuffer`, R15).
         max_cached_sessions: TLS sessions kept for resumption (`maxCachedSessions`, R28).
-        http1_engine: Which HTTP/1.1 implementation is used: ``"auto"``, ``"httptools"`` or ``"h11"``.
+        http1_engine: Which HTTP/1.1 implementation is used: ``"auto"`` takes the fast one where httptools is installed
+            and it can serve, else httpcore's; ``"httptools"`` insists on it, ``"h11"`` never takes it.
         per_origin: Other values of some options for some origins, by httpx's URL patterns.
         debug: Whether to remember where responses were asked for, to name the ones that are never closed.
         retry_stale_sockets: Whether a request is sent again when a used socket turns out dead (R19, N16).
@@ -195,6 +197,11 @@ _LIMITS = {
 }
 
 
+def full_name(kind: type) -> str:
+    """The name of a class with its module: httpx and httpx2 have classes of the same names."""
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
 def check_options(given: Mapping[str, Any], httpx: Any) -> AgentOptions:
     """Makes the options from what a user gave.
 
@@ -210,7 +217,8 @@ def check_options(given: Mapping[str, Any], httpx: Any) -> AgentOptions:
     limits = given.get("limits")
     if limits is not None:
         if not isinstance(limits, httpx.Limits):
-            raise TypeError(f"limits={limits!r}: accepted is httpx.Limits or None, not {type(limits).__name__}")
+            accepted = f"accepted is {httpx.__name__}.Limits or None"
+            raise TypeError(f"limits={limits!r}: {accepted}, not {full_name(type(limits))}")
         mapped = {
             name: _CHECKS[name](f"limits.{limit}", getattr(limits, limit))
             for limit, name in _LIMITS.items()
@@ -221,7 +229,25 @@ def check_options(given: Mapping[str, Any], httpx: Any) -> AgentOptions:
         values["proxy"] = _check_proxy(given["proxy"], httpx)
     if values.get("http2") and importlib.util.find_spec("h2") is None:
         raise ImportError("http2=True needs the package 'h2': pip install httpx-agent[http2]")
-    return AgentOptions(**values)
+    options = AgentOptions(**values)
+    if options.http1_engine == "httptools":
+        _check_fast_engine(options)
+    return options
+
+
+def _check_fast_engine(options: AgentOptions) -> None:
+    """The engine that was asked for by name must be able to serve every request that can come."""
+    if not is_installed():
+        raise ImportError("http1_engine='httptools' needs the package 'httptools': pip install httpx-agent[fast]")
+    for name, hinders in (
+        ("proxy", options.proxy is not None),
+        ("http2", options.http2),
+        ("http1", not options.http1),
+        ("network_backend", options.network_backend is not None),
+        ("async_network_backend", options.async_network_backend is not None),
+    ):
+        if hinders:
+            raise ValueError(f"http1_engine='httptools' does not go with {name}: accepted is 'auto' or 'h11'")
 
 
 def check_option(name: str, value: object) -> Any:
@@ -292,13 +318,6 @@ def _one_of(*accepted: str) -> Callable[[str, object], str]:
         return value
 
     return check
-
-
-def _engine(name: str, value: object) -> str:
-    engine = _one_of("auto", "httptools", "h11")(name, value)
-    if engine == "httptools":
-        raise ValueError(f"{name}='httptools': this version has no such engine yet; accepted is 'auto' or 'h11'")
-    return engine
 
 
 def _text(name: str, value: object) -> str | None:
@@ -387,9 +406,10 @@ def _per_origin(name: str, value: object) -> Mapping[str, Mapping[str, Any]] | N
 
 def _check_proxy(value: Any, httpx: Any) -> Any:
     """The proxy as `httpx.Proxy`. No message shows the value: it may hold a password."""
-    accepted = "accepted is a str, httpx.URL or httpx.Proxy of http, https, socks5 or socks5h, or None"
+    name = httpx.__name__
+    accepted = f"accepted is a str, {name}.URL or {name}.Proxy of http, https, socks5 or socks5h, or None"
     if not isinstance(value, (str, httpx.URL, httpx.Proxy)):
-        raise TypeError(f"proxy: {accepted}, not {type(value).__name__}")
+        raise TypeError(f"proxy: {accepted}, not {full_name(type(value))}")
     try:
         url = value.url if isinstance(value, httpx.Proxy) else httpx.URL(value)
     except httpx.InvalidURL:
@@ -416,7 +436,7 @@ _CHECKS: Mapping[str, Callable[[str, Any], object]] = {
     "socket_active_ttl": _time(zero=False, none=True),
     "keep_alive_timeout_buffer": _time(zero=True, none=False),
     "max_cached_sessions": _count(0, none=False),
-    "http1_engine": _engine,
+    "http1_engine": _one_of("auto", "httptools", "h11"),
     "per_origin": _per_origin,
     "debug": _flag,
     "retry_stale_sockets": _flag,

@@ -6,13 +6,13 @@ import warnings
 from typing import TYPE_CHECKING, Any, Self
 
 from ._exchange import Exchange
-from ._options import UNSET
+from ._options import UNSET, full_name
 from ._steps import arun, end_iteration, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from ._agent import BaseAgent
+    from ._agent import AnyAgent
 
 
 class BasePool:
@@ -23,29 +23,33 @@ class BasePool:
         owns_agent: Whether closing the pool closes the agent.
     """
 
-    def __init__(self, agent: BaseAgent, *, owns_agent: bool) -> None:
+    def __init__(self, agent: AnyAgent, *, owns_agent: bool) -> None:
         self.agent = agent
         self._engine = agent._engine
         self._owns_agent = owns_agent
         #: In flight or waiting; the SDKs' test suites look at its length.
         self._requests: set[Exchange] = set()
+        proxy = agent._engine.connector.proxy
+        if proxy is not None:  # pytest-httpx reads these of an `httpcore.HTTPProxy`; see `Family.pool`
+            self._proxy_url = proxy.url
+            self._proxy_headers = proxy.headers
 
     @classmethod
-    def for_transport(cls, agent_class: type[BaseAgent], agent: object, options: Mapping[str, Any]) -> Self:
+    def for_transport(cls, agent_class: type[AnyAgent], agent: object, options: Mapping[str, Any]) -> Self:
         """The pool of a transport: over the agent that was given, or over one of its own.
 
         Raises:
             TypeError: If both an agent and options were given, or an agent of another family.
         """
         if agent is None:
-            return cls(agent_class(**options), owns_agent=True)
+            own = agent_class(**options)
+            return own.family.pool(cls, own.options.proxy)(own, owns_agent=True)
         given = [name for name, value in options.items() if value is not UNSET]
         if given:
             raise TypeError(f"agent= goes with no other option, but {', '.join(given)} was given: give it to the agent")
         if not isinstance(agent, agent_class):
-            accepted = f"{agent_class.__module__}.{agent_class.__qualname__}"
-            raise TypeError(f"agent={agent!r}: accepted is an {accepted}, not {type(agent).__name__}")
-        return cls(agent, owns_agent=False)
+            raise TypeError(f"agent={agent!r}: accepted is an {full_name(agent_class)}, not {full_name(type(agent))}")
+        return agent.family.pool(cls, agent.options.proxy)(agent, owns_agent=False)
 
     def handle_request(self, request: Any) -> Any:
         """Sends a request; blocks until its response begins."""
@@ -107,33 +111,45 @@ class BasePool:
 
 
 class _Body:
-    """A response's body; its end frees the socket."""
+    """A response's body; its end frees the socket.
+
+    Whoever iterates it anew goes on where the iteration before was left. Once it came to its end, failed or was closed,
+    there is nothing more: the socket may serve another request by then, whose answer this must not take.
+    """
 
     def __init__(self, pool: BasePool, exchange: Exchange, stream: Any) -> None:
         self._pool = pool
         self._exchange = exchange
         self._stream = stream
+        self._iterator: Any = None
+        self._ended = False
 
     def __iter__(self) -> Iterator[bytes]:
         exchange = self._exchange
+        if self._ended:
+            return
         # Kept, and not delegated to: httpcore's iterator closes its connection when it is dropped, but the caller may
         # drop this one half-way and then `close` the response, which saves the socket if the rest has arrived.
-        self._iterator = iter(self._stream)
+        if self._iterator is None:
+            self._iterator = iter(self._stream)
         try:
             for chunk in self._iterator:  # noqa: UP028
                 yield chunk
         except GeneratorExit:
             raise
         except BaseException as error:
+            self._ended = True
             explained = run(exchange.fail(self._stream, error))
             self._pool._requests.discard(exchange)
             if explained is error:
                 raise
             raise explained from error
+        self._ended = True
         run(exchange.read(self._stream))
         self._pool._requests.discard(exchange)
 
     def close(self) -> None:
+        self._ended = True
         try:
             run(self._exchange.close(self._stream))
         finally:
@@ -151,18 +167,23 @@ class _AsyncBody:
         self._exchange = exchange
         self._stream = stream
         self._iterator: Any = None
+        self._ended = False
 
     # Not an async generator: trio warns of one that is dropped half-way, and dropping a body is nothing unusual.
 
     def __aiter__(self) -> Self:
-        self._iterator = aiter(self._stream)
+        if self._iterator is None and not self._ended:
+            self._iterator = aiter(self._stream)
         return self
 
     async def __anext__(self) -> bytes:
         exchange = self._exchange
+        if self._ended:
+            raise StopAsyncIteration
         try:
             chunk: bytes = await anext(self._iterator)
         except StopAsyncIteration:
+            self._ended = True
             self._iterator = None
             await arun(exchange.read(self._stream))
             self._pool._requests.discard(exchange)
@@ -170,6 +191,7 @@ class _AsyncBody:
         except GeneratorExit:
             raise
         except BaseException as error:
+            self._ended = True
             explained = await arun(exchange.fail(self._stream, error))
             self._pool._requests.discard(exchange)
             if explained is error:
@@ -178,6 +200,10 @@ class _AsyncBody:
         return chunk
 
     async def aclose(self) -> None:
+        self._ended = True
+        if self._exchange.over and self._iterator is None:
+            self._pool._requests.discard(self._exchange)
+            return
         try:
             await arun(self._exchange.close(self._stream))
         finally:

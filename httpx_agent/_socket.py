@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from ._http1_connection import Http1Connection
 from ._sessions import ResumingContext
 
 if TYPE_CHECKING:
@@ -54,6 +55,11 @@ class Socket:
         """Whether it was ever opened: a mock in its place answers without."""
         return self.wire.stream is not None
 
+    def must_step_aside(self) -> bool:
+        """Whether a mock replaces httpcore's methods, which the fast engine's connections do not have."""
+        connection = self.connection
+        return isinstance(connection, Http1Connection) and self._engine.family.are_replaced(is_async=self.home.is_async)
+
     def is_reusable(self) -> bool:
         """Whether its connection says that it is fit for another request."""
         connection = self.connection
@@ -95,6 +101,10 @@ class Socket:
     def settings(self, max_concurrent_streams: int | None) -> None:
         """The server said how many HTTP/2 streams it takes."""
         self._engine.socket_has_room(self, max_concurrent_streams)
+
+    def lost(self) -> None:
+        """The server closed it, or wrote unasked; it counts only if the socket is free."""
+        self._engine.socket_lost(self.id)
 
     def answered(self, response: Any) -> None:
         """A response came: whatever was in doubt, the socket works."""

@@ -71,6 +71,23 @@ async def arun(flow: Flow[T]) -> T:
         return value
 
 
+class Call:
+    """Calls a function; in an event loop, its async twin."""
+
+    __slots__ = ("_arguments", "_async_function", "_function")
+
+    def __init__(self, function: Any, arguments: dict[str, Any], async_function: Any = None) -> None:
+        self._function = function
+        self._async_function = async_function or function
+        self._arguments = arguments
+
+    def run(self) -> Any:
+        return self._function(**self._arguments)
+
+    async def arun(self) -> Any:
+        return await self._async_function(**self._arguments)
+
+
 class Send:
     """Sends a request over a connection, which connects first if it is new; gives the response."""
 

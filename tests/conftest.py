@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.servers import Certificates, Server
-from tests.support.worlds import WORLDS, World
+from tests.support.worlds import FAST_WORLDS, H11_WORLDS, WORLDS, World
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -32,21 +32,26 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Sync, asyncio, and trio; only the event loops where a test is marked `in_loops`, because threads cannot do it."""
+    """Sync, asyncio, and trio; in `tests/integration` with both engines, in `tests/engine` with the fast one.
+
+    Only the event loops where a test is marked `in_loops`, because threads cannot do it.
+    """
     if "world" in metafunc.fixturenames:
         loops_only = metafunc.definition.get_closest_marker("in_loops") is not None
-        worlds = [world for world in WORLDS if not (loops_only and world.is_sync)]
+        folder = metafunc.definition.path.parent.name
+        candidates = {"integration": WORLDS + H11_WORLDS, "engine": FAST_WORLDS}.get(folder, WORLDS)
+        worlds = [world for world in candidates if not (loops_only and world.is_sync)]
         metafunc.parametrize("world", worlds, ids=[world.name for world in worlds])
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let bodies be dropped half-way in trio.
 
-    The bodies of httpx and httpcore, of requests and of responses, are chains of async generators; when one ends
-    early, nothing closes those inside it but the collector, of which trio warns. That is theirs: no generator of this
-    library is among those named here.
+    The bodies of httpx and httpcore and of their heirs, of requests and of responses, are chains of async generators;
+    when one ends early, nothing closes those inside it but the collector, of which trio warns. That is theirs: no
+    generator of this library is among those named here.
     """
-    names = r"(http(x|core)|tests\.support\.worlds\.World\.body)\."
+    names = r"(http(x|core)2?|tests\.support\.worlds\.World\.body)\."
     for item in items:
         item.add_marker(pytest.mark.filterwarnings(f"ignore:Async generator '{names}:ResourceWarning"))
 

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
 OUTPUT = EXAMPLES / "output"
 PROGRAMS = sorted(path for path in EXAMPLES.glob("*.py") if path.name != "server.py")
-PAGES = sorted((ROOT / "docs").glob("*.md"))
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
 
 FENCE = re.compile(r"^( *)```(.*?)\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
 
@@ -131,14 +131,15 @@ def _page(name: str) -> Path:
     return ROOT / "docs" / f"{name}.md"
 
 
-def _record() -> None:
-    OUTPUT.mkdir(exist_ok=True)
-    for program in PROGRAMS:
+def record(programs: list[Path], output: Path) -> None:
+    """Run programs and keep what they print."""
+    output.mkdir(exist_ok=True)
+    for program in programs:
         finished = run(program)
         sys.stderr.write(finished.stderr)
         finished.check_returncode()
-        (OUTPUT / f"{program.stem}.txt").write_text(mask(finished.stdout), encoding="utf-8")
+        (output / f"{program.stem}.txt").write_text(mask(finished.stdout), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    _record()
+    record(PROGRAMS, OUTPUT)

@@ -39,7 +39,7 @@ class VirtualClock:
     def __init__(self) -> None:
         self.time = 1000.0
         """Seconds since some moment."""
-        self._agents: WeakSet[BaseAgent] = WeakSet()
+        self._agents: WeakSet[BaseAgent[Any, Any, Any]] = WeakSet()
         self._before: list[Any] = []
 
     def __call__(self) -> float:
@@ -80,7 +80,7 @@ class _Registering:
     def __init__(self, clock: VirtualClock) -> None:
         self._clock = clock
 
-    def __get__(self, agent: BaseAgent, owner: type) -> VirtualClock:
+    def __get__(self, agent: BaseAgent[Any, Any, Any], owner: type) -> VirtualClock:
         self._clock._agents.add(agent)
         return self._clock
 

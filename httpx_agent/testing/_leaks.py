@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .._agent import BaseAgent
     from .._exchange import Exchange
 
 
-def assert_no_leaks(agent: BaseAgent) -> None:
+def assert_no_leaks(agent: BaseAgent[Any, Any, Any]) -> None:
     """Fails if a request of an agent waits or holds a socket, or if the agent's counters do not add up.
 
     To be called when all that the test began should be over: every response read or closed, every task at its end.

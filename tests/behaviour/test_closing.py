@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import anyio
 import httpx
@@ -278,14 +279,15 @@ def test_a_loop_that_ends_without_aclose_leaves_nothing_open(server: Server) -> 
     assert agent._engine._homes == {}
 
 
+@pytest.mark.filterwarnings("ignore:unclosed transport")  # asyncio's word on such a loop
 def test_a_loop_that_was_closed_without_a_word_is_noticed_when_a_request_has_to_wait(server: Server) -> None:
     transport = AgentTransport(max_total_sockets=1)
 
-    async def ask() -> None:
+    async def ask(transport: AgentTransport) -> None:
         await transport.handle_async_request(httpx.Request("GET", f"{server.url}/hold/never"))
 
     loop = asyncio.new_event_loop()
-    task = loop.create_task(ask())
+    task = loop.create_task(ask(transport))
     while len(server.requests) < 1:
         loop.run_until_complete(asyncio.sleep(0))
     task._log_destroy_pending = False  # type: ignore[attr-defined]
@@ -293,7 +295,8 @@ def test_a_loop_that_was_closed_without_a_word_is_noticed_when_a_request_has_to_
     with httpx.Client(transport=transport, timeout=5, trust_env=False) as client:
         assert client.get(f"{server.url}/echo").status_code == 200
     assert agent_books_balance(transport.agent)
-    del task
+    del task, loop, client, transport
+    gc.collect()
 
 
 def agent_books_balance(agent: Agent) -> bool:

@@ -1,4 +1,4 @@
-"""An event loop closes a socket because a request in another one asks for it: in its own way, not in that of the other."""
+"""An event loop closes a socket because a request in another one asks for it: in its own way, not in the other's."""
 
 from __future__ import annotations
 

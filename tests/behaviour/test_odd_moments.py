@@ -212,7 +212,7 @@ async def test_a_close_that_fails_is_a_close(world: World) -> None:
             wire = agent._engine._sockets[0].wire
             inner_close = "close" if world.is_sync else "aclose"
             stream = wire.stream
-            original = getattr(stream._inner, inner_close)
+            original = getattr(stream.inner, inner_close)
 
             def fail() -> None:
                 raise OSError("close failed")
@@ -220,11 +220,11 @@ async def test_a_close_that_fails_is_a_close(world: World) -> None:
             async def afail() -> None:
                 raise OSError("close failed")
 
-            setattr(stream._inner, inner_close, fail if world.is_sync else afail)
+            setattr(stream.inner, inner_close, fail if world.is_sync else afail)
             with pytest.raises(OSError, match="close failed"):
                 await response.aread()
             assert agent.sockets() == ()
-            setattr(stream._inner, inner_close, original)
+            setattr(stream.inner, inner_close, original)
     assert agent.status().close_socket_count == 1
     await world.close(agent)
 
@@ -254,6 +254,7 @@ def test_without_respx_nothing_is_registered(monkeypatch: pytest.MonkeyPatch) ->
 
 async def test_a_dropped_agent_takes_its_keeper_along(world: World, server: Server) -> None:
     """Nothing but a free socket holds it, and that is looked after by reference to nobody."""
+    before = set(threading.enumerate())
     agent = Agent(free_socket_timeout=None)
     async with world.client(transport=AgentTransport(agent=agent)) as client:
         await client.get(f"{server.url}/echo")
@@ -268,7 +269,9 @@ async def test_a_dropped_agent_takes_its_keeper_along(world: World, server: Serv
     for home in homes:  # told late, they have nobody to tell
         home.on_readable(0)
         home.on_time()
-    await world.until(lambda: not [one for one in threading.enumerate() if one.name == "httpx-agent"])
+    await world.until(
+        lambda: not [one for one in threading.enumerate() if one.name == "httpx-agent" and one not in before]
+    )
 
 
 def test_a_loop_without_readers_has_a_thread_for_its_free_sockets(

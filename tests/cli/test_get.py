@@ -50,7 +50,7 @@ def test_summary(cli: Cli, server: DemoServer, mode: list[str]) -> None:
     latency, queued = ([float(cell) for cell in found[name].split()] for name in ("latency", "of it waited in queue"))
     assert latency == sorted(latency)
     assert queued == sorted(queued)
-    assert queued[0] == 0 < queued[-1] < latency[-1]
+    assert queued[0] == 0 <= queued[-1] < latency[-1]  # threads that come one after the other do not queue
     assert found["request_count"] == "20"
     assert found[server.url].split() == ["0", str(server.connection_count), "0"]
     assert (

@@ -9,6 +9,7 @@ import inspect
 import math
 import socket
 import ssl
+import subprocess
 import sys
 import threading
 from datetime import timedelta
@@ -195,7 +196,8 @@ ORIGIN_OPTIONS_TEXT = (
     "free_socket_timeout, keep_alive, keep_alive_initial_delay, keep_alive_timeout_buffer, max_free_sockets, "
     "max_sockets, scheduling, socket_active_ttl, timeout"
 )
-PROXY_TEXT = "accepted is a str, httpx.URL or httpx.Proxy of http, https, socks5 or socks5h, or None"
+LIBRARY = httpx.__name__  # httpx2 where these tests are turned to it
+PROXY_TEXT = f"accepted is a str, {LIBRARY}.URL or {LIBRARY}.Proxy of http, https, socks5 or socks5h, or None"
 VERIFY_TEXT = "accepted is True, False, an ssl.SSLContext or the path of a file or folder as a str"
 CERT_TEXT = "accepted is the path of a file as a str, (certificate, key), (certificate, key, password) or None"
 PATTERN_TEXT = "accepted is a URL pattern such as 'https://example.com', 'all://*.example.com' or 'http://'"
@@ -244,8 +246,13 @@ REFUSED: list[tuple[str, Any, type[Exception], str]] = [
     *wrong_flags("trust_env"),
     *wrong_flags("http1"),
     *wrong_flags("http2"),
-    ("limits", 5, TypeError, "limits=5: accepted is httpx.Limits or None, not int"),
-    ("limits", httpx.Timeout(5), TypeError, "limits=Timeout(timeout=5): accepted is httpx.Limits or None, not Timeout"),
+    ("limits", 5, TypeError, f"limits=5: accepted is {LIBRARY}.Limits or None, not int"),
+    (
+        "limits",
+        httpx.Timeout(5),
+        TypeError,
+        f"limits=Timeout(timeout=5): accepted is {LIBRARY}.Limits or None, not {LIBRARY}.Timeout",
+    ),
     (
         "limits",
         httpx.Limits(max_connections=0),
@@ -365,10 +372,51 @@ def test_a_proxy_keeps_its_credentials() -> None:
     assert Agent(proxy="http://user:secret@a.test").proxy.auth == ("user", "secret")
 
 
-def test_the_httptools_engine_is_not_there_yet() -> None:
-    message = "^http1_engine='httptools': this version has no such engine yet; accepted is 'auto' or 'h11'$"
-    with pytest.raises(ValueError, match=message):
-        Agent(http1_engine="httptools")
+def test_the_httptools_engine_can_be_asked_for() -> None:
+    assert Agent(http1_engine="httptools").http1_engine == "httptools"
+
+
+@pytest.mark.parametrize(
+    "hindrance",
+    [
+        {"proxy": "http://a.test"},
+        {"http2": True},
+        {"http1": False},
+        {"network_backend": httpcore.MockBackend([])},
+        {"async_network_backend": httpcore.AsyncMockBackend([])},
+    ],
+    ids=lambda hindrance: next(iter(hindrance)),
+)
+def test_the_httptools_engine_asked_for_by_name_goes_with_nothing_that_it_cannot_serve(
+    hindrance: dict[str, Any],
+) -> None:
+    name = next(iter(hindrance))
+    for make in (Agent, AgentTransport):
+        with pytest.raises(ValueError, match=f"^http1_engine='httptools' does not go with {name}: accepted is"):
+            make(http1_engine="httptools", **hindrance)
+
+
+def test_the_httptools_engine_without_httptools() -> None:
+    """By name it is an error that says what to do; otherwise h11 serves."""
+    program = """
+import sys
+sys.modules["httptools"] = None
+import httpx_agent, httpx
+from httpx_agent._connector import Key
+agent = httpx_agent.Agent()
+wire = agent._engine.connector.wire(Key("http", "a.test", 80, None), None, agent.options)
+print(type(agent._engine.connector.sync_connection(Key("http", "a.test", 80, None), wire)).__module__)
+try:
+    httpx_agent.Agent(http1_engine="httptools")
+except ImportError as error:
+    print(error)
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert result.stdout.splitlines() == [
+        "httpcore",
+        "http1_engine='httptools' needs the package 'httptools': pip install httpx-agent[fast]",
+    ]
 
 
 def test_an_unknown_option_is_told_with_those_there_are() -> None:
@@ -460,12 +508,21 @@ def test_all_options_beside_agent_are_named() -> None:
         AgentTransport(agent=Agent(), max_sockets=5, http2=False, nonsense=1)  # type: ignore[call-arg]
 
 
-@pytest.mark.parametrize("value", [5, "agent", Agent, AgentTransport(), httpx.HTTPTransport()], ids=repr)
-def test_an_agent_of_a_wrong_type(value: Any) -> None:
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        (5, "int"),
+        ("agent", "str"),
+        (Agent, "type"),
+        (AgentTransport(), f"{AgentTransport.__module__}.AgentTransport"),
+        (httpx.HTTPTransport(), f"{LIBRARY}.HTTPTransport"),
+    ],
+    ids=["int", "str", "class", "transport", "library's transport"],
+)
+def test_an_agent_of_a_wrong_type(value: Any, kind: str) -> None:
     with pytest.raises(TypeError) as caught:
         AgentTransport(agent=value)
-    accepted = "accepted is an httpx_agent._httpx.Agent"
-    assert str(caught.value) == f"agent={value!r}: {accepted}, not {type(value).__name__}"
+    assert str(caught.value) == f"agent={value!r}: accepted is an {Agent.__module__}.Agent, not {kind}"
 
 
 def test_an_agent_may_be_of_a_subclass_and_none_is_none() -> None:

@@ -1,19 +1,22 @@
 """Moves a hundred megabytes in a process of its own, and prints how much its resident memory grew meanwhile.
 
-Called with: sync, asyncio or trio; `down` or `up`; the URL of a server; the number of bytes.
+Called with: the name of a world; `down`, `up`, or `unread`, `unheard` for those that stall; the URL of a server; the
+number of bytes.
 """
 
 from __future__ import annotations
 
 import gc
 import json
+import socket
 import sys
+import threading
 from collections.abc import Iterator
 
 import httpx
 
 from httpx_agent import AgentTransport
-from tests.support.worlds import WORLDS, World
+from tests.support.worlds import H11_WORLDS, WORLDS, World
 
 BLOCK = bytes(range(256)) * 256
 
@@ -22,6 +25,57 @@ def resident() -> int:
     """What this process has in memory, in bytes."""
     with open("/proc/self/status") as lines:
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:"))
+
+
+async def stall(world: World, direction: str, total: int) -> None:
+    """Begin a large transfer that one end does not take part in, and look when nothing moves any more."""
+    sent = 0
+    stalled = threading.Event()
+    done = threading.Event()
+    listener = socket.create_server(("127.0.0.1", 0))
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    block = bytes(len(BLOCK))
+
+    def serve() -> None:
+        nonlocal sent
+        with listener.accept()[0] as sock:
+            sock.recv(65536)
+            if direction == "unread":
+                sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % total)
+                sock.settimeout(0.5)
+                try:
+                    while sent < total:
+                        sent += sock.send(block)
+                except TimeoutError:
+                    stalled.set()
+            done.wait(30)
+
+    def parts() -> Iterator[bytes]:
+        nonlocal sent
+        while sent < total:
+            sent += len(block)
+            yield block
+
+    server = threading.Thread(target=serve)
+    server.start()
+    try:
+        timeout = httpx.Timeout(20.0, write=0.5)
+        async with world.client(transport=AgentTransport(verify=False), timeout=timeout) as client:
+            before = resident()
+            if direction == "unread":
+                async with client.stream("GET", url):
+                    await world.until(stalled.is_set)
+                    after = resident()
+            else:
+                try:
+                    await client.post(url, content=world.body(parts()))
+                except httpx.WriteTimeout:
+                    after = resident()
+    finally:
+        done.set()
+        server.join()
+        listener.close()
+    print(json.dumps({"moved": sent, "grew": after - before}))
 
 
 async def main(world: World, direction: str, url: str, total: int) -> None:
@@ -60,6 +114,9 @@ async def main(world: World, direction: str, url: str, total: int) -> None:
         response = await client.post(f"{url}/sink", content=world.body(parts(size // len(BLOCK))))
         return int(response.json()["length"])
 
+    if direction in ("unread", "unheard"):
+        await stall(world, direction, total)
+        return
     move = download if direction == "down" else upload
     async with world.client(transport=AgentTransport(verify=False), timeout=httpx.Timeout(20.0)) as client:
         await move(20 * len(BLOCK))
@@ -71,5 +128,5 @@ async def main(world: World, direction: str, url: str, total: int) -> None:
 
 if __name__ == "__main__":
     name, direction, url, total = sys.argv[1:]
-    found = next(world for world in WORLDS if world.name == name)
+    found = next(world for world in WORLDS + H11_WORLDS if world.name == name)
     found.run(main, found, direction, url, int(total))

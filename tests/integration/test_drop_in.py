@@ -8,6 +8,7 @@ import json
 import socket
 from typing import Any
 
+import h11
 import httpx
 import pytest
 
@@ -272,8 +273,12 @@ async def test_schemes_that_are_not_supported(world: World, url: str) -> None:
 )
 async def test_requests_against_the_rules(world: World, server: Server, headers: dict[str, str], content: Any) -> None:
     """Which of these are refused is h11's decision; the agent must decide the same whatever engine it uses."""
-    expected, actual = await outcomes(world, "POST", f"{server.url}/echo", headers=headers, content=content)
+    url = f"{server.url}/echo"
+    expected, actual = await outcomes(world, "POST", url, headers=headers, content=content)
 
+    if expected == Failure(h11.LocalProtocolError, None) and actual != expected:
+        # httpcore lets it through as it is. The fast engine's is httpx's: see `tests.engine.differences.OTHERS`.
+        expected = Failure(httpx.LocalProtocolError, url)
     assert expected == actual
 
 

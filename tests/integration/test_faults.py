@@ -85,6 +85,8 @@ async def meet(client: Any, url: str, name: str) -> None:
 async def check_that_it_works(world: World, client: Any, agent: Agent, server: ChaosServer) -> None:
     """Nothing is left, the next requests get answers of their own, and the server sees no stray connection."""
     assert_no_leaks(agent)
+    # All that the server had to say is said: what comes after the next request, nobody can tell from its answer.
+    server.wait_for(lambda: server.open == server.idle)
     for number in range(2):
         response = await client.get(f"{server.url}/next?{number}", timeout=httpx.Timeout(5))
         assert (response.status_code, response.text) == (200, "ok")

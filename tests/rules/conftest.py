@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-#: The implementations of HTTP/1.1 that each rule has to hold with: values of `http1_engine`.
-ENGINES = ["h11"]
+#: What each rule has to hold with: values of `http1_engine`. `auto` is httptools, where that can serve.
+ENGINES = ["h11", "auto"]
 
 
 @pytest.fixture(params=ENGINES)

@@ -15,8 +15,8 @@ from httpx_agent.testing import Gate, Network, Script, respond
 from tests.support.servers import Certificates, Server
 from tests.support.worlds import World
 
-#: h11 keeps no connection of HTTP/1.0, whatever its server says: it knows keep-alive of HTTP/1.1 only.
-KEEPS_HTTP_1_0 = {"h11": False}
+#: h11 keeps no connection of HTTP/1.0, whatever its server says: it knows keep-alive of HTTP/1.1 only. Nor does ours.
+KEEPS_HTTP_1_0 = {"h11": False, "auto": False}
 
 KEPT = {
     "with its length": b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nbody",

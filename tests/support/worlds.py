@@ -1,6 +1,7 @@
 """One test for sync, asyncio and trio.
 
-A test is an `async def` that takes the fixture `world`; it runs three times. In the worlds `asyncio` and `trio` the
+A test is an `async def` that takes the fixture `world`; it runs three times (in `tests/integration` five times, with
+both HTTP/1.1 engines). In the worlds `asyncio` and `trio` the
 client is an `httpx.AsyncClient`. In the world `sync` it is an `httpx.Client` whose calls run in threads, under the
 names of the async one (`aclose`, `aread`, `aiter_bytes`, …), so that the test reads the same:
 
@@ -22,14 +23,16 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Self
 
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
 import httpx
+
+from httpx_agent._options import AgentOptions
 
 LIMIT = 10.0
 """Seconds after which a wait is taken for a deadlock."""
@@ -109,9 +112,11 @@ class Tasks:
 class World:
     """What a test needs to be written once for sync, asyncio and trio."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, engine: str = "auto") -> None:
         self.name = name
-        self.is_sync = name == "sync"
+        self.engine = engine
+        """The `http1_engine` of agents that name none."""
+        self.is_sync = name.startswith("sync")
         self.backend = "trio" if name == "trio" else "asyncio"
         """Which loop the test itself runs on."""
         self.can_cancel = not self.is_sync
@@ -122,7 +127,11 @@ class World:
 
     def run(self, function: Callable[..., Coroutine[Any, Any, Any]], *args: Any, **kwargs: Any) -> Any:
         """Run an async function on this world's loop."""
-        return anyio.run(functools.partial(function, *args, **kwargs), backend=self.backend)
+        with default_engine(self.engine):
+            options = {"use_uvloop": True} if self.name == "uvloop" else {}
+            return anyio.run(
+                functools.partial(function, *args, **kwargs), backend=self.backend, backend_options=options
+            )
 
     def client(self, **kwargs: Any) -> Any:
         """An `httpx.AsyncClient`, or in the sync world an `httpx.Client` that looks like one.
@@ -212,7 +221,26 @@ class World:
         await anyio.wait_all_tasks_blocked()
 
 
+@contextmanager
+def default_engine(engine: str) -> Iterator[None]:
+    """Let agents that name no `http1_engine` have this one."""
+    defaults = AgentOptions.__init__.__kwdefaults__
+    before = defaults["http1_engine"]
+    defaults["http1_engine"] = engine
+    try:
+        yield
+    finally:
+        defaults["http1_engine"] = before
+
+
 WORLDS = [World("sync"), World("asyncio"), World("trio")]
+"""The usual ones; in the first two the fast engine serves, where it can."""
+
+H11_WORLDS = [World("sync-h11", engine="h11"), World("asyncio-h11", engine="h11")]
+"""The same without it. What is integrated is tested in these, too."""
+
+FAST_WORLDS = [World("sync"), World("asyncio"), World("uvloop")]
+"""Those in which the fast engine serves; the tests of the engine itself run in these."""
 
 
 async def _in_thread(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

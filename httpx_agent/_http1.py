@@ -1,0 +1,514 @@
+"""HTTP/1.1 without I/O: what a request looks like on the wire, and what came in for a response.
+
+Heads and chunked bodies are read by httptools (llhttp). Where llhttp takes more than h11, this module looks itself;
+where it takes less (line ends without CR, folded lines, lengths said twice), `_read_unusual` reads the head by h11's
+grammar. So both engines accept the same heads. What is left of differences is in `tests/engine/differences.py`.
+
+Bodies of a known length, and those that end with the connection, need no parser: they are passed on as they came.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+#: What h11 is told by httpcore: an event must be complete within so many bytes.
+MAX_INCOMPLETE = 100 * 1024
+
+#: Bytes that may come before a response has begun: its own head, and the interim responses before it (RFC 9110, 15.2),
+#: of which a server may send as many as it likes. Go limits both together, too.
+MAX_BEFORE_RESPONSE = 512 * 1024
+
+#: More than this at once is sent piece by piece, so that a server that does not read costs no memory.
+PIECE = 64 * 1024
+
+#: Digits of a Content-Length at most, as in h11.
+_MAX_DIGITS = 20
+
+_TOKEN = rb"[-!#$%&'*+.^_`|~0-9a-zA-Z]+"
+_VALUE = rb"(?:[^\x00\s]+(?:[ \t]+[^\x00\s]+)*)?"
+
+_is_token = re.compile(_TOKEN).fullmatch
+_is_value = re.compile(_VALUE).fullmatch
+_is_target = re.compile(rb"[\x21-\x7e]+").fullmatch
+_is_number = re.compile(rb"[0-9]+").fullmatch
+_is_reason = re.compile(rb"(?:[ \t]|[^\x00\s])*").fullmatch
+
+#: The end of a head, by h11's reading: an empty line, with or without CR.
+_find_end = re.compile(rb"\n\r?\n").search
+
+#: How a status line begins that llhttp may be trusted with.
+_is_usual = re.compile(rb"HTTP/1\.[01] [1-9][0-9][0-9][ \r]").match
+
+_STATUS_LINE = re.compile(rb"HTTP/([0-9]\.[0-9]) ([0-9]{3})(?: ((?:[ \t]|[^\x00\s])*))?")
+_HEADER_LINE = re.compile(rb"(" + _TOKEN + rb"):[ \t]*(" + _VALUE + rb")[ \t]*")
+
+#: Lower-case names of headers that are known to be well formed. Programs use few.
+_names: dict[bytes, bytes] = {}
+_MAX_NAMES = 1000
+
+#: Headers of a request that say more than the server is to know.
+_SPECIAL = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"upgrade"})
+
+#: By their lengths the headers are found that matter for framing: connection, content-length, transfer-encoding.
+_FRAMING_LENGTHS = frozenset({10, 14, 17})
+
+_CHUNKED = b"HTTP/1.1 200\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def _find_httptools() -> Any:
+    """The package, if it is there, and not too old to be told what to take."""
+    try:
+        found: Any = importlib.import_module("httptools")
+    except ImportError:
+        return None
+    return found if hasattr(found.HttpResponseParser, "set_dangerous_leniencies") else None
+
+
+_httptools = _find_httptools()
+
+
+def is_installed() -> bool:
+    """Whether httptools is there."""
+    return _httptools is not None
+
+
+class Outgoing:
+    """A request on its way out: its head, and how its body is framed. Checks what h11 checks.
+
+    Args:
+        httpcore: The library whose `LocalProtocolError` is raised.
+        request: httpcore's request.
+
+    Raises:
+        LocalProtocolError: If the request cannot be sent as HTTP/1.1.
+    """
+
+    __slots__ = ("_error", "_left", "closes", "head", "is_chunked", "proposes_upgrade")
+
+    def __init__(self, httpcore: Any, request: Any) -> None:
+        self._error = httpcore.LocalProtocolError
+        self._left = 0
+        self.is_chunked = False
+        self.closes = False
+        self.proposes_upgrade = False
+        self.head = self._encode(request)
+
+    def _encode(self, request: Any) -> bytes:
+        lines: list[bytes] = []
+        host = length = None
+        for name, value in request.headers:
+            lower = _names.get(name) or self._check_name(name)
+            if _is_value(value) is None:
+                raise self._error(f"Illegal header value {value!r}")
+            if lower not in _SPECIAL:
+                lines.append(b"%b: %b\r\n" % (name, value))
+                continue
+            if lower == b"host":
+                if host is not None:
+                    raise self._error("Found multiple Host: headers")
+                host = b"%b: %b\r\n" % (name, value)
+                continue
+            if lower == b"content-length":
+                value = _read_length(value, length, self._error)
+                if length is not None:
+                    continue
+                length = value
+            elif lower == b"transfer-encoding":
+                value = _read_coding(value, self.is_chunked, self._error)
+                self.is_chunked = True
+            elif lower == b"connection":
+                self.closes = self.closes or b"close" in _members(value)
+            else:
+                self.proposes_upgrade = self.proposes_upgrade or bool(_members(value))
+            lines.append(b"%b: %b\r\n" % (name, value))
+        if host is None:
+            raise self._error("Missing mandatory Host: header")
+        target = request.url.target
+        if _is_token(request.method) is None:
+            raise self._error("Illegal method characters")
+        if _is_target(target) is None:
+            raise self._error("Illegal target characters")
+        if length is not None and not self.is_chunked:
+            self._left = int(length)
+        return b"%b %b HTTP/1.1\r\n%b%b\r\n" % (request.method, target, host, b"".join(lines))
+
+    def _check_name(self, name: bytes) -> bytes:
+        if _is_token(name) is None:
+            raise self._error(f"Illegal header name {name!r}")
+        if len(_names) >= _MAX_NAMES:
+            _names.clear()
+        lower = _names[name] = name.lower()
+        return lower
+
+    def whole(self, body: bytes) -> bytes:
+        """Head and body in one."""
+        return b"".join((self.head, *self.parts(body), self.end()))
+
+    def parts(self, data: bytes) -> Iterable[bytes]:
+        """A part of the body as it goes out."""
+        if self.is_chunked:
+            return (b"%x\r\n" % len(data), data, b"\r\n") if data else ()
+        self._left -= len(data)
+        if self._left < 0:
+            raise self._error("Too much data for declared Content-Length")
+        return (data,) if data else ()
+
+    def end(self) -> bytes:
+        """What follows the body."""
+        if self.is_chunked:
+            return b"0\r\n\r\n"
+        if self._left:
+            raise self._error("Too little data for declared Content-Length")
+        return b""
+
+
+class Incoming:
+    """A response on its way in.
+
+    Args:
+        httpcore: The library whose `RemoteProtocolError` is raised.
+        method: The request's method.
+        proposes_upgrade: Whether the request has an `Upgrade` header.
+
+    Attributes:
+        has_head: Whether the head is complete, of the final response or of 101.
+        version: As ``b"1.1"``.
+        status: The status code.
+        reason: The reason phrase.
+        headers: As they came: order, case, and repetition.
+        pieces: What came of the body and was not taken.
+        is_complete: Whether the response has ended.
+        stays_open: Whether the connection outlives the response, as far as this end knows.
+        switches: Whether what follows is another protocol's.
+        failure: What is to be raised when all that came before it has been taken.
+        rest: What came of another protocol, with the end of the response.
+    """
+
+    __slots__ = (
+        "_buffer",
+        "_error",
+        "_expected",
+        "_feed",
+        "_interim",
+        "_left",
+        "_method",
+        "_parser",
+        "_proposes_upgrade",
+        "_searched",
+        "_unproductive",
+        "failure",
+        "has_head",
+        "headers",
+        "is_complete",
+        "pieces",
+        "reason",
+        "rest",
+        "status",
+        "stays_open",
+        "switches",
+        "version",
+    )
+
+    def __init__(self, httpcore: Any, method: bytes, proposes_upgrade: bool) -> None:
+        self._error = httpcore.RemoteProtocolError
+        self._method = method
+        self._proposes_upgrade = proposes_upgrade
+        self._parser: Any = None
+        self._feed = Incoming._feed_head  # not bound: that would be a cycle, and one for each response
+        self._buffer: bytes | bytearray = b""
+        self._searched = 0
+        self._interim = 0
+        self.failure: Exception | None = None
+        self.has_head = False
+        self.is_complete = False
+        self.switches = False
+        self.stays_open = True
+        self.version = b"1.1"
+        self.status = 0
+        self.reason = b""
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.pieces: list[bytes] = []
+        self.rest = b""
+
+    @property
+    def refuses(self) -> bool:
+        """Whether it came early and is an error: sending the rest of the request is of no use (RFC 9112, 9.5)."""
+        return self.has_head and self.status >= 400
+
+    def head(self) -> tuple[bytes, int, bytes, list[tuple[bytes, bytes]]]:
+        """HTTP version, status, reason and headers, as httpcore's trace events show them."""
+        return b"HTTP/" + self.version, self.status, self.reason, self.headers
+
+    def feed(self, data: bytes) -> None:
+        """Takes bytes that came in. What is wrong with them is told by `failure`."""
+        if self.failure is None:
+            try:
+                self._feed(self, data)
+            except self._error as error:
+                self.failure = error
+
+    def feed_end(self) -> None:
+        """The connection ended; `failure` tells if the response had not."""
+        if self.is_complete or self.failure is not None:
+            return
+        if not self.has_head:
+            self.failure = self._error("Server disconnected without sending a response.")
+            return
+        if self._feed is Incoming._feed_rest_of_connection:
+            self.is_complete = True
+            return
+        what = "incomplete chunked read"
+        if self._feed is Incoming._feed_length:
+            what = f"received {self._expected - self._left} bytes, expected {self._expected}"
+        self.failure = self._error(f"peer closed connection without sending complete message body ({what})")
+
+    # Heads ------------------------------------------------------------------------------------------------------------
+
+    def _feed_head(self, data: bytes) -> None:
+        while data:
+            if self._buffer:
+                self._buffer += data  # a bytearray
+                data = self._buffer  # type: ignore[assignment]
+            if data[0] < 0x21:  # h11: no line begins so; it also means an empty line, and with that no status line
+                raise self._error("illegal status line")
+            end = _find_end(data, self._searched)
+            if end is None:
+                if len(data) > MAX_INCOMPLETE:
+                    raise self._error("Receive buffer too long")
+                if not self._buffer:
+                    self._buffer = bytearray(data)
+                self._searched = max(0, len(data) - 2)
+                return
+            at = end.end()
+            if at > MAX_INCOMPLETE:
+                raise self._error("Receive buffer too long")
+            head, rest = bytes(data[:at]), bytes(data[at:])
+            self._buffer = b""
+            self._searched = 0
+            self._read_head(head)
+            framing = self._read_framing()
+            if self.status >= 200 or self.status == 101:
+                self._begin_body(framing)
+                if rest:
+                    self._feed(self, rest)
+                return
+            self.headers = []
+            self.reason = b""
+            self._interim += at
+            if self._interim > MAX_BEFORE_RESPONSE:
+                raise self._error(f"the server sent more than {MAX_BEFORE_RESPONSE} bytes before its response")
+            data = rest
+
+    def _read_head(self, head: bytes) -> None:
+        if _is_usual(head) is not None:
+            self._parser = parser = _httptools.HttpResponseParser(self)
+            try:
+                parser.feed_data(head)
+            except _httptools.HttpParserUpgrade:  # what follows is not llhttp's to read
+                pass
+            except _httptools.HttpParserError:
+                self._read_unusual(head)
+                return
+            if _is_reason(self.reason) is None:
+                raise self._error(f"illegal status line: {head.splitlines()[0]!r}")
+            self.status = int(head[9:12])
+            self.version = head[5:8]
+        else:
+            self._read_unusual(head)
+
+    def _read_unusual(self, head: bytes) -> None:
+        """Reads a head by h11's grammar."""
+        lines = [line.removesuffix(b"\r") for line in head.split(b"\n")[:-2]]
+        first = _STATUS_LINE.fullmatch(lines[0])
+        if first is None:
+            raise self._error(f"illegal status line: {lines[0]!r}")
+        self.version, status, reason = first.groups()
+        self.status, self.reason = int(status), reason or b""
+        if self.status < 100:
+            raise self._error(f"status code should be in range [100, 1000), not {self.status}")
+        unfolded: list[bytes] = []
+        for line in lines[1:]:
+            if line[:1] in (b" ", b"\t"):
+                if not unfolded:
+                    raise self._error("continuation line at start of headers")
+                unfolded[-1] += b" " + line.lstrip(b" \t")
+            else:
+                unfolded.append(line)
+        self.headers = []
+        for line in unfolded:
+            found = _HEADER_LINE.fullmatch(line)
+            if found is None:
+                raise self._error(f"illegal header line: {line!r}")
+            self.headers.append((found[1], found[2]))
+        self._parser = None
+
+    # httptools calls these.
+
+    def on_status(self, reason: bytes) -> None:
+        if not self.has_head:  # else it is of a second response, which nobody asked for
+            self.reason = reason
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self.has_head:  # else it is a trailer; httpcore drops them, too
+            self.headers.append((name, value.rstrip(b" \t")))
+
+    def on_body(self, data: bytes) -> None:
+        if not self.is_complete:
+            self.pieces.append(data)
+
+    def on_message_complete(self) -> None:
+        self.is_complete = self.has_head  # a head alone may be a message
+
+    # Framing ----------------------------------------------------------------------------------------------------------
+
+    def _read_framing(self) -> int | None:
+        """The body's length; -1 if it is chunked, ``None`` if it ends with the connection."""
+        headers = self.headers
+        length = None
+        chunked = False
+        repeated: list[int] = []
+        for at, (name, value) in enumerate(headers):
+            if len(name) not in _FRAMING_LENGTHS:
+                continue
+            lower = name.lower()
+            if lower == b"content-length":
+                value = _read_length(value, length, self._error)
+                if length is not None:
+                    repeated.append(at)
+                length = value
+                headers[at] = (name, value)
+            elif lower == b"transfer-encoding":
+                headers[at] = (name, _read_coding(value, chunked, self._error))
+                chunked = True
+            elif lower == b"connection" and b"close" in _members(value):
+                self.stays_open = self.stays_open and self.status < 200
+        for at in reversed(repeated):
+            del headers[at]
+        if self.version < b"1.1" and self.status >= 200:
+            self.stays_open = False
+        if chunked:
+            if length is not None:  # RFC 9112, 6.3: it may be an attempt at smuggling
+                self.stays_open = False
+            return -1
+        return None if length is None else int(length)
+
+    def _begin_body(self, framing: int | None) -> None:
+        status, method = self.status, self._method
+        if status == 101 or (method == b"CONNECT" and 200 <= status < 300):
+            if status == 101 and not self._proposes_upgrade:
+                raise self._error("the server switched to another protocol unasked")
+            self.switches = True
+            self.stays_open = False
+            framing = 0
+        elif method == b"HEAD" or status in (204, 304):
+            framing = 0
+        self.has_head = True
+        if framing == -1:
+            self._feed = Incoming._feed_chunked
+            self._unproductive = 0
+            if self._parser is None:
+                self._parser = _httptools.HttpResponseParser(self)
+                self._parser.feed_data(_CHUNKED)
+            self._parser.set_dangerous_leniencies(lenient_spaces_after_chunk_size=True)  # as h11; it confuses nobody
+            return
+        self._parser = None
+        if framing is None:
+            self.stays_open = False
+            self._feed = Incoming._feed_rest_of_connection
+        elif framing:
+            self._expected = self._left = framing
+            self._feed = Incoming._feed_length
+        else:
+            self._end()
+
+    def _feed_length(self, data: bytes) -> None:
+        left = self._left
+        if len(data) < left:
+            self._left = left - len(data)
+            self.pieces.append(data)
+        elif len(data) == left:
+            self.pieces.append(data)
+            self._end()
+        else:
+            self.pieces.append(data[:left])
+            self._end()
+            self._feed_after_end(data[left:])
+
+    def _feed_rest_of_connection(self, data: bytes) -> None:
+        self.pieces.append(data)
+
+    def _feed_chunked(self, data: bytes) -> None:
+        # llhttp does not tell where a message ended, and takes line ends after it for nothing. But its last byte is LF.
+        before = len(self.pieces)
+        parser = self._parser
+        try:
+            if data[-1] == 10 and len(data) > 1:
+                parser.feed_data(memoryview(data)[:-1])
+                if not self.is_complete:
+                    data = data[-1:]
+                    parser.feed_data(data)
+                    data = b""
+            else:
+                parser.feed_data(data)
+                if data == b"\n":
+                    data = b""
+        except _httptools.HttpParserError as error:
+            if not self.is_complete:
+                raise self._error(f"illegal chunked body: {error}") from error
+        pieces = self.pieces
+        if len(pieces) > before + 1:  # many small ones cost more than one copy
+            pieces[before:] = [b"".join(pieces[before:])]
+        if self.is_complete:
+            self._end()
+            if data:
+                self.stays_open = False
+        elif len(pieces) > before:
+            self._unproductive = 0
+        else:
+            self._unproductive += len(data) or 1
+            if self._unproductive > MAX_INCOMPLETE:
+                raise self._error("Receive buffer too long")
+
+    def _feed_after_end(self, data: bytes) -> None:
+        self.stays_open = False
+        if self.switches:
+            self.rest += data
+
+    def _end(self) -> None:
+        self._parser = None
+        self.is_complete = True
+        self._feed = Incoming._feed_after_end
+
+
+def _read_length(value: bytes, known: bytes | None, error: type[Exception]) -> bytes:
+    """A Content-Length as h11 reads it: one number, though it may be said several times."""
+    if not _is_number(value):
+        numbers = {number.strip() for number in value.split(b",")}
+        if len(numbers) != 1:
+            raise error("conflicting Content-Length headers")
+        value = numbers.pop()
+    if not _is_number(value) or len(value) > _MAX_DIGITS:
+        raise error("bad Content-Length")
+    if known is not None and known != value:
+        raise error("conflicting Content-Length headers")
+    return value
+
+
+def _read_coding(value: bytes, known: bool, error: type[Exception]) -> bytes:
+    """A Transfer-Encoding: chunked, once, and no other."""
+    if known:
+        raise error("multiple Transfer-Encoding headers")
+    value = value.lower()
+    if value != b"chunked":
+        raise error("Only Transfer-Encoding: chunked is supported")
+    return value
+
+
+def _members(value: bytes) -> list[bytes]:
+    """The members of a list in a header, in lower case."""
+    return [member for part in value.lower().split(b",") if (member := part.strip())]

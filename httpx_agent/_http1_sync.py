@@ -1,0 +1,332 @@
+"""The fast HTTP/1.1 connection of the sync world: a socket that does not block, and a poll where it would have to."""
+
+from __future__ import annotations
+
+import math
+import select
+import socket
+import ssl
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from ._http1 import PIECE
+from ._http1_connection import Http1Connection, Phase
+from ._steps import run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ._http1 import Incoming
+    from ._trace import Trace
+
+#: Read at once, at most. A head is small, and memory for more costs time.
+_HEAD_READ = 64 * 1024
+_BODY_READ = 256 * 1024
+
+#: Reads that are kept while a request is still being sent.
+_MAX_EARLY_PIECES = 4
+
+_WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+
+class SyncHttp1Connection(Http1Connection):
+    """See `Http1Connection`."""
+
+    _stream: Any = None
+    _socket: Any = None
+    _poll: Any = None
+
+    def handle_request(self, request: Any) -> Any:
+        """Sends a request; blocks until its response begins."""
+        if self._stream is None:
+            self._connect(request)
+        trace = self._begin(request)
+        timeouts = request.extensions.get("timeout", {})
+        try:
+            if trace is None:
+                incoming = self._exchange(request, timeouts)
+            else:
+                incoming = self._exchange_traced(request, timeouts, trace)
+        except BaseException:
+            self.end_traced(trace)
+            raise
+        stream = SwitchedStream(self._stream, incoming.rest) if incoming.switches else self._stream
+        return self._answer(incoming, Body(self, incoming, timeouts.get("read"), request, trace), stream)
+
+    def close(self) -> None:
+        """Closes it, whatever it does."""
+        self.phase = Phase.CLOSED
+        if self._stream is not None:
+            self._stream.close()
+
+    def end_response(self) -> None:
+        """The response is over; a connection that cannot be used again is closed."""
+        if not self._comes_to_rest():
+            self.close()
+
+    def end_traced(self, trace: Trace | None) -> None:
+        if trace is None:
+            self.end_response()
+        else:
+            with trace.span("http11.response_closed", {}):
+                self.end_response()
+
+    def _connect(self, request: Any) -> None:
+        try:
+            self._stream = run(self._open(request))
+            self._socket = self._stream.get_extra_info("socket")
+            self._socket.setblocking(False)
+            self._poll = Poll(self._socket)
+        except BaseException:
+            self._has_failed = True
+            raise
+
+    # Sending ----------------------------------------------------------------------------------------------------------
+
+    def _exchange(self, request: Any, timeouts: dict[str, float | None]) -> Incoming:
+        """Sends the request, and receives the head of its response."""
+        self._encode(request)
+        with suppress(self.httpcore.WriteError):  # the server may have answered before it closed
+            self._send(request, timeouts.get("write"))
+        return self._receive_head(timeouts.get("read"))
+
+    def _exchange_traced(self, request: Any, timeouts: dict[str, float | None], trace: Trace) -> Incoming:
+        """The same with trace events."""
+        info = {"request": request}
+        try:
+            with trace.span("http11.send_request_headers", info):
+                self._write(self._encode(request).head, timeouts.get("write"))
+            with trace.span("http11.send_request_body", info):
+                self._send_body(request, timeouts.get("write"))
+        except self.httpcore.WriteError:
+            pass
+        with trace.span("http11.receive_response_headers", info) as span:
+            incoming = self._receive_head(timeouts.get("read"))
+            span.return_value = incoming.head()
+        return incoming
+
+    def _send(self, request: Any, timeout: float | None) -> None:
+        """Sends it all, in one write if it is small."""
+        outgoing = self._outgoing
+        assert outgoing is not None
+        if type(request.stream) is self._plain_body:
+            data = b"".join(request.stream)
+            if len(data) <= PIECE:
+                self._write(outgoing.whole(data), timeout)
+                self._is_sent = True
+                return
+        self._write(outgoing.head, timeout)
+        self._send_body(request, timeout)
+
+    def _send_body(self, request: Any, timeout: float | None) -> None:
+        outgoing = self._outgoing
+        assert outgoing is not None
+        for data in request.stream:
+            for part in outgoing.parts(data):
+                if not self._write(part, timeout):
+                    return
+        self._write(outgoing.end(), timeout)
+        self._is_sent = True
+
+    def _write(self, data: bytes, timeout: float | None) -> bool:
+        """Writes all of it; false if the server refused the rest."""
+        wire, sock, stream = self.wire, self._socket, self._stream
+        rest = data if len(data) <= PIECE else memoryview(data)
+        stream.enter()
+        try:
+            while rest:
+                wire.wrote = True
+                try:
+                    rest = rest[sock.send(rest[:PIECE]) :]
+                except _WOULD_BLOCK:
+                    if not self._wait_for_room(timeout):
+                        return False
+        except OSError as error:
+            raise self.httpcore.WriteError(str(error)) from error
+        finally:
+            stream.leave()
+        return True
+
+    def _wait_for_room(self, timeout: float | None) -> bool:
+        """Waits until more can be sent, and hears what the server says meanwhile; false if it refused the rest."""
+        incoming = self._incoming
+        assert incoming is not None
+        listens = not self.wire.ended and len(incoming.pieces) < _MAX_EARLY_PIECES
+        readable, writable = self._poll.wait_writable(timeout, or_readable=listens)
+        if not readable and not writable:
+            raise self.httpcore.WriteTimeout("The write operation timed out")
+        if readable:
+            with suppress(*_WOULD_BLOCK):  # TLS may have something to say, and nothing for us
+                self._take(incoming, self._socket.recv(_HEAD_READ))
+        return writable or not incoming.refuses
+
+    # Receiving --------------------------------------------------------------------------------------------------------
+
+    def _receive_head(self, timeout: float | None) -> Incoming:
+        incoming = self._incoming
+        assert incoming is not None
+        while not incoming.has_head:
+            self.receive(incoming, timeout)
+        return incoming
+
+    def receive(self, incoming: Incoming, timeout: float | None) -> None:
+        """Takes what comes next."""
+        if incoming.failure is not None:
+            raise incoming.failure
+        wire, sock, stream = self.wire, self._socket, self._stream
+        size = _BODY_READ if incoming.has_head else _HEAD_READ
+        # What is to come has come already, in the middle of a body; TLS may hold some; but a new response takes time.
+        waits = not incoming.has_head and type(sock) is socket.socket
+        stream.enter()
+        try:
+            while True:
+                patience = 0.0 if wire.impatient else timeout
+                if waits and not self._poll.wait_readable(patience):
+                    raise self.httpcore.ReadTimeout("The read operation timed out")
+                try:
+                    data = sock.recv(size)
+                    break
+                except _WOULD_BLOCK:
+                    waits = True
+        except OSError as error:
+            raise self.httpcore.ReadError(str(error)) from error
+        finally:
+            stream.leave()
+        self._take(incoming, data)
+
+    def _take(self, incoming: Incoming, data: bytes) -> None:
+        self.wire.heard(data)
+        if data:
+            incoming.feed(data)
+        else:
+            incoming.feed_end()
+
+
+class Body:
+    """The body of a response: an iterator over its parts."""
+
+    __slots__ = ("_connection", "_incoming", "_is_closed", "_request", "_span", "_timeout", "_trace")
+
+    def __init__(
+        self,
+        connection: SyncHttp1Connection,
+        incoming: Incoming,
+        timeout: float | None,
+        request: Any,
+        trace: Trace | None,
+    ) -> None:
+        self._connection = connection
+        self._incoming = incoming
+        self._timeout = timeout
+        self._request = request
+        self._trace = trace
+        self._span: Any = None
+        self._is_closed = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        incoming = self._incoming
+        try:
+            if self._trace is not None and self._span is None:
+                self._span = self._trace.span("http11.receive_response_body", {"request": self._request}).__enter__()
+            while not incoming.pieces:
+                if incoming.is_complete:
+                    break
+                self._connection.receive(incoming, self._timeout)
+            else:
+                return incoming.pieces.pop(0)
+            self._end_span(None)
+        except BaseException as error:
+            self._end_span(error)
+            self.close()
+            raise
+        raise StopIteration
+
+    def _end_span(self, error: BaseException | None) -> None:
+        span, self._span = self._span, False
+        if span:
+            span.__exit__(None, error, None)
+
+    def close(self) -> None:
+        """The response is over, read to its end or not."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._connection.end_traced(self._trace)
+
+
+class SwitchedStream:
+    """The stream of a connection that speaks another protocol now, whose first bytes came with the response."""
+
+    def __init__(self, stream: Any, leading: bytes) -> None:
+        self._stream = stream
+        self._leading = leading
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        """Reads at least one byte, or none at the end."""
+        data: bytes
+        if self._leading:
+            data, self._leading = self._leading[:max_bytes], self._leading[max_bytes:]
+        else:
+            data = self._stream.read(max_bytes, timeout)
+        return data
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        """Writes all of it."""
+        self._stream.write(buffer, timeout)
+
+    def close(self) -> None:
+        """Closes it."""
+        self._stream.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> Any:
+        """Secures it."""
+        return self._stream.start_tls(ssl_context, server_hostname, timeout)
+
+    def get_extra_info(self, info: str) -> Any:
+        """What is known of it."""
+        return self._stream.get_extra_info(info)
+
+
+class Poll:
+    """Waits for a socket, and looks at it.
+
+    Args:
+        sock: The socket; it must stay open as long as this is used.
+    """
+
+    __slots__ = ("_look", "_socket")
+
+    def __init__(self, sock: Any) -> None:
+        self._socket = sock
+        self._look: Any = None
+        if hasattr(select, "poll"):
+            poll = select.poll()
+            poll.register(sock, select.POLLIN)
+            self._look = poll.poll
+
+    def is_readable(self) -> bool:
+        """Whether it can be read, or is broken."""
+        if self._look is None:
+            return bool(select.select([self._socket], [], [], 0)[0])
+        return bool(self._look(0))
+
+    def wait_readable(self, timeout: float | None) -> bool:
+        """Waits until it can be read, or is broken; false if that took too long."""
+        if self._look is None:
+            return bool(select.select([self._socket], [], [], timeout)[0])
+        return bool(self._look(None if timeout is None else math.ceil(timeout * 1000)))
+
+    def wait_writable(self, timeout: float | None, *, or_readable: bool) -> tuple[bool, bool]:
+        """Waits until it can be written, or as well read; tells whether it can be read, and written."""
+        if self._look is None:
+            ready = select.select([self._socket] * or_readable, [self._socket], [self._socket], timeout)
+            return bool(ready[0]), bool(ready[1] or ready[2])
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN * or_readable | select.POLLOUT)
+        found = poll.poll(None if timeout is None else math.ceil(timeout * 1000))
+        events = found[0][1] if found else 0
+        return bool(events & select.POLLIN), bool(events & ~select.POLLIN)

@@ -1,0 +1,103 @@
+"""Tells what happens to a request: to its `trace` callback, and to the log. The names are httpcore's."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from typing import Any, Self
+
+
+class Trace:
+    """What one request's listeners hear.
+
+    Args:
+        library: The name of httpcore, after which its loggers are called.
+        callback: The request's `trace` extension, if it has one.
+    """
+
+    __slots__ = ("_callback", "_library")
+
+    def __init__(self, library: str, callback: Any) -> None:
+        self._library = library
+        self._callback = callback
+
+    def span(self, name: str, info: dict[str, Any]) -> Span:
+        """Something that begins and ends, named as ``http11.send_request_body``."""
+        return Span(self, name, info)
+
+    def tell(self, name: str, info: dict[str, Any]) -> None:
+        """Tells of one event.
+
+        Raises:
+            TypeError: If the callback is an async function.
+        """
+        self._log(name, info)
+        if self._callback is not None and inspect.iscoroutine(answer := self._callback(name, info)):
+            answer.close()
+            raise TypeError("the `trace` callback of a sync request must be a plain function, not an async one")
+
+    async def atell(self, name: str, info: dict[str, Any]) -> None:
+        """The same in an event loop.
+
+        Raises:
+            TypeError: If the callback is a plain function.
+        """
+        self._log(name, info)
+        if self._callback is not None:
+            answer = self._callback(name, info)
+            if not inspect.iscoroutine(answer):
+                raise TypeError("the `trace` callback of an async request must be an async function, not a plain one")
+            await answer
+
+    def _log(self, name: str, info: dict[str, Any]) -> None:
+        logger, _, event = name.partition(".")
+        log = logging.getLogger(f"{self._library}.{logger}")
+        if log.isEnabledFor(logging.DEBUG):
+            details = "" if info.get("return_value", info) is None else " ".join(f"{k}={v!r}" for k, v in info.items())
+            log.debug("%s", f"{event} {details}".rstrip())
+
+
+class Span:
+    """From the start to the end of something; set `return_value` before it ends."""
+
+    __slots__ = ("_info", "_name", "_trace", "return_value")
+
+    def __init__(self, trace: Trace, name: str, info: dict[str, Any]) -> None:
+        self._trace = trace
+        self._name = name
+        self._info = info
+        self.return_value: Any = None
+
+    def __enter__(self) -> Self:
+        self._trace.tell(f"{self._name}.started", self._info)
+        return self
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        self._trace.tell(*self._end(error))
+
+    async def __aenter__(self) -> Self:
+        await self._trace.atell(f"{self._name}.started", self._info)
+        return self
+
+    async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if not isinstance(error, GeneratorExit):  # nothing can be awaited any more
+            await self._trace.atell(*self._end(error))
+
+    def _end(self, error: BaseException | None) -> tuple[str, dict[str, Any]]:
+        if error is None:
+            return f"{self._name}.complete", {"return_value": self.return_value}
+        return f"{self._name}.failed", {"exception": error}
+
+
+def trace_of(library: str, log: logging.Logger, request: Any) -> Trace | None:
+    """The listeners of a request; ``None`` if nobody listens.
+
+    Args:
+        library: The name of httpcore.
+        log: The logger that will be written to.
+        request: httpcore's request.
+    """
+    callback = request.extensions.get("trace")
+    if callback is None and not log.isEnabledFor(logging.DEBUG):
+        return None
+    return Trace(library, callback)

@@ -1,0 +1,1 @@
+"""Beside what people use: SDKs, mocks. Needs the extra `integrations`; without it these tests are skipped."""

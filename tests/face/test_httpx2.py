@@ -1,0 +1,187 @@
+"""The second family: `httpx_agent.httpx2`, for httpx2 on httpcore2.
+
+What both do alike is in the other tests, which `tests.support.over_httpx2` turns to httpx2. Here stands what tells the
+two apart.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from typing import Any
+
+import httpcore
+import httpcore2
+import httpx
+import httpx2
+import pytest
+
+import httpx_agent
+import httpx_agent.httpx2
+from tests.face.test_imports import run_fresh
+from tests.support.servers import Server
+
+FIRST: Any = (httpx_agent, httpx, httpcore, "httpx_agent")
+SECOND: Any = (httpx_agent.httpx2, httpx2, httpcore2, "httpx_agent.httpx2")
+BOTH = pytest.mark.parametrize(("ours", "library", "core", "home"), [FIRST, SECOND], ids=["httpx", "httpx2"])
+EACH_BESIDE_THE_OTHER = pytest.mark.parametrize(
+    ("one", "other"), [(FIRST, SECOND), (SECOND, FIRST)], ids=["httpx", "httpx2"]
+)
+
+#: Sends a request from threads, asyncio and trio, and prints which of the libraries were imported.
+USE = """
+import asyncio, sys, trio
+
+async def main():
+    async with {library}.AsyncClient(transport=AgentTransport()) as client:
+        print((await client.get({url!r})).extensions["agent"].reused)
+
+with {library}.Client(transport=AgentTransport()) as client:
+    print(client.get({url!r}).extensions["agent"].reused)
+asyncio.run(main())
+trio.run(main)
+print(sorted({{"httpx", "httpcore", "httpx2", "httpcore2"}} & set(sys.modules)))
+"""
+
+
+@pytest.mark.parametrize(
+    ("head", "library", "imported"),
+    [
+        ("import httpx; from httpx_agent import Agent, AgentTransport", "httpx", ["httpcore", "httpx"]),
+        ("import httpx2; from httpx_agent.httpx2 import Agent, AgentTransport", "httpx2", ["httpcore2", "httpx2"]),
+    ],
+    ids=["httpx", "httpx2"],
+)
+def test_a_family_does_without_the_others_packages(
+    server: Server, head: str, library: str, imported: list[str]
+) -> None:
+    done = run_fresh(head + USE.format(library=library, url=f"{server.url}/bytes/3"))
+    assert done == f"False\nFalse\nFalse\n{imported}"
+
+
+def test_where_import_httpx_means_httpx2(server: Server) -> None:
+    """In a process of its own: after this there is no httpx in it any more."""
+    head = """
+import httpx2
+httpx2.alias_httpx()
+import httpx
+from httpx_agent.httpx2 import Agent, AgentTransport
+assert httpx.Client is httpx2.Client
+assert isinstance(AgentTransport(), httpx.HTTPTransport)
+"""
+    done = run_fresh(head + USE.format(library="httpx", url=f"{server.url}/bytes/3"))
+    assert done == "False\nFalse\nFalse\n['httpcore', 'httpcore2', 'httpx', 'httpx2']"
+
+
+def test_where_import_httpx_means_httpx2_the_first_familys_names_serve_too(server: Server) -> None:
+    head = """
+import httpx2
+httpx2.alias_httpx()
+import httpx
+from httpx_agent import Agent, AgentTransport
+assert isinstance(AgentTransport(), httpx2.HTTPTransport)
+"""
+    done = run_fresh(head + USE.format(library="httpx2", url=f"{server.url}/bytes/3"))
+    assert done.startswith("False\nFalse\nFalse\n")
+
+
+@pytest.mark.parametrize("missing", ["httpx2", "httpcore2"])
+def test_without_httpx2_the_module_says_what_to_install(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    monkeypatch.delitem(sys.modules, "httpx_agent.httpx2")
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(ImportError) as caught:
+        importlib.import_module("httpx_agent.httpx2")
+    assert str(caught.value) == "httpx_agent.httpx2 needs the package 'httpx2': pip install httpx-agent[httpx2]"
+
+
+@EACH_BESIDE_THE_OTHER
+def test_no_class_has_ancestors_in_both(one: Any, other: Any) -> None:
+    ours, library, core, _ = one
+    _, other_library, other_core, _ = other
+    proxied = ours.AgentTransport(proxy="http://127.0.0.1:9")
+    ancestors = {
+        ancestor.__module__.partition(".")[0]
+        for kind in (ours.Agent, ours.AgentTransport, type(ours.AgentTransport()._pool), type(proxied._pool))
+        for ancestor in kind.__mro__
+    }
+    assert {library.__name__, core.__name__, "httpx_agent"} <= ancestors
+    assert not ancestors & {other_library.__name__, other_core.__name__}
+
+
+@BOTH
+def test_a_transport_is_one_of_its_librarys(ours: Any, library: Any, core: Any, home: str) -> None:
+    transport = ours.AgentTransport()
+    for kind in (library.BaseTransport, library.AsyncBaseTransport, library.HTTPTransport, library.AsyncHTTPTransport):
+        assert isinstance(transport, kind)
+    assert ours.AgentTransport.handle_request is library.HTTPTransport.handle_request
+    assert ours.AgentTransport.handle_async_request is library.AsyncHTTPTransport.handle_async_request
+    for name in ("Agent", "AgentTransport"):
+        assert getattr(ours, name).__module__ == home
+        assert getattr(ours, name).__doc__
+
+
+@pytest.mark.parametrize("name", ["Agent", "AgentTransport"])
+def test_both_take_the_same_arguments(name: str) -> None:
+    first = inspect.signature(getattr(httpx_agent, name))
+    assert first == inspect.signature(getattr(httpx_agent.httpx2, name))
+    library = list(inspect.signature(httpx.HTTPTransport).parameters)
+    assert list(first.parameters)[: len(library)] == library
+    assert library == list(inspect.signature(httpx2.HTTPTransport).parameters)
+
+
+@EACH_BESIDE_THE_OTHER
+def test_an_agent_of_the_other_family_is_refused(one: Any, other: Any) -> None:
+    agent = other[0].Agent()
+    with pytest.raises(TypeError) as caught:
+        one[0].AgentTransport(agent=agent)
+    assert str(caught.value) == f"agent={agent!r}: accepted is an {one[3]}.Agent, not {other[3]}.Agent"
+
+
+@EACH_BESIDE_THE_OTHER
+def test_limits_of_the_other_family_are_refused(one: Any, other: Any) -> None:
+    limits = other[1].Limits(max_connections=5)
+    with pytest.raises(TypeError) as caught:
+        one[0].Agent(limits=limits)
+    this, that = one[1].__name__, other[1].__name__
+    assert str(caught.value) == f"limits={limits!r}: accepted is {this}.Limits or None, not {that}.Limits"
+    assert one[0].Agent(limits=one[1].Limits(max_connections=5)).max_total_sockets == 5
+
+
+@EACH_BESIDE_THE_OTHER
+@pytest.mark.parametrize("kind", ["Proxy", "URL"])
+def test_a_proxy_of_the_other_family_is_refused(one: Any, other: Any, kind: str) -> None:
+    this, that = one[1].__name__, other[1].__name__
+    with pytest.raises(TypeError) as caught:
+        one[0].AgentTransport(proxy=getattr(other[1], kind)("http://proxy.test"))
+    accepted = f"accepted is a str, {this}.URL or {this}.Proxy of http, https, socks5 or socks5h, or None"
+    assert str(caught.value) == f"proxy: {accepted}, not {that}.{kind}"
+    proxy = one[0].AgentTransport(proxy=getattr(one[1], kind)("http://proxy.test")).agent.proxy
+    assert isinstance(proxy, one[1].Proxy)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("proxy", "is_known"),
+    [(None, False), ("http://a.test:1", True), ("https://a.test:1", True), ("socks5://a.test:1", False)],
+)
+def test_a_pool_with_an_http_proxy_is_known_as_such(
+    ours: Any, library: Any, core: Any, home: str, proxy: str | None, is_known: bool
+) -> None:
+    """As in the library's own transports; pytest-httpx, for one, asks."""
+    with ours.Agent(proxy=proxy) as agent:
+        for transport in (library.HTTPTransport(proxy=proxy), ours.AgentTransport(agent=agent)):
+            assert isinstance(transport._pool, core.HTTPProxy) is is_known
+        for pool in (ours.AgentTransport(proxy=proxy)._pool, ours.AgentTransport(agent=agent)._pool):
+            assert type(pool).__name__ == "AgentPool"
+            assert isinstance(pool, type(ours.AgentTransport()._pool))
+            assert repr(pool) == "<AgentPool <Agent sockets: none; requests waiting: 0>>"
+
+
+@BOTH
+def test_a_pool_tells_its_proxy_as_the_librarys_does(ours: Any, library: Any, core: Any, home: str) -> None:
+    proxy = library.Proxy("http://user:secret@a.test:1/x", headers={"x-a": "1"})
+    theirs, mine = (kind(proxy=proxy)._pool for kind in (library.HTTPTransport, ours.AgentTransport))
+    assert bytes(mine._proxy_url) == bytes(theirs._proxy_url) == b"http://a.test:1/x"
+    assert mine._proxy_headers == theirs._proxy_headers
+    assert len(mine._proxy_headers) == 2
