@@ -5,6 +5,8 @@ from __future__ import annotations
 import ssl
 from typing import TYPE_CHECKING, Any
 
+import h11
+
 from ._descriptors import is_out_of_descriptors
 
 if TYPE_CHECKING:
@@ -24,6 +26,11 @@ def explain(error: BaseException, exchange: Exchange) -> BaseException:
     better = _explain(error, exchange, httpcore)
     assert isinstance(better, BaseException)
     return better
+
+
+def cause_of(error: BaseException, exchange: Exchange) -> BaseException | None:
+    """What to name as the cause of an explained error: not one whose message repeats what the request says."""
+    return None if isinstance(error, exchange.engine.family.httpcore.LocalProtocolError) else error
 
 
 def _explain(error: Exception, exchange: Exchange, httpcore: Any) -> Any:
@@ -50,9 +57,28 @@ def _explain(error: Exception, exchange: Exchange, httpcore: Any) -> Any:
         return httpcore.ConnectError(f"{what}: {error}")
     if exchange.is_stale(error):
         return type(error)(f"{what}: {_stale(error, exchange)}")
+    if isinstance(error, (httpcore.LocalProtocolError, h11.LocalProtocolError)):  # httpcore lets some of h11's out
+        return httpcore.LocalProtocolError(f"{what}: {_without_values(str(error), exchange.request.headers)}")
     if isinstance(error, (httpcore.NetworkError, httpcore.ProtocolError, httpcore.ProxyError)):
-        return type(error)(f"{what}: {error or error.__cause__ or 'the connection broke'}")
+        return type(error)(f"{what}: {_text(error)}")
     return error
+
+
+def _text(error: BaseException) -> str:
+    """What an error says, or the one that caused it: trio's say nothing of themselves."""
+    found: BaseException | None = error
+    while found is not None:
+        if str(found):
+            return str(found)
+        found = found.__cause__
+    return "the connection broke"
+
+
+def _without_values(message: str, headers: list[tuple[bytes, bytes]]) -> str:
+    """A message without the values of headers: an `Authorization` with a line break at its end is a secret as well."""
+    for name, value in headers:
+        message = message.replace(repr(value), f"of {name.decode('latin-1')}")
+    return message
 
 
 def _timeout(error: BaseException, exchange: Exchange) -> str:

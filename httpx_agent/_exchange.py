@@ -109,7 +109,7 @@ class Exchange:
             yield from self._fail(error)
             if explained is error:
                 raise
-            raise explained from error
+            raise explained from _errors.cause_of(error, self)
 
     def read(self, stream: Any) -> Flow[None]:
         """The response was read to its end: the socket is free for the next request (R7, R12)."""

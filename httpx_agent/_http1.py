@@ -104,7 +104,7 @@ class Outgoing:
         for name, value in request.headers:
             lower = _names.get(name) or self._check_name(name)
             if _is_value(value) is None:
-                raise self._error(f"Illegal header value {value!r}")
+                raise self._error(f"Illegal header value of {name.decode('latin-1')}")  # which may be a secret
             if lower not in _SPECIAL:
                 lines.append(b"%b: %b\r\n" % (name, value))
                 continue

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from ._http1_connection import Http1Connection
-from ._sessions import ResumingContext
+from ._sessions import ResumingContext, take_session
 
 if TYPE_CHECKING:
     import ssl
@@ -124,7 +124,7 @@ class Socket:
 
     def _keep_session(self) -> None:
         if self._engine.connector.resumes(self.key):
-            session = getattr(self.wire.stream.get_extra_info("ssl_object"), "session", None)
+            session = take_session(self.wire.stream.get_extra_info("ssl_object"))
             if session is not None:
                 self._engine.connector.sessions.put(self.key, session)
 
