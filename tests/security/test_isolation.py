@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from contextlib import suppress
 from typing import Any
 
@@ -74,6 +75,9 @@ first_responses = st.one_of(
 ends = st.sampled_from([None, FIN, RST])
 methods = st.sampled_from(["GET", "HEAD", "POST"])
 
+#: How many first responses are tried in each world; more on demand.
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "100"))
+
 DEADLINE = settings(deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 
 
@@ -93,7 +97,7 @@ def good(connection: Any, head: bytes) -> bytes:
 
 @pytest.mark.parametrize("world", [World("sync"), World("trio")], ids=["sync", "trio"])
 @given(parts=first_responses, end=ends, method=methods, read=st.booleans())
-@settings(DEADLINE, max_examples=400)
+@settings(DEADLINE, max_examples=EXAMPLES)
 def test_whatever_came_before_over_a_scripted_network(
     world: World, parts: list[bytes], end: Mark | None, method: str, read: bool
 ) -> None:
@@ -126,7 +130,7 @@ class Echo(ChaosServer):
 
 @pytest.mark.parametrize("world", [World("sync"), World("asyncio")], ids=["sync", "asyncio"])
 @given(parts=first_responses, end=ends, method=methods, read=st.booleans())
-@settings(DEADLINE, max_examples=200)
+@settings(DEADLINE, max_examples=EXAMPLES)
 def test_whatever_came_before_over_sockets(
     world: World, server: Echo, parts: list[bytes], end: Mark | None, method: str, read: bool
 ) -> None:
