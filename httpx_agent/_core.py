@@ -80,6 +80,25 @@ class State(Enum):
     CLOSING = "closing"
 
 
+class CloseReason(Enum):
+    """Why a socket is closed: the first thing that forbade it another request."""
+
+    IDLE_TIMEOUT = "idle_timeout"  # free for as long as `free_socket_timeout` allows
+    SERVER_HINT = "server_hint"  # free for as long as the server said that it keeps it
+    TTL = "ttl"  # as old as `socket_active_ttl` allows
+    KEEP_ALIVE_OFF = "keep_alive_off"
+    FREE_LIMIT = "free_limit"  # enough others are free
+    EVICTED = "evicted"  # for a request that it cannot serve
+    LIMIT_LOWERED = "limit_lowered"  # more are open than a limit allows by now
+    SERVER_CLOSED = "server_closed"  # or wrote unasked
+    NOT_REUSABLE = "not_reusable"  # its last response, read to the end, leaves it unfit
+    ABORTED = "aborted"  # a request was given up before its end
+    TIMEOUT = "timeout"  # the limit on a socket in use
+    ERROR = "error"
+    AGENT_CLOSED = "agent_closed"
+    LOOP_ENDED = "loop_ended"  # the only one that a driver finds by itself, after ``end_home``
+
+
 @dataclass(frozen=True, slots=True)
 class Rules:
     """What holds for the sockets of one key. Times are seconds; ``math.inf`` means no limit."""
@@ -117,6 +136,7 @@ class Close(NamedTuple):
     """The socket is to be closed; ``closed`` is to be called when it is."""
 
     socket: int
+    reason: CloseReason
 
 
 class Refuse(NamedTuple):
@@ -158,8 +178,8 @@ class SocketView:
 
 class _Socket:
     __slots__ = (
-        "alarm", "capacity", "created", "deadline", "error", "free_since", "heir", "hint", "id", "idle_from", "lane",
-        "request_count", "retired", "state", "streams", "usable",
+        "alarm", "capacity", "created", "deadline", "error", "expires_by", "free_since", "heir", "hint", "id",
+        "idle_from", "lane", "request_count", "retired", "state", "streams", "usable",
     )  # fmt: skip
 
     def __init__(self, id: int, lane: _Lane, now: float) -> None:
@@ -171,13 +191,14 @@ class _Socket:
         self.streams = 0  # requests in flight on it
         self.capacity = 1  # how many may be
         self.usable = False  # has ever been open
-        self.retired = False  # takes no further request
+        self.retired: CloseReason | None = None  # why it takes no further request
         self.error = False  # an error is what closes it
         self.heir: _Request | None = None
         self.hint: float | None = None  # what its last response said of how long the server will keep it
         self.idle_from = now  # when its last response ended
         self.free_since = now
         self.deadline = math.inf  # when a free one expires
+        self.expires_by = CloseReason.IDLE_TIMEOUT  # and by which limit
         self.alarm = math.inf  # its one entry that counts in the heap of deadlines
 
     def end_of_life(self) -> float:
@@ -307,7 +328,7 @@ class Core:
         keys = [leaving.lane.key]
         if leaving.socket is not None:
             leaving.socket.request_count -= 1
-            self._end_use(leaving.socket, now, reusable=leaving.socket.usable)
+            self._end_use(leaving.socket, now, unfit=None if leaving.socket.usable else CloseReason.ABORTED)
         elif leaving.heir_of is not None:
             keys.append(leaving.heir_of.lane.key)
             self._disinherit(leaving, leaving.heir_of)
@@ -326,6 +347,7 @@ class Core:
         hint: float | None = None,
         error: bool = False,
         timed_out: bool = False,
+        ended: bool = False,
     ) -> list[Action]:
         """A request in flight is over (R7, R11, R12, R18, R23).
 
@@ -337,6 +359,7 @@ class Core:
             hint: What the server's ``Keep-Alive: timeout=`` said, in seconds (R15).
             error: Whether an error is what ended the socket.
             timed_out: Whether the limit on a socket in use is what ended it (R33).
+            ended: Whether the server had closed it.
         """
         socket = self._drop(request).socket
         self.counters.timeout_socket += timed_out
@@ -348,7 +371,11 @@ class Core:
             socket.error = socket.error or error
             socket.hint = hint
             socket.idle_from = now
-            self._end_use(socket, now, reusable=reusable)
+            unfit = None
+            if not reusable:
+                unfit = CloseReason.SERVER_CLOSED if ended else CloseReason.ABORTED
+                unfit = _what_ended(timed_out, error, otherwise=CloseReason.NOT_REUSABLE if complete else unfit)
+            self._end_use(socket, now, unfit=unfit)
             self._settle(now, socket.lane.key)
         return self._answer()
 
@@ -373,7 +400,7 @@ class Core:
         asking.socket = None
         lane = asking.lane
         self._resign(asking)
-        self._end_use(dead, now, reusable=False)
+        self._end_use(dead, now, unfit=_what_ended(timed_out, error, otherwise=CloseReason.SERVER_CLOSED))
         if not fresh and self._find_socket(asking, now):
             pass
         elif dead.state is State.CLOSING:
@@ -442,7 +469,7 @@ class Core:
         gone = self._sockets.get(socket)
         if gone is not None and gone.state is State.FREE:
             gone.error = error
-            self._close(gone)
+            self._close(gone, CloseReason.ERROR if error else CloseReason.SERVER_CLOSED)
             self._settle(now, gone.lane.key)
         return self._answer()
 
@@ -494,7 +521,7 @@ class Core:
         for socket in list(self._sockets.values()):
             if socket.state is not State.CLOSING:
                 socket.lane.shareable.pop(socket.id, None)
-                self._close(socket)
+                self._close(socket, CloseReason.AGENT_CLOSED)
         self._settle(now, *self._keys.values())
         return self._answer()
 
@@ -639,16 +666,16 @@ class Core:
         self._take_off_queue(request)
         self._lead(request)
         if source.state is State.FREE:
-            self._close(source)
+            self._close(source, CloseReason.EVICTED)
         self._inherit(source, request)
         return True
 
     def _shed(self, key: _Key) -> None:
         """Closes free sockets above a lowered limit, the least recently used first, because a request waits."""
         while key.free and key.used - len(key.unclaimed) > key.rules.max_sockets:
-            self._close(next(iter(key.free.values())))
+            self._close(next(iter(key.free.values())), CloseReason.LIMIT_LOWERED)
         while self._free and len(self._sockets) - len(self._unclaimed) > self._max_total:
-            self._close(next(iter(self._free.values())))
+            self._close(next(iter(self._free.values())), CloseReason.LIMIT_LOWERED)
 
     def _oldest_below_limit(self) -> _Request | None:
         """The oldest waiting request whose key is below its limit; brings the heap of lanes up to date."""
@@ -696,37 +723,44 @@ class Core:
 
     # Moving -----------------------------------------------------------------------------------------------------------
 
-    def _end_use(self, socket: _Socket, now: float, *, reusable: bool) -> None:
+    def _end_use(self, socket: _Socket, now: float, *, unfit: CloseReason | None) -> None:
         """A socket lost one of its requests: hand it over (R7), keep it free (R12), share it, or close it."""
         socket.streams -= 1
-        if not reusable:
-            socket.retired = True
+        if socket.retired is None:
+            socket.retired = unfit
         self._share(socket, now)
         if socket.streams:
             return
         lane = socket.lane
-        rules = lane.key.rules
-        limit = rules.free_socket_timeout
-        if socket.hint is not None:
-            limit = min(limit, socket.hint - rules.keep_alive_timeout_buffer)
-        socket.deadline = min(socket.idle_from + limit, socket.end_of_life())
-        if (
-            socket.retired
-            or not rules.keep_alive
-            or socket.deadline <= now
-            or len(self._sockets) > self._max_total
-            or lane.key.used > rules.max_sockets
-            or len(lane.key.free) >= rules.max_free_sockets
-            or self._max_total_free < 1
-        ):
-            self._close(socket)
+        limit, socket.expires_by = lane.key.rules.free_socket_timeout, CloseReason.IDLE_TIMEOUT
+        if socket.hint is not None and socket.hint - lane.key.rules.keep_alive_timeout_buffer < limit:
+            limit, socket.expires_by = socket.hint - lane.key.rules.keep_alive_timeout_buffer, CloseReason.SERVER_HINT
+        socket.deadline = socket.idle_from + limit
+        if socket.end_of_life() < socket.deadline:
+            socket.deadline, socket.expires_by = socket.end_of_life(), CloseReason.TTL
+        reason = socket.retired or self._why_not_keep(socket, now)
+        if reason is not None:
+            self._close(socket, reason)
             return
         socket.state = State.FREE
         socket.free_since = now
         lane.free[socket.id] = lane.key.free[socket.id] = self._free[socket.id] = socket
         self._set_alarm(socket)
         if len(self._free) > self._max_total_free:
-            self._close(next(iter(self._free.values())))
+            self._close(next(iter(self._free.values())), CloseReason.FREE_LIMIT)
+
+    def _why_not_keep(self, socket: _Socket, now: float) -> CloseReason | None:
+        """What forbids that a socket fit for another request stays free, if anything does."""
+        key = socket.lane.key
+        if not key.rules.keep_alive:
+            return CloseReason.KEEP_ALIVE_OFF
+        if socket.deadline <= now:
+            return socket.expires_by
+        if len(self._sockets) > self._max_total or key.used > key.rules.max_sockets:
+            return CloseReason.LIMIT_LOWERED
+        if len(key.free) >= key.rules.max_free_sockets or self._max_total_free < 1:
+            return CloseReason.FREE_LIMIT
+        return None
 
     def _share(self, socket: _Socket, now: float) -> None:
         """Gives the room on a socket to the requests waiting in its lane, oldest first."""
@@ -737,16 +771,19 @@ class Core:
                 break
             self._take_off_queue(request)
             self._grant(request, socket, now)
-        if 0 < socket.streams < socket.capacity and not socket.retired:
+        if 0 < socket.streams < socket.capacity and socket.retired is None:
             lane.shareable[socket.id] = socket
         else:
             lane.shareable.pop(socket.id, None)
 
     def _takes(self, socket: _Socket, request: _Request, now: float) -> bool:
         """Whether a socket takes one more request of its lane; if not, it takes no other, and closes after its last."""
-        if not socket.retired:
-            socket.retired = socket.end_of_life() <= now or self._must_yield(socket, request)
-        return not socket.retired
+        if socket.retired is None:
+            if socket.end_of_life() <= now:
+                socket.retired = CloseReason.TTL
+            elif self._must_yield(socket, request):
+                socket.retired = CloseReason.EVICTED
+        return socket.retired is None
 
     def _must_yield(self, socket: _Socket, request: _Request) -> bool:
         """Whether one older than the request was passed over often enough for the socket to close for it (N29)."""
@@ -810,16 +847,16 @@ class Core:
         if heir.lane.key is not source.lane.key:
             heir.lane.key.used -= 1
 
-    def _close(self, socket: _Socket) -> None:
+    def _close(self, socket: _Socket, reason: CloseReason) -> None:
         if socket.state is State.FREE:
             self._leave_free(socket)
         socket.state = State.CLOSING
         self._unclaimed[socket.id] = socket.lane.key.unclaimed[socket.id] = socket
-        self._actions.append(Close(socket.id))
+        self._actions.append(Close(socket.id, reason))
 
     def _time_out(self, socket: _Socket) -> None:
         self.counters.timeout_socket += 1
-        self._close(socket)
+        self._close(socket, socket.expires_by)
 
     def _leave_free(self, socket: _Socket) -> None:
         del socket.lane.free[socket.id]
@@ -921,3 +958,10 @@ class Core:
         """A key without sockets and requests is dropped: there may be millions over a long life."""
         if not any(lane.waiting for lane in key.lanes.values()):
             self._keys.pop(key.name, None)
+
+
+def _what_ended(timed_out: bool, error: bool, *, otherwise: CloseReason) -> CloseReason:
+    """What made a socket unfit while it was in use."""
+    if timed_out:
+        return CloseReason.TIMEOUT
+    return CloseReason.ERROR if error else otherwise

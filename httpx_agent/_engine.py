@@ -7,16 +7,19 @@ done right after it (`_carry_out`); sockets are closed by whoever can wait for t
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections import Counter, deque
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import sniffio
 
 from ._connector import Connector, Key
 from ._core import Action, Close, Core, Counters, Grant, Refuse, SocketView, State
+from ._goaway import GoawayHold
 from ._homes import AsyncHome, AsyncioHome, Home, SyncHome, TrioHome
 from ._options import UNSET, AgentOptions, OptionsPerOrigin, check_option, check_options, no_limit
 from ._socket import Socket
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 
     from ._exchange import Exchange
     from ._family import Family
+    from ._observer import Observer
 
 #: Streams of an HTTP/2 connection at most: as many as httpcore opens.
 MAX_STREAMS = 100
@@ -34,18 +38,21 @@ MAX_STREAMS = 100
 #: For how many origins keys and options are kept at hand.
 MAX_KNOWN_KEYS = 10_000
 
+_log = logging.getLogger("httpx_agent")
+
 _DEFAULT_PORTS = {b"http": 80, b"https": 443, b"ws": 80, b"wss": 443}
 
 
 class Effects:
     """What the core's answer asks of its driver, once the lock is released."""
 
-    __slots__ = ("close", "unwatch", "wake")
+    __slots__ = ("close", "tell", "unwatch", "wake")
 
     def __init__(self) -> None:
         self.wake: list[Exchange] = []
         self.close: list[Socket] = []
         self.unwatch: list[Socket] = []
+        self.tell: list[Callable[[], None]] = []  # stays empty while nobody looks on
 
 
 class Engine:
@@ -69,6 +76,8 @@ class Engine:
         self.options: AgentOptions = check_options(given, family.httpx)
         self.connector = Connector(family, self.options)
         self.sync_home = SyncHome(self)
+        self._observer: Observer | None = None
+        self._observer_failed = False
         self._given = frozenset(given)
         self._per_origin = OptionsPerOrigin(self.options)
         self._known_keys: dict[tuple[bytes, bytes, int | None, Any], Key] = {}
@@ -114,6 +123,11 @@ class Engine:
             for exchange in waiting:
                 exchange.event = home.new_event()
         return events
+
+    def observe(self, observer: Observer | None) -> None:
+        """From now on this one, and no other, hears of what happens."""
+        self._observer = observer
+        self._observer_failed = False
 
     # Options ----------------------------------------------------------------------------------------------------------
 
@@ -223,9 +237,12 @@ class Engine:
         home.end()
         with self._lock:
             self._homes = {number: other for number, other in self._homes.items() if other is not home}
+            effects = Effects()
             for exchange in [e for e in self._exchanges.values() if e.home is home]:
-                self._end(exchange)
-            effects = self._apply(self._core.end_home(home, self.now()))
+                self._end(exchange, effects)
+            for socket in [s for s in self._sockets.values() if s.home is home]:
+                self._note_closed(socket, effects)
+            self._apply(self._core.end_home(home, self.now()), effects)
             self._sockets = {number: s for number, s in self._sockets.items() if s.home is not home}
         self._finish_outside(self._carry_out(effects, None))
 
@@ -246,6 +263,7 @@ class Engine:
             )
             if exchange.grant is None:
                 exchange.event = home.new_event()
+                exchange.queued = True
         closing = self._carry_out(effects, home)
         if exchange.grant is None and self._homes:
             self._bury_dead_homes()
@@ -264,6 +282,7 @@ class Engine:
         hint: float | None,
         error: bool = False,
         timed_out: bool = False,
+        ended: bool = False,
     ) -> list[Socket]:
         """The request is over."""
         return self._end_of(
@@ -276,17 +295,22 @@ class Engine:
                 hint=hint,
                 error=error,
                 timed_out=timed_out,
+                ended=ended,
             ),
         )
 
-    def replace(self, exchange: Exchange, *, fresh: bool = False, error: bool = False) -> list[Socket]:
-        """The request's socket is dead, and it needs another."""
+    def replace(
+        self, exchange: Exchange, *, fresh: bool = False, again: bool = False, error: bool = False
+    ) -> list[Socket]:
+        """The request's socket is dead, and it needs another; `again` if it may have been sent on that one."""
         with self._lock:
             if exchange.over:  # the agent was closed meanwhile
                 return []
             exchange.grant = exchange.socket = None
             exchange.event = exchange.home.new_event()
             effects = self._apply(self._core.replace(exchange.number, self.now(), fresh=fresh, error=error))
+            if again and self._observer is not None:
+                effects.tell.append(partial(self._observer.request_retried, exchange))
         return self._carry_out(effects, exchange.home)
 
     def detach(self, exchange: Exchange) -> list[Socket]:
@@ -362,11 +386,14 @@ class Engine:
         """A new socket is usable."""
         http2 = self.connector.speaks_http2(stream)
         negotiates = socket.home.is_async and self.connector.may_multiplex(socket.key)
+        if http2 and socket.http_version is None:  # else its first answer has come already
+            socket.wire.goaway = GoawayHold()
         if http2 and negotiates:
             socket.multiplexed = True
             socket.wire.preface = bytearray()
         with self._lock:
-            effects = self._apply(self._core.opened(socket.id, self.now()))
+            socket.opened_at = self.now()
+            effects = self._apply(self._core.opened(socket.id, socket.opened_at))
             if negotiates and not http2:
                 answer = self._core.negotiated(socket.id, self.now(), capacity=1, multiplexes=False)
                 effects = self._apply(answer, effects)
@@ -408,19 +435,22 @@ class Engine:
                     self._sockets[action.socket] = socket
                 exchange.grant = action
                 exchange.socket = socket
+                if exchange.queued:
+                    self._note_waited(exchange, action.queued_for, effects, served=True)
                 if action.idle_for is not None:
                     effects.unwatch.append(socket)
                 if exchange.event is not None:
                     effects.wake.append(exchange)
             elif isinstance(action, Close):
                 socket = self._sockets[action.socket]
+                socket.close_reason = action.reason
                 effects.unwatch.append(socket)
                 effects.close.append(socket)
             else:
                 assert isinstance(action, Refuse)
                 exchange = self._exchanges[action.request]
                 exchange.refused = True
-                self._end(exchange)
+                self._end(exchange, effects)
                 if exchange.event is not None:
                     effects.wake.append(exchange)
         return effects
@@ -437,11 +467,34 @@ class Engine:
                 closing.append(socket)
             else:
                 socket.home.do_soon(self.settle(socket.home, [socket]))
+        for tell in effects.tell:
+            self._tell(tell)
         return closing
 
     def _is_free(self, number: int) -> bool:
         with self._lock:
             return self._core.is_free(number)
+
+    def _tell(self, tell: Callable[[], None]) -> None:
+        """Tells the observer of one event; nothing that it does can break a request."""
+        try:
+            tell()
+        except Exception:
+            if not self._observer_failed:
+                self._observer_failed = True
+                _log.exception("An observer of an agent failed. The requests go on; it is not said again.")
+
+    def _note_waited(self, exchange: Exchange, seconds: float, effects: Effects, *, served: bool) -> None:
+        """A request that found no socket waits no longer. Requires holding the lock, as the next one."""
+        exchange.queued = False
+        if self._observer is not None:
+            effects.tell.append(partial(self._observer.request_waited, exchange, seconds, served=served))
+
+    def _note_closed(self, socket: Socket, effects: Effects) -> None:
+        """A socket is closed; one that was never usable is none that the observer knows."""
+        if self._observer is not None and socket.opened_at is not None:
+            seconds = self.now() - socket.opened_at
+            effects.tell.append(partial(self._observer.socket_closed, socket, seconds, socket.close_reason))
 
     def _finish_outside(self, closing: list[Socket]) -> None:
         """Closes sockets from where nothing can be awaited."""
@@ -452,7 +505,9 @@ class Engine:
         with self._lock:
             if self._sockets.pop(socket.id, None) is None:
                 return []  # its home has ended meanwhile
-            effects = self._apply(self._core.closed(socket.id, self.now()))
+            effects = Effects()
+            self._note_closed(socket, effects)
+            self._apply(self._core.closed(socket.id, self.now()), effects)
         return self._carry_out(effects, here)
 
     def _end_of(self, exchange: Exchange, tell_core: Callable[[float], list[Action]]) -> list[Socket]:
@@ -461,9 +516,10 @@ class Engine:
         with self._lock:
             if exchange.over:  # the agent was closed meanwhile
                 return []
-            self._end(exchange)
+            effects = self._end(exchange)
             actions = tell_core(self.now())
-            effects = self._apply(actions) if actions else None
+            if actions:
+                effects = self._apply(actions, effects)
             is_free = socket is not None and self._core.is_free(socket.id)
             deadline = self._core.next_deadline(exchange.home) if is_free else None
         closing = self._carry_out(effects, exchange.home) if effects is not None else []
@@ -474,9 +530,14 @@ class Engine:
                 socket.home.keeper.arm(deadline)
         return closing
 
-    def _end(self, exchange: Exchange) -> None:
+    def _end(self, exchange: Exchange, effects: Effects | None = None) -> Effects | None:
+        """The request is over; gives what there is to be told of it, if anything is."""
         exchange.over = True
         del self._exchanges[exchange.number]
+        if exchange.queued:
+            effects = effects or Effects()
+            self._note_waited(exchange, self.now() - exchange.submitted, effects, served=False)
+        return effects
 
     def close(self, home: Home) -> Flow[None]:
         """Ends everything; the sockets of this home, and the sync ones, are closed when this is done."""

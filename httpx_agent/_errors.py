@@ -41,10 +41,8 @@ def _explain(error: Exception, exchange: Exchange, httpcore: Any) -> Any:
         if connecting:
             return httpcore.ConnectError(f"{what}: {CLOSED}; nothing was sent")
         return httpcore.ReadError(f"{what}: {CLOSED} while the request was in flight")
-    if isinstance(error, httpcore.ConnectionNotAvailable):
-        return httpcore.RemoteProtocolError(
-            f"{what}: the server closed the HTTP/2 connection to new requests, and the body cannot be sent again"
-        )
+    if exchange.is_goaway(error):
+        return httpcore.RemoteProtocolError(f"{what}: {_goaway(error, exchange)}")
     if isinstance(error, httpcore.PoolTimeout):
         return error
     if isinstance(error, httpcore.TimeoutException):
@@ -92,6 +90,19 @@ def _timeout(error: BaseException, exchange: Exchange) -> str:
         "write": f"nothing could be sent for {limit}",
     }[kind]
     return f"{happened} ({kind} timeout; the request's own, or the agent's `timeout`)"
+
+
+def _goaway(error: BaseException, exchange: Exchange) -> str:
+    """Why a request was not sent again over another connection, when the server closed its own."""
+    happened = "the server closed the HTTP/2 connection"
+    happened += (
+        " to new requests" if exchange.is_unprocessed(error) else f" before it answered ({error or 'no reason given'})"
+    )
+    if not exchange.is_idempotent() and not exchange.is_unprocessed(error):
+        return f"{happened}; not sent again: the method is not idempotent; an Idempotency-Key header allows it"
+    if not exchange.has_replayable_body():
+        return f"{happened}, and the body cannot be sent again"
+    return f"{happened}, and so did those of {exchange.goaways} connections before"
 
 
 def _out_of_descriptors(exchange: Exchange) -> str:

@@ -25,6 +25,9 @@ IDEMPOTENT_METHODS = frozenset({b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", 
 #: Headers by which a client says that a request may be sent twice.
 IDEMPOTENCY_KEYS = frozenset({b"idempotency-key", b"x-idempotency-key"})
 
+#: So often a request moves on from HTTP/2 connections that their servers close: it may be unlucky many times in a row.
+MAX_GOAWAYS = 20
+
 #: Between a request's caller and here, as far as is known.
 LIBRARIES = frozenset({"httpx", "httpx2", "httpcore", "httpcore2", __name__.partition(".")[0]})
 
@@ -51,15 +54,18 @@ class Exchange:
         self.grant: Grant | None = None
         self.socket: Socket | None = None
         self.event: Any = None  # set when a grant or a refusal came; exists while it waits
+        self.queued = False  # found no socket when it came, and has none yet
         self.started = False  # something may have been sent
         self.retried = False
         self.made_room = False  # closed the agent's free sockets, because no descriptor was left
+        self.goaways = 0  # so many connections were closed to it
         self.refused = False  # the agent was closed
+        self.answered = False  # its response began
         self.detached = False
         self.over = False
         self._has_no_body = False  # its response has none, by rule
         self.asked_for_at = _caller() if engine.options.debug else None
-        self._submitted = engine.now()
+        self.submitted = engine.now()
         self._hint: float | None = None
         self._prepare_request()
 
@@ -90,15 +96,20 @@ class Exchange:
                 try:
                     response = yield Send(socket.connection, self.request)
                 except Exception as error:
-                    if self._may_make_room(error):
+                    again = self._may_send_again(error)
+                    if again:
+                        self.retried = True
+                    elif self._may_make_room(error):
                         self.made_room = True
                         yield from engine.settle(self.home, engine.close_free_sockets(self.home))
-                    elif self._may_send_again(error):
-                        self.retried = True
                     else:
                         raise
                     self.started = False
-                    yield from engine.settle(self.home, engine.replace(self, fresh=True, error=not socket.wire.ended))
+                    leaving = self.is_goaway(error)
+                    self.goaways += leaving
+                    is_error = not leaving and not socket.wire.ended
+                    closing = engine.replace(self, fresh=True, again=again, error=is_error)
+                    yield from engine.settle(self.home, closing)
                     continue
                 return (yield from self._accept(response))
         except GeneratorExit:
@@ -164,7 +175,7 @@ class Exchange:
     def _wait(self) -> Flow[None]:
         """Waits for a socket, until one absolute deadline."""
         timeout = self.request.extensions.get("timeout", {}).get("pool")
-        deadline = None if timeout is None else self._submitted + timeout
+        deadline = None if timeout is None else self.submitted + timeout
         while self.grant is None and not self.refused:
             event = self.event  # before the clock is read: who sets the clock sets the event
             left = None if deadline is None else deadline - self.engine.now()
@@ -180,6 +191,7 @@ class Exchange:
         if not socket.was_used():  # a mock answered in the connection's place; its response stays as it made it
             yield from self._finish(complete=True)
             return response
+        self.answered = True
         socket.answered(response)
         if response.status == 101 or (self.request.method == b"CONNECT" and 200 <= response.status < 300):
             self.detached = True
@@ -215,7 +227,13 @@ class Exchange:
             if isinstance(error, Exception):  # in the sync world Python's `ssl` tells a reset as an end, so both count
                 self.engine.connector.sessions.evict(self.key)
             closing = self.engine.release(
-                self, reusable=False, complete=False, error=is_error, timed_out=timed_out, hint=None
+                self,
+                reusable=False,
+                complete=False,
+                error=is_error,
+                timed_out=timed_out,
+                ended=socket.wire.ended,
+                hint=None,
             )
         else:
             closing = self.engine.withdraw(self)
@@ -259,22 +277,24 @@ class Exchange:
         if grant.requests_on_socket == 1:
             return False
         if socket.multiplexed and grant.idle_for is None:  # others use it: what can be read is theirs
-            return not socket.connection.is_available()
+            return socket.wire.is_leaving or not socket.connection.is_available()
         return socket.wire.ended or socket.must_step_aside() or socket.wire.is_readable()
 
     def _may_send_again(self, error: Exception) -> bool:
-        """Go's rules for a socket that turned out dead, and httpcore's for one that takes no more requests."""
-        httpcore = self.engine.family.httpcore
-        socket, grant = self.socket, self.grant
+        """Go's rules, for a socket that turned out dead and for one that takes no more requests."""
+        socket = self.socket
         assert socket is not None
-        assert grant is not None
-        if self.retried or self.refused or socket.wire.broken:
+        if self.refused or socket.wire.broken:
             return False
-        if isinstance(error, httpcore.ConnectionNotAvailable):
-            return not socket.wire.wrote or self._has_replayable_body()
+        if self.is_goaway(error):
+            if self.goaways == MAX_GOAWAYS or not (self.is_idempotent() or self.is_unprocessed(error)):
+                return False
+            return not socket.wire.wrote or self.has_replayable_body()
+        if self.retried:
+            return False
         if not self.is_stale(error) or not self.engine.options.retry_stale_sockets:
             return False
-        return not socket.wire.wrote or (self.is_idempotent() and self._has_replayable_body())
+        return not socket.wire.wrote or (self.is_idempotent() and self.has_replayable_body())
 
     def _may_make_room(self, error: Exception) -> bool:
         """Whether a new socket could not be opened, once, because no descriptor was left."""
@@ -296,13 +316,43 @@ class Exchange:
             and isinstance(error, (httpcore.ReadError, httpcore.WriteError, httpcore.RemoteProtocolError))
         )
 
+    def is_unprocessed(self, error: BaseException) -> bool:
+        """Whether an error means that the server did nothing about the request (RFC 9113, 6.8)."""
+        event = self._event_in(error)
+        if _is_goaway_event(event):
+            return bool(event.last_stream_id == 0)  # which httpcore does not look at
+        return isinstance(error, self.engine.family.httpcore.ConnectionNotAvailable)
+
+    def is_goaway(self, error: BaseException) -> bool:
+        """Whether an error means that an HTTP/2 connection is closed by its server, before this request's answer.
+
+        The server may say so, or just close a connection that was shared.
+        """
+        httpcore = self.engine.family.httpcore
+        if self.is_unprocessed(error):
+            return True
+        grant, socket = self.grant, self.socket
+        if grant is None or socket is None or self.answered:
+            return False
+        event = self._event_in(error)
+        if event is not None:
+            return _is_goaway_event(event)
+        is_broken = isinstance(error, (httpcore.ReadError, httpcore.WriteError, httpcore.RemoteProtocolError))
+        return is_broken and socket.multiplexed and grant.requests_on_socket > 1
+
+    def _event_in(self, error: BaseException) -> Any:
+        """h2's event, if httpcore raised one: for a stream that was reset, or might still have been answered."""
+        if not isinstance(error, self.engine.family.httpcore.RemoteProtocolError):
+            return None
+        return next((part for part in error.args if not isinstance(part, (str, Exception))), None)
+
     def is_idempotent(self) -> bool:
         """Whether sending the request twice means the same as once."""
         return self.request.method in IDEMPOTENT_METHODS or any(
             name.lower() in IDEMPOTENCY_KEYS for name, _ in self.request.headers
         )
 
-    def _has_replayable_body(self) -> bool:
+    def has_replayable_body(self) -> bool:
         """Whether the body can be sent again: none, bytes, or multipart of bytes and seekable files."""
         stream = self.request.stream
         if isinstance(stream, self.engine.family.httpx.ByteStream):
@@ -317,6 +367,10 @@ def _caller() -> str:
     while frame.f_globals.get("__name__", "").partition(".")[0] in LIBRARIES and frame.f_back is not None:
         frame = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+def _is_goaway_event(event: Any) -> bool:
+    return type(event).__name__ == "ConnectionTerminated"
 
 
 def _is_replayable_file(file: Any) -> bool:

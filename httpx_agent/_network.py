@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 
+from ._goaway import GoawayHold
 from ._http1 import MAX_BEFORE_RESPONSE
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ class Wire:
         self.tells_of_loss = False  # the connection hears of its end by itself: nobody need watch the descriptor
         self.impatient = False  # reads what has arrived, and does not wait
         self.preface: bytearray | None = None  # what came so far of the first HTTP/2 frame, while it is awaited
+        self.goaway: GoawayHold | None = None  # where HTTP/2 is spoken
         self.broken = False
         self._tls: list[Any] = []  # what does TLS; with an HTTPS proxy, one over the other
         self._breakers: list[Any] = []  # what wakes those who are in here
@@ -174,15 +176,34 @@ class Wire:
         self._wake.wait(seconds)
         self.check()
 
-    def heard(self, data: bytes) -> None:
-        """Bytes, or their end, came in."""
+    def said(self, data: bytes) -> None:
+        """Bytes go out."""
+        self.wrote = self.wrote or bool(data)
+        if self.goaway is not None:
+            self.goaway.sent(data)
+
+    def heard(self, data: bytes) -> bytes | None:
+        """Bytes, or their end, came in; gives what the connection is to have of them, ``None`` if nothing yet."""
         if not data:
             self.ended = True
-            return
-        self.received += len(data)
-        if self.preface is not None:
-            self.preface += data
-            self._read_settings(self.preface)
+        else:
+            self.received += len(data)
+            if self.preface is not None:
+                self.preface += data
+                self._read_settings(self.preface)
+        if self.goaway is None:
+            return data
+        passing = self.goaway.received(data)
+        return passing if passing or not data else self.due()
+
+    def due(self) -> bytes | None:
+        """What the connection is to have before it hears anything more, if there is something."""
+        return (self.goaway and self.goaway.due()) or None
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether the server takes no new request."""
+        return self.goaway is not None and self.goaway.is_leaving
 
     def check_head(self) -> None:
         """Raises if the server has said too much without a response; h11 takes interim ones for ever."""
@@ -355,12 +376,14 @@ class SyncStream:
         wire = self._wire
         if wire.impatient and not self.inner.get_extra_info("is_readable"):
             raise wire.family.httpcore.ReadError("the rest of the response has not arrived")
-        self.enter()
-        try:
-            data: bytes = self.inner.read(max_bytes, timeout)
-        finally:
-            self.leave()
-        wire.heard(data)
+        data = wire.due()
+        while data is None:
+            self.enter()
+            try:
+                incoming: bytes = self.inner.read(max_bytes, timeout)
+            finally:
+                self.leave()
+            data = wire.heard(incoming)
         wire.check_head()
         return data
 
@@ -369,7 +392,7 @@ class SyncStream:
         wire = self._wire
         self.enter()
         try:
-            wire.wrote = wire.wrote or bool(buffer)
+            wire.said(buffer)
             self.inner.write(buffer, timeout)
         finally:
             self.leave()
@@ -510,15 +533,21 @@ class AsyncStream:
         wire = self._wire
         if wire.impatient and not self.inner.get_extra_info("is_readable"):
             raise wire.family.httpcore.ReadError("the rest of the response has not arrived")
-        data: bytes = await self.inner.read(max_bytes, timeout)
-        wire.heard(data)
+        data = wire.due()
+        while data is None:
+            data = wire.heard(await self.inner.read(max_bytes, timeout))
         wire.check_head()
         return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        """Writes all of it."""
-        self._wire.wrote = self._wire.wrote or bool(buffer)
-        await self.inner.write(buffer, timeout)
+        """Writes all of it; on a shared connection that is broken, the next read says so, after what has arrived."""
+        wire = self._wire
+        wire.said(buffer)
+        try:
+            await self.inner.write(buffer, timeout)
+        except wire.family.httpcore.WriteError:
+            if wire.goaway is None:
+                raise
 
     async def aclose(self) -> None:
         """Closes, once."""

@@ -29,7 +29,7 @@ class OriginPattern:
         try:
             parts = urlsplit(text)
             self._port = parts.port
-            host = _to_ascii(parts.hostname or "")
+            host = to_ascii(parts.hostname or "")
         except ValueError:
             raise ValueError(f"{text!r}: {accepted}") from None
         if "://" not in text or not parts.scheme or not _HOST.fullmatch(host):
@@ -61,7 +61,7 @@ class OriginPattern:
         return self._port is None or self._port == port
 
 
-def _to_ascii(host: str) -> str:
+def to_ascii(host: str) -> str:
     """The host as it stands in a request, without the star's part being looked at."""
     star, rest = _STAR.fullmatch(host).groups()  # type: ignore[union-attr]  # it matches everything
     return host if rest.isascii() else star + idna.encode(rest).decode("ascii")

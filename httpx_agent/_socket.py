@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from ._core import CloseReason
 from ._http1_connection import Http1Connection
 from ._sessions import ResumingContext, take_session
 
@@ -47,6 +48,8 @@ class Socket:
         self.http_version: str | None = None
         self.local_address: Address | None = None
         self.peer_address: Address | None = None
+        self.opened_at: float | None = None  # when it became usable
+        self.close_reason = CloseReason.LOOP_ENDED  # unless the core says why it closes it
         self._engine = engine
         self._session_is_kept = False
         self._handshakes_left = engine.connector.handshakes(key)
@@ -67,6 +70,7 @@ class Socket:
             self.was_used()
             and not self.wire.ended
             and not self.wire.broken
+            and not self.wire.is_leaving
             and connection.is_available()
             and not _has_leftovers(connection)
         )
@@ -103,8 +107,9 @@ class Socket:
         self._engine.socket_has_room(self, max_concurrent_streams)
 
     def lost(self) -> None:
-        """The server closed it, or wrote unasked; it counts only if the socket is free."""
-        self._engine.socket_lost(self.id)
+        """The server closed it, or wrote unasked; it counts only if the socket is free, and was not closed by us."""
+        if not self.wire.broken:
+            self._engine.socket_lost(self.id)
 
     def answered(self, response: Any) -> None:
         """A response came: whatever was in doubt, the socket works."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterable
-from typing import Any, ClassVar, Generic, TypeVar, Unpack
+from typing import Any, ClassVar, Generic, Self, TypeVar, Unpack
 
 from ._agent import URL, AnyAgent, Limits, Proxy
+from ._environment import proxies_from_environment
 from ._mocks import register_with_respx
 from ._options import UNSET, AgentKeywords, SocketOption, Unset
 from ._pool import BasePool
@@ -58,6 +59,39 @@ class BaseTransport(Generic[Limits, Proxy, URL, Agent]):
         }
         self._pool = self._pool_class.for_transport(self._agent_class, agent, given)
         register_with_respx(self._pool_class, self._agent_class.family.httpcore)
+
+    @classmethod
+    def mounts_from_env(cls, **options: Any) -> dict[str, Self | None]:
+        """The proxies of the environment as `mounts` of a client; httpx drops them where `transport=` is given.
+
+        Reads `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` as httpx does, in capital or small letters; on
+        macOS and Windows the system's settings count as well. Each proxy URL has an agent of its own: its limits hold
+        for that proxy. Where a proxy stands under several patterns, the first transport owns the agent and the others
+        borrow it. ``None`` is what httpx takes for "no proxy: use `transport=`".
+
+            client = httpx.Client(transport=AgentTransport(), mounts=AgentTransport.mounts_from_env())
+
+        Args:
+            **options: Those of `AgentTransport`, for each agent; not `agent` and not `proxy`.
+
+        Raises:
+            TypeError: For `agent`, `proxy`, or an option's value of a wrong type.
+            ValueError: For a proxy or an option's value that cannot be.
+            ImportError: If a proxy or an option needs a package that is not installed.
+        """
+        for name in ("agent", "proxy"):
+            if name in options:
+                raise TypeError(f"{name}= cannot be given: each proxy of the environment has an agent of its own")
+        owners: dict[str, Self] = {}
+        mounts: dict[str, Self | None] = {}
+        for pattern, url in proxies_from_environment().items():
+            if url is None:
+                mounts[pattern] = None
+            elif url in owners:
+                mounts[pattern] = cls(agent=owners[url].agent)
+            else:
+                mounts[pattern] = owners[url] = cls(proxy=url, **options)
+        return mounts
 
     @property
     def agent(self) -> Agent:

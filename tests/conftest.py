@@ -12,7 +12,12 @@ from tests.support.worlds import FAST_WORLDS, H11_WORLDS, WORLDS, World
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """For the conformance tests over real sockets; the normal run plays a sample of the traces."""
+    """For the conformance tests over real sockets, where the normal run plays a sample, and for real servers."""
+    parser.addoption(
+        "--require-servers",
+        action="store_true",
+        help="fail where a server or proxy of `tests/servers` is not installed, rather than skip",
+    )
     group = parser.getgroup("conformance")
     group.addoption("--all-traces", action="store_true", help="play every recorded trace over real sockets")
     group.addoption(

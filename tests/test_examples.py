@@ -29,7 +29,7 @@ FENCE = re.compile(r"^( *)```(.*?)\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
 def run(program: Path) -> subprocess.CompletedProcess[str]:
     """Run a program as a reader would, with this library importable."""
     package = Path(httpx_agent.__file__).parent
-    environment = {**os.environ, "PYTHONPATH": str(package.parent), "NO_PROXY": "*"}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(package.parent), str(EXAMPLES)]), "NO_PROXY": "*"}
     return subprocess.run(
         [sys.executable, "-W", "error", program.name],
         cwd=program.parent,

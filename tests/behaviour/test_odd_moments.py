@@ -6,6 +6,7 @@ import asyncio
 import gc
 import selectors
 import socket
+import ssl
 import struct
 import threading
 import weakref
@@ -21,7 +22,7 @@ import respx.mocks
 import trio
 
 from httpx_agent import Agent, AgentTransport
-from httpx_agent._keepers import LoopKeeper, ThreadKeeper
+from httpx_agent._keepers import LoopKeeper, ThreadKeeper, register
 from httpx_agent._socket import Socket
 from httpx_agent._steps import arun, run
 from httpx_agent.testing import FIN, HANG, Gate, Network, Script, chunked, http2, respond
@@ -184,8 +185,8 @@ async def test_a_connection_that_takes_no_more_requests(world: World, body: str)
 @pytest.mark.in_loops
 async def test_a_goaway_below_a_stream_that_runs(world: World) -> None:
     """Both its streams end, the one with an answer and the one without."""
-    gate = Gate()
-    network = Network(default=http2(hold=gate))
+    gate, never = Gate(), Gate()
+    network = Network(default=http2(hold=lambda stream: gate if stream == 1 else never))
     agent = Agent(http2=True, **network.options)
     async with world.client(transport=AgentTransport(agent=agent)) as client, world.tasks() as tasks:
         jobs = [tasks.start(client.get, "https://a.test/")]
@@ -194,9 +195,10 @@ async def test_a_goaway_below_a_stream_that_runs(world: World) -> None:
         await world.until(lambda: len(network.connections[0].streams) == 2)
         last_stream = 1  # the second is 3
         network.connections[0].send(b"\0\0\x08\x07\0" + struct.pack(">III", 0, last_stream, 0))
-        await jobs[1].wait()
         gate.open()
+    assert jobs[0].result().status_code == 200
     assert type(jobs[1].exception) is httpx.RemoteProtocolError
+    assert str(jobs[1].exception).endswith("and the body cannot be sent again")
     await world.until(lambda: network.open == 0)
     assert agent.sockets() == ()
     await world.close(agent)
@@ -327,8 +329,13 @@ def test_a_keeper_bears_descriptors_that_are_closed_and_numbers_that_come_again(
         assert told == [2]
         keeper.unwatch(descriptor)
         done.clear()
-        keeper.watch(descriptor, 4)
-        keeper._watched.clear()  # unwatched by another thread, in the moment in which it is readable
+        silent = other.fileno()
+        with keeper._lock:
+            keeper._running().add(silent)
+            keeper._watched[silent] = 3
+        keeper.unwatch(silent)
+        with keeper._lock:
+            keeper._running().add(descriptor)  # unwatched by another thread, in the moment in which it is readable
         keeper.arm(0.0)
         assert done.wait(5)
         assert told == [2, "time"]
@@ -346,6 +353,12 @@ def test_a_keeper_bears_descriptors_that_are_closed_and_numbers_that_come_again(
 
 def test_a_loops_keeper_rings_once_and_for_the_earliest() -> None:
     told: list[Any] = []
+
+    class Faster(dict[int, int]):
+        """Another thread has taken it already."""
+
+        def pop(self, *_: Any) -> None:  # type: ignore[override]
+            return None
 
     class Owner:
         def on_readable(self, number: int) -> None:
@@ -369,9 +382,14 @@ def test_a_loops_keeper_rings_once_and_for_the_earliest() -> None:
             with anyio.fail_after(5):
                 while len(told) < 2:
                     await asyncio.sleep(0)
-            keeper.watch(one.fileno(), 8)
-            keeper._watched.clear()  # unwatched by another thread, in the moment before
-            await asyncio.sleep(0.01)
+            register(keeper._selector, one.fileno())
+            register(keeper._selector, one.fileno())  # the number came again
+            keeper._look()  # unwatched by another thread, in the moment before
+            keeper._fresh = Faster({one.fileno(): 8})
+            keeper._settle()
+            assert keeper._watched == {}
+            keeper.watch(one.fileno(), 9)
+            keeper.watch(one.fileno(), 10)
         keeper.stop()
 
     asyncio.run(main())
@@ -740,3 +758,15 @@ async def test_a_home_with_a_request_in_it_is_not_left_when_its_agent_is_closed(
         await agent.aclose()
         assert agent._engine.find_async_home() is None
         assert agent.status().request_count == 1
+
+
+async def test_what_tls_says_of_a_connection_in_use(world: World) -> None:
+    """On asyncio and trio it comes as it is, where the other end says no after the handshake."""
+    network = Network(Script(ssl.SSLError("tlsv13 alert certificate required")))
+    agent = Agent(**network.options)
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        with pytest.raises(httpx.ReadError) as caught:
+            await client.get("https://a.test/")
+    assert str(caught.value).startswith("GET https://a.test:443: ")
+    assert "tlsv13 alert certificate required" in str(caught.value)
+    await world.close(agent)

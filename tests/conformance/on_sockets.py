@@ -416,7 +416,10 @@ class _Replay:
         sent.aborted = True
         carrier = self.server.view.carrier(sent.number)
         if self.world.is_sync and carrier is None:
-            await sent.job.wait()
+            # A patient attempt gives it more time in the queue than other waits have.
+            with anyio.fail_after(LIMIT + max(0.0, self._time_in_queue(sent.number) or 0.0)):
+                while not sent.job.done:
+                    await anyio.sleep(ROUND)
             return
         if self.steered is not None and carrier is not None:
             self.steered.interrupt(carrier.address[1])

@@ -152,7 +152,7 @@ class Driver(RuleBasedStateMachine):
         pick=picks,
         reusable=mostly(True, False),
         hint=hints,
-        flags=st.integers(0, 7),
+        flags=st.integers(0, 15),
     )
     def release(self, pick: int, reusable: bool, hint: float | None, flags: int) -> None:
         request = self.choose(pick, self.on)
@@ -167,6 +167,7 @@ class Driver(RuleBasedStateMachine):
             hint=hint if reusable else None,
             error=flags & 1 > 0 and not reusable,
             timed_out=flags & 2 > 0 and not reusable,
+            ended=flags & 8 > 0 and not reusable,
         )
         del self.lanes[request]
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 
-from httpx_agent._core import Action, Close, Counters, Grant, Refuse, Rules
+from httpx_agent._core import Action, Close, CloseReason, Counters, Grant, Refuse, Rules
 
 Lane = tuple[Hashable, Hashable]
 
@@ -28,13 +28,14 @@ class Socket:
     served: int = 0
     capacity: int = 1
     usable: bool = False
-    retired: bool = False
+    retired: str | None = None  # why
     error: bool = False
     heir: Request | None = None
     hint: float | None = None
     idle_from: float = 0.0
     free_since: float = 0.0
     deadline: float = math.inf
+    expires_by: str = ""
 
 
 @dataclass(eq=False)
@@ -89,7 +90,7 @@ class Model:
         self.forget(leaving)
         if leaving.socket is not None:
             leaving.socket.served -= 1
-            self.end_use(leaving.socket, leaving, reusable=leaving.socket.usable)
+            self.end_use(leaving.socket, leaving, None if leaving.socket.usable else "aborted")
         return self.answer()
 
     def release(
@@ -102,6 +103,7 @@ class Model:
         hint: float | None = None,
         error: bool = False,
         timed_out: bool = False,
+        ended: bool = False,
     ) -> list[Action]:
         self.now = now
         leaving = self.request(request)
@@ -114,7 +116,15 @@ class Model:
             socket.error |= error
             socket.hint = hint
             socket.idle_from = now
-            self.end_use(socket, leaving, reusable=reusable)
+            reasons = {
+                "timeout": timed_out,
+                "error": error,
+                "not_reusable": complete,
+                "server_closed": ended,
+                "aborted": True,
+            }
+            reason = next(reason for reason, holds in reasons.items() if holds)
+            self.end_use(socket, leaving, None if reusable else reason)
         return self.answer()
 
     def replace(
@@ -128,7 +138,7 @@ class Model:
         assert dead is not None
         dead.error |= error
         asking.socket = None
-        self.end_use(dead, asking, reusable=False)
+        self.end_use(dead, asking, "timeout" if timed_out else "error" if error else "server_closed")
         asking.state = "waiting"
         if not fresh:
             self.find(asking)
@@ -176,7 +186,7 @@ class Model:
         for gone in list(self.free):
             if gone.id == socket:
                 gone.error = error
-                self.shut(gone)
+                self.shut(gone, "error" if error else "server_closed")
         return self.answer()
 
     def closed(self, socket: int, now: float) -> list[Action]:
@@ -190,7 +200,8 @@ class Model:
         """In which order several sockets are closed that expired meanwhile is left open, so it is told."""
         self.now = now
         expired = [socket for socket in self.free if socket.home == home and socket.deadline <= now]
-        for socket in sorted(expired, key=lambda socket: in_order.index(Close(socket.id))):
+        order = [action.socket for action in in_order if isinstance(action, Close)]
+        for socket in sorted(expired, key=lambda socket: order.index(socket.id)):
             self.time_out(socket)
         return self.answer()
 
@@ -203,7 +214,7 @@ class Model:
                 self.actions.append(Refuse(request.id))
         for socket in self.open:
             if socket.state != "closing":
-                self.shut(socket)
+                self.shut(socket, "agent_closed")
                 self.mind_room(socket)
         return self.answer()
 
@@ -270,7 +281,7 @@ class Model:
         for source in self.slots + self.free:
             if used < limit or source.key == asking.key:
                 if source.state == "free":
-                    self.shut(source)
+                    self.shut(source, "evicted")
                 self.inherit(asking, source)
                 return True
         return False
@@ -279,10 +290,10 @@ class Model:
         """A limit was lowered, and somebody waits: what is free above it goes."""
         for socket in [one for one in self.free if one.key == key]:
             if self.used(key) - len([slot for slot in self.slots if slot.key == key]) > limit:
-                self.shut(socket)
+                self.shut(socket, "limit_lowered")
         for socket in list(self.free):
             if len(self.open) - len(self.slots) > self.max_total:
-                self.shut(socket)
+                self.shut(socket, "limit_lowered")
 
     def used(self, key: Hashable) -> int:
         """Sockets of a key, and those that it is promised in exchange for others'."""
@@ -292,10 +303,9 @@ class Model:
 
     # Handing over -----------------------------------------------------------------------------------------------------
 
-    def end_use(self, socket: Socket, leaving: Request, *, reusable: bool) -> None:
+    def end_use(self, socket: Socket, leaving: Request, unfit: str | None) -> None:
         socket.users.remove(leaving)
-        if not reusable:
-            socket.retired = True
+        socket.retired = socket.retired or unfit
         self.share(socket)
         if not socket.users:
             self.keep_or_shut(socket)
@@ -310,14 +320,14 @@ class Model:
     def offer(self, socket: Socket, asking: Request) -> None:
         """The request may join unless the socket is too old, or an older request was passed over often enough."""
         if self.now >= socket.created + self.rules_for(socket.key).socket_active_ttl:
-            socket.retired = True
+            socket.retired = "ttl"
         else:
             for rival in self.requests:
                 if rival.id < asking.id and self.is_rival(rival, socket):
                     rival.passed_over += 1
                     if rival.passed_over == 17:
                         rival.passed_over = 0
-                        socket.retired = True
+                        socket.retired = "evicted"
                     break
         if socket.retired:
             self.mind_room(socket)
@@ -334,29 +344,30 @@ class Model:
 
     def keep_or_shut(self, socket: Socket) -> None:
         rules = self.rules_for(socket.key)
-        limits = [
-            socket.idle_from + rules.free_socket_timeout,
-            socket.created + rules.socket_active_ttl,
-        ]
+        limits = {"idle_timeout": socket.idle_from + rules.free_socket_timeout}
         if socket.hint is not None:
-            limits.append(socket.idle_from + socket.hint - rules.keep_alive_timeout_buffer)
-        socket.deadline = min(limits)
-        if (
-            not socket.retired
-            and rules.keep_alive
-            and socket.deadline > self.now
-            and len(self.open) <= self.max_total
-            and self.used(socket.key) <= rules.max_sockets
-            and len([other for other in self.free if other.key == socket.key]) + 1 <= rules.max_free_sockets
-            and self.max_total_free >= 1
-        ):
-            socket.state = "free"
-            socket.free_since = self.now
-            self.free.append(socket)
-            if len(self.free) > self.max_total_free:
-                self.shut(self.free[0])
-        else:
-            self.shut(socket)
+            limits["server_hint"] = socket.idle_from + socket.hint - rules.keep_alive_timeout_buffer
+        limits["ttl"] = socket.created + rules.socket_active_ttl
+        socket.deadline = min(limits.values())
+        socket.expires_by = next(name for name, time in limits.items() if time == socket.deadline)
+        free = [other for other in self.free if other.key == socket.key]
+        reasons = [
+            (socket.retired, socket.retired is not None),
+            ("keep_alive_off", not rules.keep_alive),
+            (socket.expires_by, socket.deadline <= self.now),
+            ("limit_lowered", len(self.open) > self.max_total or self.used(socket.key) > rules.max_sockets),
+            ("free_limit", len(free) + 1 > rules.max_free_sockets or self.max_total_free < 1),
+        ]
+        for reason, holds in reasons:
+            if holds:
+                assert reason is not None
+                self.shut(socket, reason)
+                return
+        socket.state = "free"
+        socket.free_since = self.now
+        self.free.append(socket)
+        if len(self.free) > self.max_total_free:
+            self.shut(self.free[0], "free_limit")
 
     # Small ------------------------------------------------------------------------------------------------------------
 
@@ -397,16 +408,16 @@ class Model:
         elif not room and socket in self.roomy:
             self.roomy.remove(socket)
 
-    def shut(self, socket: Socket) -> None:
+    def shut(self, socket: Socket, reason: str) -> None:
         if socket in self.free:
             self.free.remove(socket)
         socket.state = "closing"
         self.slots.append(socket)
-        self.actions.append(Close(socket.id))
+        self.actions.append(Close(socket.id, CloseReason(reason)))
 
     def time_out(self, socket: Socket) -> None:
         self.counters.timeout_socket += 1
-        self.shut(socket)
+        self.shut(socket, socket.expires_by)
 
     def inherit(self, asking: Request, source: Socket) -> None:
         self.lead(asking)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from httpx_agent._core import Close, State
+from httpx_agent._core import Close, CloseReason, State
 from tests.core.tools import connect, connect_many, finish, make, new, reconfigure, states, used, waiting
 
 
@@ -93,7 +93,7 @@ def test_a_closing_socket_still_counts() -> None:
     """N1, N15: its slot is free when it is closed, not when that is decided; who asks meanwhile is its heir."""
     core = make(max_sockets=1)
     connect(core, 0)
-    assert core.release(0, 0.0, reusable=False, complete=True) == [Close(0)]
+    assert core.release(0, 0.0, reusable=False, complete=True) == [Close(0, CloseReason.NOT_REUSABLE)]
 
     assert core.submit(1, "a", "sync", 0.0) == []
     assert waiting(core) == [1]
@@ -106,7 +106,7 @@ def test_a_newcomer_does_not_overtake_at_the_total_limit() -> None:
     core = make(max_total_sockets=1)
     connect(core, 0, "a")
     core.submit(1, "b", "sync", 0.0)
-    assert core.release(0, 0.0, reusable=False, complete=True) == [Close(0)]
+    assert core.release(0, 0.0, reusable=False, complete=True) == [Close(0, CloseReason.NOT_REUSABLE)]
 
     assert core.submit(2, "a", "sync", 0.0) == []
     assert core.closed(0, 1.0) == [new(1, 1, queued=1.0)]
@@ -141,7 +141,7 @@ def test_capacity_goes_to_the_oldest_request_over_all_keys() -> None:
     core.submit(3, "d", "sync", 0.0)
     core.submit(4, "c", "sync", 0.0)
 
-    assert core.release(1, 0.0, reusable=False, complete=True) == [Close(1)]
+    assert core.release(1, 0.0, reusable=False, complete=True) == [Close(1, CloseReason.NOT_REUSABLE)]
     assert core.closed(1, 0.0) == [new(3, 2)]
     assert waiting(core) == [2, 4]
 
@@ -153,7 +153,7 @@ def test_capacity_goes_to_the_oldest_request_over_homes_of_a_key() -> None:
     core.submit(1, "a", "loop", 0.0)
     core.submit(2, "a", "other", 0.0)
 
-    assert core.release(0, 0.0, reusable=False, complete=True) == [Close(0)]
+    assert core.release(0, 0.0, reusable=False, complete=True) == [Close(0, CloseReason.NOT_REUSABLE)]
     assert core.closed(0, 0.0) == [new(1, 1)]
 
 

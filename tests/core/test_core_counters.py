@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from httpx_agent._core import SPARE_ENTRIES, Close, Counters, Rules, SocketView, State
+from httpx_agent._core import SPARE_ENTRIES, Close, CloseReason, Counters, Rules, SocketView, State
 from tests.core.tools import connect, connect_many, fail, finish, make, new, share
 
 
@@ -206,7 +206,7 @@ def test_a_key_is_not_forgotten_while_a_socket_is_promised_to_it() -> None:
     core = make(max_total_sockets=1)
     connect(core, 0, "a")
     core.submit(1, "b", "sync", 0.0)
-    assert finish(core, 0) == [Close(0)]
+    assert finish(core, 0) == [Close(0, CloseReason.EVICTED)]
     assert set(core._keys) == {"a", "b"}
 
     core.closed(0, 0.0)

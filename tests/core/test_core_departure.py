@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from httpx_agent._core import Close, State
+from httpx_agent._core import Close, CloseReason, State
 from tests.core.tools import connect, connect_many, fail, finish, make, new, share, states, used, waiting
 
 
@@ -23,7 +23,7 @@ def test_withdrawing_while_connecting_closes_the_socket() -> None:
     core.submit(0, "a", "sync", 0.0)
     core.submit(1, "a", "sync", 0.0)
 
-    assert core.withdraw(0, 1.0) == [Close(0)]
+    assert core.withdraw(0, 1.0) == [Close(0, CloseReason.ABORTED)]
     assert core.closed(0, 2.0) == [new(1, 1, queued=2.0)]
     assert core.counters.create_socket_error == 1
 
@@ -66,7 +66,7 @@ def test_an_aborted_response_closes_its_socket() -> None:
     core = make()
     connect(core, 0)
 
-    assert fail(core, 0) == [Close(0)]
+    assert fail(core, 0) == [Close(0, CloseReason.ABORTED)]
 
 
 def test_a_dead_socket_is_replaced_by_another_free_one() -> None:
@@ -77,7 +77,7 @@ def test_a_dead_socket_is_replaced_by_another_free_one() -> None:
     finish(core, 1, 0.0)
     assert core.submit(2, "a", "sync", 1.0) == [used(2, 1, 2, idle=1.0)]
 
-    assert core.replace(2, 1.0) == [Close(1), used(2, 0, 2, idle=1.0)]
+    assert core.replace(2, 1.0) == [Close(1, CloseReason.SERVER_CLOSED), used(2, 0, 2, idle=1.0)]
 
 
 def test_a_dead_socket_is_replaced_by_a_fresh_one_when_asked_for() -> None:
@@ -88,7 +88,7 @@ def test_a_dead_socket_is_replaced_by_a_fresh_one_when_asked_for() -> None:
     finish(core, 1)
     core.submit(2, "a", "sync", 1.0)
 
-    assert core.replace(2, 1.0, fresh=True) == [Close(1)]
+    assert core.replace(2, 1.0, fresh=True) == [Close(1, CloseReason.SERVER_CLOSED)]
     assert core.closed(1, 3.0) == [new(2, 2, queued=2.0)]
     assert states(core)[0] is State.FREE
 
@@ -101,7 +101,7 @@ def test_a_request_keeps_its_place_when_its_socket_is_dead() -> None:
     core.submit(1, "a", "sync", 0.0)
     core.submit(2, "a", "sync", 0.0)
 
-    assert core.replace(1, 0.0) == [Close(0)]
+    assert core.replace(1, 0.0) == [Close(0, CloseReason.SERVER_CLOSED)]
     assert waiting(core) == [1, 2]
     assert core.closed(0, 0.0) == [new(1, 1)]
 
@@ -113,7 +113,7 @@ def test_the_slot_of_a_dead_socket_goes_on_when_another_was_found() -> None:
     finish(core, 0)
     finish(core, 1)
     core.submit(2, "a", "sync", 0.0)
-    assert core.replace(2, 0.0) == [Close(1), used(2, 0, 2, idle=0.0)]
+    assert core.replace(2, 0.0) == [Close(1, CloseReason.SERVER_CLOSED), used(2, 0, 2, idle=0.0)]
 
     assert core.submit(3, "b", "sync", 0.0) == []
     assert core.closed(1, 0.0) == [new(3, 2)]
@@ -128,7 +128,7 @@ def test_a_request_may_be_replaced_twice() -> None:
     core.submit(2, "a", "sync", 0.0)
     core.replace(2, 0.0)
 
-    assert core.replace(2, 0.0) == [Close(0)]
+    assert core.replace(2, 0.0) == [Close(0, CloseReason.SERVER_CLOSED)]
     assert core.closed(0, 0.0) == [new(2, 2)]
 
 
@@ -150,7 +150,7 @@ def test_on_a_dead_shared_socket_each_request_goes_on_by_itself() -> None:
     core.submit(1, "a", "sync", 0.0, negotiates=True)
 
     assert core.replace(0, 1.0) == [new(0, 1, queued=1.0)]
-    assert core.replace(1, 1.0) == [Close(0)]
+    assert core.replace(1, 1.0) == [Close(0, CloseReason.SERVER_CLOSED)]
     assert core.closed(0, 1.0) == [new(1, 2, queued=1.0)]
 
 
@@ -167,7 +167,7 @@ def test_on_a_dead_shared_socket_requests_go_back_to_the_queue_in_order_of_age()
 
     assert core.replace(0, 0.0) == []
     assert core.replace(1, 0.0) == []
-    assert fail(core, 3) == [Close(1)]
+    assert fail(core, 3) == [Close(1, CloseReason.ABORTED)]
     assert core.closed(1, 0.0) == [new(0, 2)]
 
 
@@ -181,7 +181,7 @@ def test_on_a_dead_shared_socket_a_request_takes_any_that_is_there_if_it_has_to(
     core.negotiated(1, 0.0, capacity=3, multiplexes=True)
 
     assert core.replace(0, 1.0, fresh=True) == [used(0, 1, 2, queued=1.0)]
-    assert core.replace(1, 1.0) == [Close(0), used(1, 1, 3, queued=1.0)]
+    assert core.replace(1, 1.0) == [Close(0, CloseReason.SERVER_CLOSED), used(1, 1, 3, queued=1.0)]
 
 
 def test_on_a_dead_shared_socket_a_fresh_one_is_preferred() -> None:
@@ -202,7 +202,7 @@ def test_a_free_socket_that_its_server_closed_leaves_at_once() -> None:
     connect(core, 0)
     finish(core, 0)
 
-    assert core.lost(0, 1.0) == [Close(0)]
+    assert core.lost(0, 1.0) == [Close(0, CloseReason.SERVER_CLOSED)]
     assert core.submit(1, "a", "sync", 1.0) == [new(1, 1)]
 
 

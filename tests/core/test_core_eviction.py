@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from httpx_agent._core import Close, State
+from httpx_agent._core import Close, CloseReason, State
 from tests.core.tools import connect, connect_many, finish, make, new, states, used, waiting
 
 
@@ -17,7 +17,7 @@ def test_at_the_total_limit_the_least_recently_used_free_socket_of_another_key_i
     for request in (1, 0, 2):
         finish(core, request)
 
-    assert core.submit(3, "d", "sync", 1.0) == [Close(1)]
+    assert core.submit(3, "d", "sync", 1.0) == [Close(1, CloseReason.EVICTED)]
     assert states(core) == {0: State.FREE, 1: State.CLOSING, 2: State.FREE}
     assert waiting(core) == [3]
     assert core.total == 3
@@ -35,7 +35,7 @@ def test_being_used_again_makes_a_socket_recently_used() -> None:
     core.submit(2, "a", "sync", 0.0)
     finish(core, 2)
 
-    assert core.submit(3, "c", "sync", 0.0) == [Close(1)]
+    assert core.submit(3, "c", "sync", 0.0) == [Close(1, CloseReason.EVICTED)]
 
 
 def test_at_the_total_limit_a_free_socket_of_another_home_is_closed() -> None:
@@ -44,7 +44,7 @@ def test_at_the_total_limit_a_free_socket_of_another_home_is_closed() -> None:
     connect(core, 0, "a", "loop")
     finish(core, 0)
 
-    assert core.submit(1, "a", "sync", 0.0) == [Close(0)]
+    assert core.submit(1, "a", "sync", 0.0) == [Close(0, CloseReason.EVICTED)]
     assert core.closed(0, 0.0) == [new(1, 1)]
 
 
@@ -56,7 +56,7 @@ def test_at_the_limit_of_a_key_its_own_free_socket_in_another_home_is_closed() -
     finish(core, 0)
     finish(core, 1)
 
-    assert core.submit(2, "a", "sync", 0.0) == [Close(1)]
+    assert core.submit(2, "a", "sync", 0.0) == [Close(1, CloseReason.EVICTED)]
     assert states(core) == {0: State.FREE, 1: State.CLOSING}
 
 
@@ -102,7 +102,7 @@ def test_a_closing_socket_has_one_heir() -> None:
     core.release(1, 0.0, reusable=False, complete=True)
 
     assert core.submit(2, "c", "sync", 0.0) == []
-    assert core.submit(3, "c", "sync", 0.0) == [Close(0)]
+    assert core.submit(3, "c", "sync", 0.0) == [Close(0, CloseReason.EVICTED)]
     assert core.submit(4, "c", "sync", 0.0) == []
     assert core.closed(0, 0.0) == [new(3, 2)]
     assert core.closed(1, 0.0) == [new(2, 3)]
@@ -117,7 +117,7 @@ def test_a_promised_slot_counts_for_the_key_of_its_heir() -> None:
     finish(core, 0)
     finish(core, 1)
 
-    assert core.submit(2, "c", "sync", 0.0) == [Close(0)]
+    assert core.submit(2, "c", "sync", 0.0) == [Close(0, CloseReason.EVICTED)]
     assert core.use_of("c")[0] == 1
     assert core.submit(3, "c", "sync", 0.0) == []
     assert states(core)[1] is State.FREE
@@ -129,7 +129,7 @@ def test_a_free_socket_that_an_older_request_could_use_is_closed_for_it_at_once(
     connect(core, 0, "a")
     core.submit(1, "b", "sync", 0.0)
 
-    assert finish(core, 0) == [Close(0)]
+    assert finish(core, 0) == [Close(0, CloseReason.EVICTED)]
     assert core.closed(0, 0.0) == [new(1, 1)]
 
 
@@ -192,7 +192,7 @@ def test_a_full_list_closes_the_socket_that_comes_free() -> None:
     connect_many(core, 0, 1)
 
     assert finish(core, 0) == []
-    assert finish(core, 1) == [Close(1)]
+    assert finish(core, 1) == [Close(1, CloseReason.FREE_LIMIT)]
 
 
 def test_max_free_sockets_counts_per_key_over_its_homes() -> None:
@@ -203,7 +203,7 @@ def test_max_free_sockets_counts_per_key_over_its_homes() -> None:
     connect(core, 2, "b", "sync")
 
     assert finish(core, 0) == []
-    assert finish(core, 1) == [Close(1)]
+    assert finish(core, 1) == [Close(1, CloseReason.FREE_LIMIT)]
     assert finish(core, 2) == []
 
 
@@ -214,7 +214,7 @@ def test_max_free_sockets_zero_keeps_none() -> None:
     core.submit(1, "a", "sync", 0.0)
 
     assert finish(core, 0) == [used(1, 0, 2)]
-    assert finish(core, 1) == [Close(0)]
+    assert finish(core, 1) == [Close(0, CloseReason.FREE_LIMIT)]
 
 
 def test_above_max_total_free_sockets_the_least_recently_used_is_closed() -> None:
@@ -224,7 +224,7 @@ def test_above_max_total_free_sockets_the_least_recently_used_is_closed() -> Non
     connect(core, 1, "b")
 
     assert finish(core, 0) == []
-    assert finish(core, 1) == [Close(0)]
+    assert finish(core, 1) == [Close(0, CloseReason.FREE_LIMIT)]
 
 
 def test_max_total_free_sockets_zero_keeps_none() -> None:
@@ -232,7 +232,7 @@ def test_max_total_free_sockets_zero_keeps_none() -> None:
     core = make(max_total_free_sockets=0)
     connect(core, 0)
 
-    assert finish(core, 0) == [Close(0)]
+    assert finish(core, 0) == [Close(0, CloseReason.FREE_LIMIT)]
 
 
 def test_keep_alive_off_closes_a_socket_that_nobody_waits_for() -> None:
@@ -240,7 +240,7 @@ def test_keep_alive_off_closes_a_socket_that_nobody_waits_for() -> None:
     core = make(keep_alive=False)
     connect(core, 0)
 
-    assert finish(core, 0) == [Close(0)]
+    assert finish(core, 0) == [Close(0, CloseReason.KEEP_ALIVE_OFF)]
 
 
 def test_keep_alive_off_still_hands_over() -> None:
@@ -250,7 +250,7 @@ def test_keep_alive_off_still_hands_over() -> None:
     core.submit(1, "a", "sync", 0.0)
 
     assert finish(core, 0) == [used(1, 0, 2)]
-    assert finish(core, 1) == [Close(0)]
+    assert finish(core, 1) == [Close(0, CloseReason.KEEP_ALIVE_OFF)]
 
 
 def test_no_limit_is_infinity() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from httpx_agent._core import MAX_OVERTAKEN, Close
+from httpx_agent._core import MAX_OVERTAKEN, Close, CloseReason
 from tests.core.tools import connect, connect_many, finish, make, new, reconfigure, share, used, waiting
 
 
@@ -36,7 +36,7 @@ def test_hand_over_does_not_look_at_a_lowered_limit() -> None:
     assert core.submit(2, "a", "sync", 0.0) == []
 
     assert finish(core, 0) == [used(2, 0, 2)]
-    assert finish(core, 1) == [Close(1)]
+    assert finish(core, 1) == [Close(1, CloseReason.LIMIT_LOWERED)]
 
 
 def test_a_socket_past_its_age_is_not_handed_over() -> None:
@@ -45,7 +45,7 @@ def test_a_socket_past_its_age_is_not_handed_over() -> None:
     connect(core, 0)
     core.submit(1, "a", "sync", 0.0)
 
-    assert finish(core, 0, 10.0) == [Close(0)]
+    assert finish(core, 0, 10.0) == [Close(0, CloseReason.TTL)]
     assert core.closed(0, 11.0) == [new(1, 1, queued=11.0)]
 
 
@@ -64,7 +64,7 @@ def test_a_socket_that_is_not_reusable_is_replaced_for_the_next() -> None:
     connect(core, 0)
     core.submit(1, "a", "sync", 0.0)
 
-    assert core.release(0, 0.0, reusable=False, complete=True) == [Close(0)]
+    assert core.release(0, 0.0, reusable=False, complete=True) == [Close(0, CloseReason.NOT_REUSABLE)]
     assert core.closed(0, 0.0) == [new(1, 1)]
 
 
@@ -74,7 +74,7 @@ def test_a_failed_connection_goes_on_to_the_next_request() -> None:
     core.submit(0, "a", "sync", 0.0)
     core.submit(1, "a", "sync", 0.0)
 
-    assert core.release(0, 1.0, reusable=False, complete=False, error=True) == [Close(0)]
+    assert core.release(0, 1.0, reusable=False, complete=False, error=True) == [Close(0, CloseReason.ERROR)]
     assert core.closed(0, 1.0) == [new(1, 1, queued=1.0)]
     assert core.counters.create_socket_error == 1
 
@@ -89,7 +89,7 @@ def pass_over(home: str, key: str, **options: float) -> None:
         assert finish(core, on_it) == [used(request, 0, request)]
     core.submit(18, "a", "sync", 0.0)
 
-    assert finish(core, 17) == [Close(0)]
+    assert finish(core, 17) == [Close(0, CloseReason.EVICTED)]
     assert core.closed(0, 1.0) == [new(1, 1, queued=1.0)]
     assert waiting(core) == [18]
 
@@ -119,7 +119,7 @@ def test_an_older_request_of_the_own_lane_overtakes_nobody() -> None:
 
     for request in range(1, 31):
         assert finish(core, request - 1) == [used(request, 0, request + 1)]
-    assert finish(core, 30) == [Close(0)]
+    assert finish(core, 30) == [Close(0, CloseReason.EVICTED)]
 
 
 def test_a_request_that_could_not_use_the_slot_is_not_passed_over() -> None:
@@ -156,7 +156,7 @@ def test_a_lowered_limit_does_not_let_one_home_starve_another() -> None:
         assert finish(core, request - 1 if request > 3 else 0) == [used(request, 0, request - 1)]
     core.submit(19, "a", "sync", 0.0)
 
-    assert finish(core, 18) == [Close(0)]
+    assert finish(core, 18) == [Close(0, CloseReason.EVICTED)]
 
 
 def test_who_joins_a_shared_socket_overtakes_as_well() -> None:
@@ -169,7 +169,7 @@ def test_who_joins_a_shared_socket_overtakes_as_well() -> None:
         assert finish(core, request - 1 if request > 2 else 0) == []
 
     assert core.submit(18, "a", "sync", 0.0, negotiates=True) == []
-    assert finish(core, 17) == [Close(0)]
+    assert finish(core, 17) == [Close(0, CloseReason.EVICTED)]
     assert core.closed(0, 0.0) == [new(1, 1)]
 
 

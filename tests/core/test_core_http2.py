@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from httpx_agent._core import MAX_REMEMBERED_PROTOCOLS, Close, State
+from httpx_agent._core import MAX_REMEMBERED_PROTOCOLS, Close, CloseReason, State
 from tests.core.tools import connect, fail, finish, make, new, share, states, used, waiting
 
 
@@ -75,7 +75,7 @@ def test_if_the_first_fails_the_next_leads() -> None:
     for request in range(3):
         core.submit(request, "a", "loop", 0.0, negotiates=True)
 
-    assert fail(core, 0, 1.0) == [Close(0), new(1, 1, queued=1.0)]
+    assert fail(core, 0, 1.0) == [Close(0, CloseReason.ABORTED), new(1, 1, queued=1.0)]
     assert waiting(core) == [2]
 
 
@@ -85,7 +85,7 @@ def test_if_the_first_is_cancelled_the_next_leads() -> None:
     for request in range(3):
         core.submit(request, "a", "loop", 0.0, negotiates=True)
 
-    assert core.withdraw(0, 0.0) == [Close(0)]
+    assert core.withdraw(0, 0.0) == [Close(0, CloseReason.ABORTED)]
     assert core.withdraw(1, 0.0) == []
     assert core.closed(0, 0.0) == [new(2, 1)]
 
@@ -119,7 +119,7 @@ def test_a_leader_that_finds_another_socket_leads_no_longer() -> None:
     core.opened(1, 0.0)
     assert finish(core, 0) == [used(2, 0, 2)]
     assert finish(core, 2) == []
-    assert core.replace(1, 0.0) == [Close(1), used(1, 0, 3, idle=0.0)]
+    assert core.replace(1, 0.0) == [Close(1, CloseReason.SERVER_CLOSED), used(1, 0, 3, idle=0.0)]
 
     assert core.submit(3, "a", "loop", 0.0, negotiates=True) == [new(3, 2)]
 
@@ -128,7 +128,7 @@ def test_a_request_that_opens_in_place_of_a_dead_socket_leads() -> None:
     """N16: those that come after it wait for its protocol."""
     core = make()
     share(core, 0, 1, home="loop")
-    assert core.replace(0, 0.0, fresh=True) == [Close(0)]
+    assert core.replace(0, 0.0, fresh=True) == [Close(0, CloseReason.SERVER_CLOSED)]
 
     assert core.submit(1, "a", "loop", 0.0, negotiates=True) == []
     assert core.closed(0, 0.0) == [new(0, 1)]
@@ -203,7 +203,7 @@ def test_a_failed_stream_retires_its_socket() -> None:
 
     assert fail(core, 0) == []
     assert core.submit(2, "a", "sync", 0.0, negotiates=True) == [new(2, 1)]
-    assert finish(core, 1) == [Close(0)]
+    assert finish(core, 1) == [Close(0, CloseReason.ABORTED)]
 
 
 def test_a_shared_socket_past_its_age_is_not_joined() -> None:
@@ -214,7 +214,7 @@ def test_a_shared_socket_past_its_age_is_not_joined() -> None:
 
     assert core.submit(2, "a", "sync", 10.0, negotiates=True) == [new(2, 1)]
     assert finish(core, 0, 10.0) == []
-    assert finish(core, 1, 11.0) == [Close(0)]
+    assert finish(core, 1, 11.0) == [Close(0, CloseReason.TTL)]
 
 
 def test_a_socket_that_took_longer_to_open_than_it_may_live_is_not_shared() -> None:
@@ -253,7 +253,7 @@ def test_the_protocol_of_a_socket_that_is_no_longer_in_use_gives_nothing_away() 
     core = make()
     core.submit(0, "a", "sync", 0.0, negotiates=True)
     core.submit(1, "a", "sync", 0.0, negotiates=True)
-    assert core.withdraw(0, 0.0) == [Close(0), new(1, 1)]
+    assert core.withdraw(0, 0.0) == [Close(0, CloseReason.ABORTED), new(1, 1)]
     core.submit(2, "a", "sync", 0.0, negotiates=True)
 
     assert core.negotiated(0, 0.0, capacity=5, multiplexes=True) == []
@@ -270,5 +270,5 @@ def test_a_follower_waits_even_where_a_slot_is_free_for_others() -> None:
     assert core.submit(3, "b", "loop", 0.0) == []
     assert core.opened(0, 0.0) == []
     assert core.negotiated(0, 0.0, capacity=1, multiplexes=False) == []
-    assert fail(core, 2) == [Close(1)]
+    assert fail(core, 2) == [Close(1, CloseReason.ABORTED)]
     assert core.closed(1, 0.0) == [new(1, 2)]

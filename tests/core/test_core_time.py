@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from httpx_agent._core import SPARE_ENTRIES, Close, State
+from httpx_agent._core import SPARE_ENTRIES, Close, CloseReason, State
 from tests.core.tools import connect, connect_many, fail, finish, make, new, states, used, view
 
 
@@ -18,7 +18,7 @@ def test_a_free_socket_expires_by_timer() -> None:
 
     assert core.next_deadline("sync") == 17.0
     assert core.expire("sync", 16.5) == []
-    assert core.expire("sync", 17.0) == [Close(0)]
+    assert core.expire("sync", 17.0) == [Close(0, CloseReason.IDLE_TIMEOUT)]
     assert core.counters.timeout_socket == 1
     assert core.next_deadline("sync") is None
 
@@ -32,7 +32,7 @@ def test_each_home_has_its_own_timer() -> None:
     finish(core, 1, 1.0)
 
     assert (core.next_deadline("sync"), core.next_deadline("loop"), core.next_deadline("other")) == (5.0, 6.0, None)
-    assert core.expire("loop", 6.0) == [Close(1)]
+    assert core.expire("loop", 6.0) == [Close(1, CloseReason.IDLE_TIMEOUT)]
     assert core.expire("other", 6.0) == []
     assert states(core) == {0: State.FREE, 1: State.CLOSING}
 
@@ -44,7 +44,7 @@ def test_several_sockets_expire_in_order() -> None:
     for request in (2, 0, 1):
         finish(core, request, float(request))
 
-    assert core.expire("sync", 6.5) == [Close(0), Close(1)]
+    assert core.expire("sync", 6.5) == [Close(0, CloseReason.IDLE_TIMEOUT), Close(1, CloseReason.IDLE_TIMEOUT)]
     assert core.next_deadline("sync") == 7.0
 
 
@@ -92,7 +92,7 @@ def test_a_hint_within_the_buffer_is_not_kept(hint: float, kept: bool) -> None:
     core = make(keep_alive_timeout_buffer=1.0)
     connect(core, 0)
 
-    assert finish(core, 0, 0.0, hint) == ([] if kept else [Close(0)])
+    assert finish(core, 0, 0.0, hint) == ([] if kept else [Close(0, CloseReason.SERVER_HINT)])
 
 
 def test_the_hint_of_the_last_response_counts() -> None:
@@ -111,7 +111,7 @@ def test_free_socket_timeout_zero_never_keeps() -> None:
     core = make(free_socket_timeout=0)
     connect(core, 0)
 
-    assert finish(core, 0) == [Close(0)]
+    assert finish(core, 0) == [Close(0, CloseReason.IDLE_TIMEOUT)]
     assert core.counters.timeout_socket == 0
 
 
@@ -120,7 +120,7 @@ def test_the_age_limit_is_checked_on_release() -> None:
     core = make(socket_active_ttl=10)
     connect(core, 0)
 
-    assert finish(core, 0, 10.0) == [Close(0)]
+    assert finish(core, 0, 10.0) == [Close(0, CloseReason.TTL)]
 
 
 def test_the_age_begins_with_the_connecting() -> None:
@@ -142,14 +142,17 @@ def test_the_age_limit_does_not_cut_a_long_response() -> None:
     assert states(core) == {0: State.ACTIVE}
 
 
-@pytest.mark.parametrize("limit", [{"free_socket_timeout": 5}, {"socket_active_ttl": 5}])
-def test_a_late_timer_does_not_let_an_expired_socket_be_picked(limit: dict[str, float]) -> None:
+@pytest.mark.parametrize(
+    ("limit", "reason"),
+    [({"free_socket_timeout": 5}, CloseReason.IDLE_TIMEOUT), ({"socket_active_ttl": 5}, CloseReason.TTL)],
+)
+def test_a_late_timer_does_not_let_an_expired_socket_be_picked(limit: dict[str, float], reason: CloseReason) -> None:
     """A5, N8: whoever asks first finds out, and it counts as a limit that fired."""
     core = make(**limit)
     connect(core, 0)
     finish(core, 0, 0.0)
 
-    assert core.submit(1, "a", "sync", 5.0) == [Close(0), new(1, 1)]
+    assert core.submit(1, "a", "sync", 5.0) == [Close(0, reason), new(1, 1)]
     assert core.counters.timeout_socket == 1
     assert core.expire("sync", 6.0) == []
     assert core.counters.timeout_socket == 1
@@ -161,7 +164,7 @@ def test_a_late_timer_at_the_limit_makes_an_heir() -> None:
     connect(core, 0)
     finish(core, 0, 0.0)
 
-    assert core.submit(1, "a", "sync", 5.0) == [Close(0)]
+    assert core.submit(1, "a", "sync", 5.0) == [Close(0, CloseReason.IDLE_TIMEOUT)]
     assert core.closed(0, 6.0) == [new(1, 1, queued=1.0)]
 
 
@@ -176,7 +179,7 @@ def test_an_alarm_that_rings_early_is_set_again() -> None:
     assert core.next_deadline("sync") == 5.0
     assert core.expire("sync", 5.0) == []
     assert core.next_deadline("sync") == 9.0
-    assert core.expire("sync", 9.0) == [Close(0)]
+    assert core.expire("sync", 9.0) == [Close(0, CloseReason.IDLE_TIMEOUT)]
 
 
 def test_an_alarm_that_rings_while_the_socket_is_in_use_is_forgotten() -> None:
@@ -201,7 +204,7 @@ def test_an_earlier_deadline_gets_an_earlier_alarm() -> None:
     finish(core, 1, 1.0, hint=3.0)
 
     assert core.next_deadline("sync") == 3.0
-    assert core.expire("sync", 3.0) == [Close(0)]
+    assert core.expire("sync", 3.0) == [Close(0, CloseReason.SERVER_HINT)]
 
 
 def test_an_outdated_alarm_is_not_set_again() -> None:
@@ -265,7 +268,7 @@ def test_a_withdrawn_grant_keeps_its_idle_deadline_and_hint() -> None:
 
     assert core.withdraw(1, 4.0) == []
     assert view(core, 0, 4.0).expires_in == 1.0
-    assert core.expire("sync", 5.0) == [Close(0)]
+    assert core.expire("sync", 5.0) == [Close(0, CloseReason.SERVER_HINT)]
 
 
 def test_a_withdrawn_grant_whose_deadline_has_passed_is_closed() -> None:
@@ -275,7 +278,7 @@ def test_a_withdrawn_grant_whose_deadline_has_passed_is_closed() -> None:
     finish(core, 0, 0.0)
     core.submit(1, "a", "sync", 4.0)
 
-    assert core.withdraw(1, 5.0) == [Close(0)]
+    assert core.withdraw(1, 5.0) == [Close(0, CloseReason.IDLE_TIMEOUT)]
 
 
 def test_a_socket_that_never_served_is_idle_since_it_was_opened() -> None:
@@ -308,5 +311,5 @@ def test_a_failed_request_leaves_no_timer() -> None:
     core = make()
     connect(core, 0)
 
-    assert fail(core, 0) == [Close(0)]
+    assert fail(core, 0) == [Close(0, CloseReason.ABORTED)]
     assert core.next_deadline("sync") is None

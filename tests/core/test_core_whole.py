@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from httpx_agent._core import Close, Refuse, State
+from httpx_agent._core import Close, CloseReason, Refuse, State
 from tests.core.tools import connect, connect_many, fail, finish, make, new, reconfigure, share, states, used, waiting
 
 
@@ -13,10 +13,17 @@ def test_close_refuses_every_request_and_closes_every_socket() -> None:
     connect(core, 1, "b")
     core.submit(2, "c", "sync", 0.0)
     core.submit(3, "c", "loop", 0.0)
-    assert finish(core, 0) == [Close(0)]  # for request 3
+    assert finish(core, 0) == [Close(0, CloseReason.EVICTED)]  # for request 3
     core.submit(4, "c", "sync", 0.0)
 
-    assert core.close(1.0) == [Refuse(1), Refuse(2), Refuse(3), Refuse(4), Close(1), Close(2)]
+    assert core.close(1.0) == [
+        Refuse(1),
+        Refuse(2),
+        Refuse(3),
+        Refuse(4),
+        Close(1, CloseReason.AGENT_CLOSED),
+        Close(2, CloseReason.AGENT_CLOSED),
+    ]
     assert waiting(core) == []
     assert core.closed(0, 1.0) == []
     assert core.closed(1, 1.0) == []
@@ -30,7 +37,7 @@ def test_close_closes_free_sockets() -> None:
     connect_many(core, 0, 1)
     finish(core, 1)
 
-    assert core.close(0.0) == [Refuse(0), Close(0), Close(1)]
+    assert core.close(0.0) == [Refuse(0), Close(0, CloseReason.AGENT_CLOSED), Close(1, CloseReason.AGENT_CLOSED)]
 
 
 def test_close_leaves_a_detached_socket_and_its_request_alone() -> None:
@@ -56,7 +63,7 @@ def test_a_socket_that_opens_while_it_is_closed_serves_nobody() -> None:
     """R24: its driver could not stop it any more; it says so, before the socket is closed or after."""
     core = make(max_sockets=1)
     core.submit(0, "a", "sync", 0.0, negotiates=True)
-    assert core.close(0.0) == [Refuse(0), Close(0)]
+    assert core.close(0.0) == [Refuse(0), Close(0, CloseReason.AGENT_CLOSED)]
     core.submit(1, "a", "sync", 0.0, negotiates=True)
 
     assert core.opened(0, 0.0) == []
@@ -133,8 +140,8 @@ def test_heirs_and_heritages_of_a_home_that_ended() -> None:
     core.submit(2, "b", "loop", 0.0)
     core.submit(3, "c", "sync", 0.0)
     core.submit(4, "d", "sync", 0.0)
-    assert finish(core, 0) == [Close(0)]  # for request 2
-    assert finish(core, 1) == [Close(1)]  # for request 3
+    assert finish(core, 0) == [Close(0, CloseReason.EVICTED)]  # for request 2
+    assert finish(core, 1) == [Close(1, CloseReason.EVICTED)]  # for request 3
 
     assert core.end_home("loop", 0.0) == [new(3, 2)]
     assert core.closed(0, 0.0) == [new(4, 3)]
@@ -202,7 +209,7 @@ def test_after_lowering_surplus_sockets_die_when_they_finish() -> None:
     connect_many(core, 0, 1, 2)
     assert reconfigure(core, 0.0, max_sockets=2) == []
 
-    assert finish(core, 0) == [Close(0)]
+    assert finish(core, 0) == [Close(0, CloseReason.LIMIT_LOWERED)]
     assert core.closed(0, 0.0) == []
     assert finish(core, 1) == []
     assert finish(core, 2) == []
@@ -216,7 +223,7 @@ def test_after_lowering_the_total_surplus_sockets_die_when_they_finish() -> None
     connect(core, 1, "b")
     reconfigure(core, 0.0, max_total_sockets=1)
 
-    assert finish(core, 0) == [Close(0)]
+    assert finish(core, 0) == [Close(0, CloseReason.LIMIT_LOWERED)]
     core.closed(0, 0.0)
     assert finish(core, 1) == []
 
@@ -229,9 +236,12 @@ def test_free_sockets_above_a_lowered_total_are_closed_when_a_request_waits() ->
         finish(core, request)
 
     assert reconfigure(core, 0.0, max_total_sockets=1) == []
-    assert core.submit(3, "b", "sync", 0.0) == [Close(1), Close(0)]
+    assert core.submit(3, "b", "sync", 0.0) == [
+        Close(1, CloseReason.LIMIT_LOWERED),
+        Close(0, CloseReason.LIMIT_LOWERED),
+    ]
     assert core.closed(1, 0.0) == []
-    assert core.closed(0, 0.0) == [Close(2)]
+    assert core.closed(0, 0.0) == [Close(2, CloseReason.EVICTED)]
     assert core.closed(2, 0.0) == [new(3, 3)]
 
 
@@ -244,8 +254,8 @@ def test_free_sockets_above_a_lowered_limit_of_their_key_are_closed_when_a_reque
         finish(core, request)
 
     assert reconfigure(core, 0.0, max_sockets=2) == []
-    assert core.submit(4, "a", "loop", 0.0) == [Close(1)]
-    assert core.closed(1, 0.0) == [Close(2)]
+    assert core.submit(4, "a", "loop", 0.0) == [Close(1, CloseReason.LIMIT_LOWERED)]
+    assert core.closed(1, 0.0) == [Close(2, CloseReason.EVICTED)]
     assert core.closed(2, 0.0) == [new(4, 4)]
 
 
@@ -256,9 +266,9 @@ def test_above_a_lowered_limit_nobody_gets_a_slot() -> None:
     reconfigure(core, 0.0, max_sockets=2)
     core.submit(3, "a", "loop", 0.0)
 
-    assert finish(core, 0) == [Close(0)]
+    assert finish(core, 0) == [Close(0, CloseReason.LIMIT_LOWERED)]
     assert core.closed(0, 0.0) == []
-    assert finish(core, 1) == [Close(1)]
+    assert finish(core, 1) == [Close(1, CloseReason.EVICTED)]
     assert core.closed(1, 0.0) == [new(3, 3)]
 
 
@@ -270,7 +280,7 @@ def test_when_a_lowered_total_is_reached_the_oldest_is_served_whatever_stopped_i
     core.submit(2, "b", "sync", 0.0)
     reconfigure(core, 0.0, max_sockets=1, max_total_sockets=1)
     core.submit(3, "c", "sync", 0.0)
-    assert fail(core, 1) == [Close(1)]
+    assert fail(core, 1) == [Close(1, CloseReason.ABORTED)]
 
     assert core.detach(0, 0.0) == []
     assert core.closed(1, 0.0) == [new(2, 2)]

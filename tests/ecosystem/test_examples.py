@@ -19,7 +19,7 @@ import pytest
 from tests.ecosystem.conftest import PROGRAMS as FOLDER
 from tests.test_examples import PAGES, ROOT, mask, record, rows, run
 
-for package in ("mcp", "openai", "pytest_httpx", "vcr"):
+for package in ("hishel", "mcp", "openai", "pytest_httpx", "vcr"):
     pytest.importorskip(package, reason="needs the extra integrations")
 
 OUTPUT = FOLDER / "output"
@@ -74,7 +74,8 @@ def test_every_example_is_shown() -> None:
 def test_the_table_has_every_integration_with_the_version_that_is_tested_here() -> None:
     """Those that the extra names, and httpx itself."""
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
-    named = dict(line.split("==") for line in extras["integrations"] if "==" in line)
+    pinned = (re.sub(r"\[.+?\]", "", line) for line in extras["integrations"] if "==" in line)
+    named = dict(line.split("==") for line in pinned)
     named["httpx"] = importlib.metadata.version("httpx")
     table = {re.sub(r"\[(.+)\]\(.+\)", r"\1", name): version for name, version, *_ in rows(TABLE, "What was tested")}
 

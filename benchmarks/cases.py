@@ -1,0 +1,270 @@
+"""What is measured: the cases, in suites, and the ratios that are printed.
+
+This file is data. It imports no client, so that the processes that start others stay small.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+World = Literal["async", "sync"]
+Kind = Literal["rate", "burst", "memory"]
+Port = Literal["http", "https", "https-full"]
+
+BODIES = {"small": 100, "100kB": 100_000, "10MB": 10_000_000}
+"""The bodies that the servers have, and their lengths in bytes."""
+
+FAST, H11 = "agent-httptools", "agent-h11"
+
+_OVER_HTTPX = ("httpx", FAST, H11)
+ASYNC = (*_OVER_HTTPX, "httpx-aiohttp", "pyreqwest", "aiohttp", "niquests", "httpx2")
+SYNC = (*_OVER_HTTPX, "pyreqwest", "requests", "urllib3", "niquests", "httpx2")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A piece of work that contenders do.
+
+    Attributes:
+        name: Its name, unique among all cases.
+        title: What it is, for people.
+        suite: The suite that it belongs to.
+        world: Whether its tasks are asyncio's tasks or threads.
+        contenders: Names of those that do it.
+        tasks: How many tasks work at the same time. Each sends its next request when it has read the response.
+        kind: ``"rate"``: tasks go on for a time; requests per second. ``"burst"``: each task sends one request, all at
+            once; requests per second. ``"memory"``: each task sends one request, the server answers when it has all;
+            bytes of resident memory per socket that is then free.
+        sockets: How many sockets may be open; ``None``: as many as tasks.
+        origins: How many origins the requests go to, in turn.
+        body: The body of a response, a key of `BODIES`.
+        port: ``"https"`` lets clients resume TLS sessions, ``"https-full"`` does not.
+        reuse: Off: the server closes the connection after each response.
+    """
+
+    name: str
+    title: str
+    suite: str
+    world: World
+    contenders: tuple[str, ...]
+    tasks: int
+    kind: Kind = "rate"
+    sockets: int | None = None
+    origins: int = 1
+    body: str = "small"
+    port: Port = "http"
+    reuse: bool = True
+
+    @property
+    def unit(self) -> str:
+        """What a measurement counts."""
+        return "bytes/socket" if self.kind == "memory" else "requests/s"
+
+    @property
+    def less_is_better(self) -> bool:
+        """Whether a small measurement is a good one."""
+        return self.kind == "memory"
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
+def _small() -> list[Case]:
+    bounds = ("floor", "bare", "ceiling")
+    alone = f"{FAST}-alone"
+    in_loops = [
+        Case(
+            name=f"async-{tasks}",
+            title=f"async, {_counted(tasks, 'task')}",
+            suite="async",
+            world="async",
+            contenders=(*bounds, *ASYNC, alone),
+            tasks=tasks,
+        )
+        for tasks in (1, 20, 100, 1_000)
+    ]
+    in_threads = [
+        Case(
+            name=f"sync-{tasks}",
+            title=f"sync, {_counted(tasks, 'thread')}",
+            suite="sync",
+            world="sync",
+            contenders=("floor", "ceiling", *SYNC),
+            tasks=tasks,
+        )
+        for tasks in (1, 20)
+    ]
+    return in_loops + in_threads
+
+
+def _bodies() -> list[Case]:
+    worlds: tuple[tuple[World, str, tuple[str, ...]], ...] = (("async", "task", ASYNC), ("sync", "thread", SYNC))
+    return [
+        Case(
+            name=f"{world}-{body}-{tasks}",
+            title=f"{world}, {body.replace('B', ' B').replace('k B', ' kB').replace('M B', ' MB')}, "
+            f"{_counted(tasks, task)}",
+            suite="bodies",
+            world=world,
+            contenders=contenders,
+            tasks=tasks,
+            body=body,
+        )
+        for world, task, contenders in worlds
+        for body, tasks in (("100kB", 20), ("10MB", 1), ("10MB", 4))
+    ]
+
+
+def _tls() -> list[Case]:
+    return [
+        Case(
+            name=f"tls-{world}-{tasks}",
+            title=f"TLS, {world}, {_counted(tasks, task)}",
+            suite="tls",
+            world=world,
+            contenders=contenders,
+            tasks=tasks,
+            port="https",
+        )
+        for world, task, tasks, contenders in _TLS_WORLDS
+    ]
+
+
+_TLS_WORLDS: tuple[tuple[World, str, int, tuple[str, ...]], ...] = (
+    ("async", "task", 20, ASYNC),
+    ("async", "task", 100, ASYNC),
+    ("sync", "thread", 20, SYNC),
+)
+
+
+def _connections() -> list[Case]:
+    kinds: tuple[tuple[str, str, Port], ...] = (
+        ("tcp", "TCP", "http"),
+        ("tls-full", "TLS, no resumption", "https-full"),
+        ("tls", "TLS, resumption offered", "https"),
+    )
+    worlds: tuple[tuple[World, str, int, tuple[str, ...]], ...] = (
+        ("async", "task", 20, ASYNC),
+        ("sync", "thread", 1, SYNC),
+    )
+    return [
+        Case(
+            name=f"connect-{kind}-{world}",
+            title=f"{title}, {world}, {_counted(tasks, task)}",
+            suite="connections",
+            world=world,
+            contenders=contenders,
+            tasks=tasks,
+            port=port,
+            reuse=False,
+        )
+        for world, task, tasks, contenders in worlds
+        for kind, title, port in kinds
+    ]
+
+
+def _crowds() -> list[Case]:
+    return [
+        Case(
+            name="burst",
+            title="5,000 tasks at once, 20 sockets",
+            suite="burst",
+            world="async",
+            contenders=ASYNC,
+            tasks=5_000,
+            kind="burst",
+            sockets=20,
+        ),
+        Case(
+            name="origins",
+            title="1,000 origins, 100 tasks",
+            suite="origins",
+            world="async",
+            contenders=ASYNC,
+            tasks=100,
+            sockets=1_000,
+            origins=1_000,
+        ),
+        Case(
+            name="memory",
+            title="500 free sockets",
+            suite="memory",
+            world="async",
+            contenders=ASYNC,
+            tasks=500,
+            kind="memory",
+        ),
+    ]
+
+
+CASES = {case.name: case for case in [*_small(), *_bodies(), *_tls(), *_connections(), *_crowds()]}
+"""All cases by name, in the order in which they are measured and shown."""
+
+SUITES = tuple(dict.fromkeys(case.suite for case in CASES.values()))
+"""The names of the suites."""
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """One contender against another, or against the best of several.
+
+    Attributes:
+        group: The heading under which it is shown.
+        case: The case that `contender` did.
+        contender: Whose measurement stands above the line.
+        against: Cases and contenders below the line. In each round the best of them counts.
+        per_cent: Shown as a percentage: how much of a bound is reached.
+    """
+
+    group: str
+    case: str
+    contender: str
+    against: tuple[tuple[str, str], ...]
+    per_cent: bool = False
+
+
+def _ratios() -> list[Ratio]:
+    def row(group: str, case: str, contender: str, *others: str, per_cent: bool = False) -> Ratio:
+        return Ratio(group, case, contender, tuple((case, other) for other in others), per_cent)
+
+    def rows(group: str, world: str, tasks: tuple[int, ...], other: str, *, per_cent: bool = False) -> list[Ratio]:
+        return [row(group, f"{world}-{count}", FAST, other, per_cent=per_cent) for count in tasks]
+
+    return [
+        *rows("Async, against httpx's default transport", "async", (1, 20, 100, 1_000), "httpx"),
+        *rows("Async, against other transports of httpx", "async", (20, 100), "httpx-aiohttp"),
+        *rows("Async, against other transports of httpx", "async", (20, 100), "pyreqwest"),
+        *rows("Async, against httpx2's default transport", "async", (20, 100), "httpx2"),
+        *(
+            row("The transport alone, against aiohttp's session", f"async-{tasks}", f"{FAST}-alone", "aiohttp")
+            for tasks in (20, 100)
+        ),
+        *rows("Of what is possible under an httpx client", "async", (20, 100), "ceiling", per_cent=True),
+        *rows("Of what is possible under an httpx client", "async", (20, 100), "bare", per_cent=True),
+        *rows("Sync", "sync", (1, 20), "httpx"),
+        *rows("Sync", "sync", (1, 20), "urllib3"),
+        *(
+            row("Bodies of 10 MB, against the faster of httpx and aiohttp", f"async-10MB-{n}", FAST, "httpx", "aiohttp")
+            for n in (1, 4)
+        ),
+        *(
+            Ratio(
+                "Bodies of 10 MB, against the faster of httpx and aiohttp",
+                f"sync-10MB-{n}",
+                FAST,
+                ((f"sync-10MB-{n}", "httpx"), (f"async-10MB-{n}", "aiohttp")),
+            )
+            for n in (1, 4)
+        ),
+        row("Memory per free socket (less is better)", "memory", FAST, "httpx"),
+        *(
+            row("The h11 engine alone, against httpx's default transport", f"async-{tasks}", H11, "httpx")
+            for tasks in (20, 100, 1_000)
+        ),
+    ]
+
+
+RATIOS = tuple(_ratios())
+"""The ratios that a run prints, where it measured both sides."""

@@ -1,0 +1,86 @@
+"""An HTTP/2 server's GOAWAY, kept back until what the server still answers is answered.
+
+A server that ends a connection says up to which stream it will answer (RFC 9113, 6.8). httpcore gives up all of them at
+once when it hears that, finished or not. So it hears of it when the last of those that count is over; what is left
+then, the server has not touched, and httpcore says so.
+"""
+
+from __future__ import annotations
+
+_HEADER = 9  # bytes before each frame's payload: length, type, flags, stream
+_DATA, _HEADERS, _RST_STREAM, _GOAWAY = 0, 1, 3, 7
+_END_STREAM = 1
+_NO_ERROR = 0
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+
+class GoawayHold:
+    """Stands between one connection and its bytes; does no I/O."""
+
+    def __init__(self) -> None:
+        #: Whether the server takes no new stream.
+        self.is_leaving = False
+        self._incoming = bytearray()
+        self._open: set[int] = set()
+        self._last = 0  # the last stream that the server answers
+        self._held = b""
+
+    def sent(self, data: bytes) -> None:
+        """The client wrote something: whole frames, as h2 gives them."""
+        at = len(_PREFACE) if data.startswith(_PREFACE) else 0
+        while at < len(data):
+            length, kind, _, stream = _read_header(data, at)
+            if kind == _HEADERS:
+                self._open.add(stream)
+            elif kind == _RST_STREAM:
+                self._open.discard(stream)
+            at += _HEADER + length
+
+    def received(self, data: bytes) -> bytes:
+        """Gives what of the incoming bytes the client is to have now; none may mean that more are needed.
+
+        At the end of the connection, when there are none, it is what was kept back.
+        """
+        if not data:
+            return self._let_go()
+        incoming = self._incoming
+        incoming += data
+        passing = bytearray()
+        at = 0
+        while at + _HEADER <= len(incoming):
+            length, kind, flags, stream = _read_header(incoming, at)
+            end = at + _HEADER + length
+            if end > len(incoming):
+                break
+            frame = incoming[at:end]
+            if kind == _GOAWAY and int.from_bytes(frame[13:17], "big") == _NO_ERROR:
+                self.is_leaving = True
+                self._last = _read_stream(frame[9:13])
+                self._held = bytes(frame)
+            else:
+                passing += frame
+            if kind == _RST_STREAM or (kind in (_DATA, _HEADERS) and flags & _END_STREAM):
+                self._open.discard(stream)
+            at = end
+        del incoming[:at]
+        return bytes(passing)
+
+    def due(self) -> bytes:
+        """The GOAWAY, once, if no stream is open that the server will answer, and others wait in vain."""
+        if self._held and self._open and min(self._open) > self._last:
+            return self._let_go()
+        return b""
+
+    def _let_go(self) -> bytes:
+        held, self._held = self._held, b""
+        return held
+
+
+def _read_header(data: bytes | bytearray, at: int) -> tuple[int, int, int, int]:
+    """Length of the payload, type, flags and stream of a frame."""
+    header = data[at : at + _HEADER]
+    return int.from_bytes(header[:3], "big"), header[3], header[4], _read_stream(header[5:])
+
+
+def _read_stream(data: bytes | bytearray) -> int:
+    return int.from_bytes(data, "big") & 0x7FFF_FFFF

@@ -1,0 +1,329 @@
+"""Metrics of an agent, by the OpenTelemetry API; needs the extra ``otel``.
+
+Names, units and attributes are those of OpenTelemetry's semantic conventions for HTTP where there are any; what has no
+convention is named ``httpx_agent.…`` and shaped like the conventions for database pools.
+
+What an agent *holds* is looked up when metrics are collected, in the collector's thread, and costs nothing in between.
+What *happens* in it is recorded as it happens. An agent that is not instrumented does neither, and this module is
+imported by nobody but its users.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Literal
+from weakref import WeakKeyDictionary
+
+from . import __version__
+from ._agent import AnyAgent, BaseAgent
+from ._core import State
+from ._observer import Observer
+
+try:
+    from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation, get_meter_provider
+except ImportError as error:
+    raise ImportError(
+        "httpx_agent.otel needs the package 'opentelemetry-api': pip install httpx-agent[otel]"
+    ) from error
+
+if TYPE_CHECKING:
+    from ._connector import Key
+    from ._core import CloseReason
+    from ._engine import Engine
+    from ._exchange import Exchange
+    from ._options import AgentOptions
+    from ._socket import Socket
+
+__all__ = ["instrument", "uninstrument"]
+
+OptIn = Literal["url.scheme", "network.peer.address"]
+Attributes = Mapping[str, str | int]
+
+_SCHEMA = "https://opentelemetry.io/schemas/1.44.0"
+
+_OPT_IN: tuple[OptIn, ...] = ("url.scheme", "network.peer.address")
+
+#: Methods that an attribute may name; others are ``_OTHER``.
+_METHODS = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"})
+
+#: Seconds, as the conventions advise for ``http.client.connection.duration``.
+_CONNECTION_BOUNDARIES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300)
+
+#: Seconds, as they advise for requests.
+_QUEUE_BOUNDARIES = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
+
+_STATES = {State.ACTIVE: "active", State.FREE: "idle"}
+
+
+def instrument(
+    agent: AnyAgent,
+    *,
+    meter_provider: MeterProvider | None = None,
+    pool_name: str | None = None,
+    opt_in: Collection[OptIn] = (),
+) -> None:
+    """Measures an agent from now on; called again for the same agent, the last call counts.
+
+    The agent may have sockets already, and may be dropped at any time. Several agents may be measured by one provider:
+    their values are added up where their attributes are the same; `pool_name` keeps them apart.
+
+    Args:
+        agent: The agent; that of a transport is ``transport.agent``.
+        meter_provider: Where to report; ``None`` is OpenTelemetry's global provider, which may be set later.
+        pool_name: The value of ``httpx_agent.pool.name`` in all of the agent's attributes; without it there is none.
+        opt_in: Attributes to add which the conventions leave to the user: ``"url.scheme"``, and
+            ``"network.peer.address"`` on connections (a series for each address).
+
+    Raises:
+        TypeError: If `agent` is no agent, or `pool_name` no string.
+        ValueError: If `opt_in` has another attribute.
+    """
+    if not isinstance(agent, BaseAgent):
+        raise TypeError(f"agent={agent!r}: accepted is an httpx_agent.Agent, not {type(agent).__name__}")
+    if pool_name is not None and not isinstance(pool_name, str):
+        raise TypeError(f"pool_name={pool_name!r}: accepted is a str or None, not {type(pool_name).__name__}")
+    for name in opt_in:
+        if name not in _OPT_IN:
+            raise ValueError(f"opt_in={opt_in!r}: accepted are {' and '.join(map(repr, _OPT_IN))}, not {name!r}")
+    measured = _Measured(_instruments_of(meter_provider), pool_name, frozenset(opt_in))
+    with _looking:
+        _measured[agent] = measured
+    agent._engine.observe(measured)
+
+
+def uninstrument(agent: AnyAgent) -> None:
+    """Measures an agent no longer; nothing happens if it is not measured."""
+    with _looking:
+        was_measured = _measured.pop(agent, None) is not None
+    if was_measured:
+        agent._engine.observe(None)
+
+
+class _Measured(Observer):
+    """What is known of one agent that is measured; hears of what happens in it.
+
+    Args:
+        instruments: Those of its provider.
+        pool_name: Its name in attributes, if it has one.
+        opt_in: Attributes to add.
+    """
+
+    def __init__(self, instruments: _Instruments, pool_name: str | None, opt_in: frozenset[str]) -> None:
+        self.instruments = instruments
+        self._common: Attributes = {} if pool_name is None else {"httpx_agent.pool.name": pool_name}
+        self._opt_in = opt_in
+
+    # Happening --------------------------------------------------------------------------------------------------------
+
+    def request_waited(self, exchange: Exchange, seconds: float, *, served: bool) -> None:
+        outcome = "served" if served else "gave_up"
+        attributes = {**self._of_origin(exchange.key), "httpx_agent.queue.outcome": outcome}
+        self.instruments.queue_duration.record(seconds, attributes)
+
+    def request_retried(self, exchange: Exchange) -> None:
+        self.instruments.requests_retried.add(1, {**self._of_origin(exchange.key), **_method(exchange)})
+
+    def socket_closed(self, socket: Socket, seconds: float, reason: CloseReason) -> None:
+        attributes = self._of_socket(socket)
+        self.instruments.connection_duration.record(seconds, attributes)
+        self.instruments.connections_closed.add(1, {**attributes, "httpx_agent.connection.close_reason": reason.value})
+
+    # Holding ----------------------------------------------------------------------------------------------------------
+
+    def open_connections(self, engine: Engine) -> Iterator[tuple[int, Attributes]]:
+        """Both states of whatever has a connection, so that no series ends while the other goes on."""
+        for view, socket in engine.snapshot()[1]:
+            if view.state in _STATES:
+                attributes = self._of_socket(socket)
+                for state, name in _STATES.items():
+                    yield int(view.state is state), {**attributes, "http.connection.state": name}
+
+    def active_requests(self, engine: Engine) -> Iterator[tuple[int, Attributes]]:
+        """From their arrival at the agent to the end of their response."""
+        for exchange in engine.exchanges():
+            yield 1, {**self._of_origin(exchange.key), **_method(exchange)}
+
+    def waiting_requests(self, engine: Engine) -> Iterator[tuple[int, Attributes]]:
+        """Also where nobody waits, if the origin has a socket."""
+        _, sockets, waiting = engine.snapshot()
+        for _, socket in sockets:
+            yield 0, self._of_origin(socket.key)
+        for key in waiting:
+            yield 1, self._of_origin(key)
+
+    @staticmethod
+    def limits_of_origins(option: str) -> Look:
+        """A limit of each origin that has a socket, or a request that waits."""
+
+        def look(measured: _Measured, engine: Engine) -> Iterator[tuple[int, Attributes]]:
+            _, sockets, waiting = engine.snapshot()
+            for key in dict.fromkeys([*(socket.key for _, socket in sockets), *waiting]):
+                yield from _limit(engine.options_for(key), option, measured._of_origin(key))
+
+        return look
+
+    @staticmethod
+    def limit_in_total(option: str) -> Look:
+        """A limit over all origins."""
+
+        def look(measured: _Measured, engine: Engine) -> Iterator[tuple[int, Attributes]]:
+            yield from _limit(engine.options, option, measured._common)
+
+        return look
+
+    # Attributes -------------------------------------------------------------------------------------------------------
+
+    def _of_origin(self, key: Key) -> Attributes:
+        """The server behind any proxy."""
+        scheme = {"url.scheme": key.scheme} if "url.scheme" in self._opt_in else {}
+        return {**self._common, "server.address": key.host, "server.port": key.port, **scheme}
+
+    def _of_socket(self, socket: Socket) -> Attributes:
+        attributes = dict(self._of_origin(socket.key))
+        if socket.http_version is not None:
+            attributes["network.protocol.version"] = socket.http_version.removeprefix("HTTP/")
+        peer = socket.peer_address
+        if "network.peer.address" in self._opt_in and peer is not None:
+            attributes["network.peer.address"] = peer if isinstance(peer, str) else peer[0]
+        return attributes
+
+
+Look = Callable[[_Measured, Any], Iterable[tuple[int, Attributes]]]
+
+
+class _Instruments:
+    """The instruments of one provider, shared by all agents that it measures.
+
+    An instrument cannot be taken back, and an observable one knows only the callbacks of its first creation, so there
+    is one set for each provider.
+    """
+
+    def __init__(self, provider: MeterProvider) -> None:
+        meter = provider.get_meter("httpx_agent", __version__, _SCHEMA)
+        self.connection_duration = meter.create_histogram(
+            "http.client.connection.duration",
+            unit="s",
+            description="The duration of the successfully established outbound HTTP connections.",
+            explicit_bucket_boundaries_advisory=_CONNECTION_BOUNDARIES,
+        )
+        self.connections_closed = meter.create_counter(
+            "httpx_agent.connection.closed",
+            unit="{connection}",
+            description="Established connections that were closed, by reason.",
+        )
+        self.queue_duration = meter.create_histogram(
+            "httpx_agent.queue.duration",
+            unit="s",
+            description="How long requests that found no connection waited for one.",
+            explicit_bucket_boundaries_advisory=_QUEUE_BOUNDARIES,
+        )
+        self.requests_retried = meter.create_counter(
+            "httpx_agent.request.retried",
+            unit="{request}",
+            description="Requests sent a second time because their connection turned out dead.",
+        )
+        for name, unit, description, look in (
+            (
+                "http.client.open_connections",
+                "{connection}",
+                "Number of outbound HTTP connections that are currently active or idle on the client.",
+                _Measured.open_connections,
+            ),
+            (
+                "http.client.active_requests",
+                "{request}",
+                "Number of active HTTP requests.",
+                _Measured.active_requests,
+            ),
+            (
+                "httpx_agent.queue.requests",
+                "{request}",
+                "Number of requests that wait for a connection.",
+                _Measured.waiting_requests,
+            ),
+            (
+                "httpx_agent.connection.max",
+                "{connection}",
+                "The limit on open connections of an origin: `max_sockets`.",
+                _Measured.limits_of_origins("max_sockets"),
+            ),
+            (
+                "httpx_agent.connection.idle.max",
+                "{connection}",
+                "The limit on idle connections of an origin: `max_free_sockets`.",
+                _Measured.limits_of_origins("max_free_sockets"),
+            ),
+            (
+                "httpx_agent.connection.total.max",
+                "{connection}",
+                "The limit on open connections of the agent: `max_total_sockets`.",
+                _Measured.limit_in_total("max_total_sockets"),
+            ),
+            (
+                "httpx_agent.connection.total.idle.max",
+                "{connection}",
+                "The limit on idle connections of the agent: `max_total_free_sockets`.",
+                _Measured.limit_in_total("max_total_free_sockets"),
+            ),
+        ):
+            meter.create_observable_up_down_counter(name, [self._callback(look)], unit=unit, description=description)
+
+    def _callback(self, look: Look) -> Callable[[CallbackOptions], list[Observation]]:
+        """What an observable instrument calls: looks at every agent, and adds up what has the same attributes."""
+
+        def collect(options: CallbackOptions) -> list[Observation]:
+            with _looking:
+                agents = [(agent, measured) for agent, measured in _measured.items() if measured.instruments is self]
+            values: Counter[tuple[tuple[str, str | int], ...]] = Counter()
+            for agent, measured in agents:
+                for value, attributes in look(measured, agent._engine):
+                    values[tuple(attributes.items())] += value
+            return [Observation(value, dict(attributes)) for attributes, value in values.items()]
+
+        return collect
+
+
+#: Held while the measured agents are looked up, never while OpenTelemetry is called, which collects under its own lock.
+_looking = threading.Lock()
+
+_measured: WeakKeyDictionary[AnyAgent, _Measured] = WeakKeyDictionary()
+
+#: Held while instruments are made.
+_making = threading.Lock()
+
+#: Stands for the global provider, whichever that is.
+_GLOBAL = object()
+
+_instruments: dict[object, _Instruments] = {}
+
+
+def _instruments_of(provider: MeterProvider | None) -> _Instruments:
+    """The instruments of a provider.
+
+    OpenTelemetry gives a stand-in for the global provider until it is set; what the stand-in made works for it then.
+    """
+    with _making:
+        current = get_meter_provider()
+        if provider is None or provider is current:
+            provider = current
+            known = _instruments.get(current) or _instruments.get(_GLOBAL)
+        else:
+            known = _instruments.get(provider)
+        if known is None:
+            known = _Instruments(provider)
+            _instruments[_GLOBAL if provider is current else provider] = known
+        return known
+
+
+def _method(exchange: Exchange) -> Attributes:
+    method = exchange.request.method.decode("ascii", errors="replace")
+    return {"http.request.method": method if method in _METHODS else "_OTHER"}
+
+
+def _limit(options: AgentOptions, option: str, attributes: Attributes) -> Iterator[tuple[int, Attributes]]:
+    """A limit that there is; none is reported where there is none."""
+    value: int | None = getattr(options, option)
+    if value is not None:
+        yield value, attributes
