@@ -403,7 +403,8 @@ class SyncStream:
             self._wire.break_off()
         elif not self._closed:
             self._closed = True
-            self.inner.close()
+            with suppress(Exception):  # it must not take the place of a response, or of the error before it
+                self.inner.close()
 
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
@@ -552,7 +553,8 @@ class AsyncStream:
     async def aclose(self) -> None:
         """Closes, once."""
         if not self._closed:
-            await self.inner.aclose()
+            with suppress(Exception):  # as in threads
+                await self.inner.aclose()
             self._closed = True
 
     async def start_tls(

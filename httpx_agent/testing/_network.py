@@ -53,6 +53,8 @@ class Script:
         connect: What the connect meets before it succeeds; `REFUSED`, `TIMEOUT` and exceptions end it.
         tls: The same for each `start_tls`.
         writes: The same for single writes, by their number from 0.
+        close: What the close meets: a gate and `HANG` hold it up, in event loops only; an exception is raised by it.
+            Either way the connection is closed after it.
         early: The numbers of the requests that are answered as soon as their head has come.
         greeting: What the server sends of its own accord after the connect.
         alpn: The protocol that TLS agrees on.
@@ -64,6 +66,7 @@ class Script:
     connect: Step | Sequence[Step]
     tls: Step | Sequence[Step]
     writes: dict[int, Step | Sequence[Step]]
+    close: Step | Sequence[Step]
     early: frozenset[int]
     greeting: Answer
     alpn: str | None
@@ -76,6 +79,7 @@ class Script:
         connect: Step | Sequence[Step] = (),
         tls: Step | Sequence[Step] = (),
         writes: dict[int, Step | Sequence[Step]] | None = None,
+        close: Step | Sequence[Step] = (),
         early: Iterable[int] = (),
         greeting: Answer = (),
         alpn: str | None = None,
@@ -86,6 +90,7 @@ class Script:
         self.connect = connect
         self.tls = tls
         self.writes = writes or {}
+        self.close = close
         self.early = frozenset(early)
         self.greeting = greeting
         self.alpn = alpn
@@ -292,6 +297,12 @@ class Connection:
                 self._reset = True
                 self._inbox.append(RST)
         return self.network._checks(steps, self.network.exceptions.WriteError, self.network.exceptions.WriteTimeout)
+
+    def _close_checks(self) -> list[Any]:
+        if not self.is_open:
+            return []
+        errors = self.network.exceptions
+        return self.network._checks(self.script.close, errors.WriteError, errors.WriteTimeout)
 
     def _receive(self, data: bytes) -> None:
         if self._reset or self.state != "open":
@@ -601,8 +612,12 @@ class _Stream(_Info, httpcore.NetworkStream):
     def close(self) -> None:
         connection, network = self.connection, self.connection.network
         with network._op(connection.number, "close"):
+            checks = connection._close_checks()
             with network.condition:
                 connection._end("closed")
+            for check in checks:
+                if isinstance(check, Exception):
+                    raise check
 
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
@@ -653,8 +668,14 @@ class _AsyncStream(_Info, httpcore.AsyncNetworkStream):
         connection, network = self.connection, self.connection.network
         with network._op(connection.number, "close"):
             await anyio.lowlevel.checkpoint()
-            with network.condition:
-                connection._end("closed")
+            try:
+                for check in connection._close_checks():
+                    if isinstance(check, Exception):
+                        raise check
+                    await network._wait_async(connection._past(check), None, network.exceptions.WriteTimeout)
+            finally:
+                with network.condition:
+                    connection._end("closed")
 
     async def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None

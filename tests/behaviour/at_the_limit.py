@@ -49,6 +49,15 @@ async def main(way: str, url: str, authority: str) -> None:
     def free() -> int:
         return sum(agent.status().free_sockets.values())
 
+    async def close() -> None:
+        if sync:
+            agent.close()
+        else:
+            await agent.aclose()
+        for thread in threading.enumerate():
+            if thread.name == "httpx-agent":  # what watched the free sockets is about to end, and has descriptors
+                thread.join(10)
+
     before = len(os.listdir(FDS))
     for number in range(4):
         await get(f"name{number}.example")
@@ -60,10 +69,7 @@ async def main(way: str, url: str, authority: str) -> None:
     await get("another.example")  # needs none
     await get("yet-another.example")
     assert free() == 1
-    if sync:
-        agent.close()
-    else:
-        await agent.aclose()
+    await close()
     files += fill()
     try:
         await get("name0.example")
@@ -72,15 +78,9 @@ async def main(way: str, url: str, authority: str) -> None:
     for number in files:
         os.close(number)
     await get("name0.example")
-    if sync:
-        agent.close()
-    else:
-        await agent.aclose()
+    await close()
     assert_no_leaks(agent)
     assert agent.sockets() == ()
-    for thread in threading.enumerate():
-        if thread.name == "httpx-agent":  # what watched the free sockets is about to end
-            thread.join(10)
     print(len(os.listdir(FDS)) - before)
 
 

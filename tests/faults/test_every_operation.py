@@ -34,7 +34,8 @@ from httpx_agent.testing import (
 from tests.support.worlds import World
 
 CONTEXT = ssl.create_default_context()
-URL = "https://a.test/"
+URLS = ["http://a.test/", "https://a.test/"]
+ORIGINS = dict(zip(URLS, ["http://a.test:80", "https://a.test:443"], strict=True))
 OK = respond(b"ok")
 CLOSED = {"connect": httpx.ConnectError, "tls": httpx.ConnectError}
 
@@ -112,7 +113,9 @@ def cases() -> Iterator[Case]:
 
 
 CASES = {case.name: case for case in cases()}
-HANGS = {name: case for name, case in CASES.items() if case.step is HANG}
+
+#: Each case over plain TCP, where there is no handshake to fail, and over TLS.
+WAYS = [(url, name) for url in URLS for name, case in CASES.items() if case.operation != "tls" or url == URLS[1]]
 
 
 def heal(network: Network) -> None:
@@ -120,15 +123,15 @@ def heal(network: Network) -> None:
     network.scripts, network.default = (), Script()
 
 
-async def check_that_it_works(world: World, client: Any, agent: Agent, network: Network) -> None:
+async def check_that_it_works(world: World, client: Any, agent: Agent, network: Network, url: str) -> None:
     """Nothing is left, the agent and the network agree, and requests are served, within limits of 1."""
     assert_no_leaks(agent)
     status = agent.status()
     assert not status.sockets
     assert network.open == sum(status.free_sockets.values())
     heal(network)
-    for url in (URL, "https://b.test/", URL):
-        response = await client.get(url, timeout=httpx.Timeout(5, pool=1))
+    for target in (url, url.replace("a.test", "b.test"), url):
+        response = await client.get(target, timeout=httpx.Timeout(5, pool=1))
         assert (response.status_code, response.text) == (200, "ok")
     assert network.open == 1
     assert network.peak == 1
@@ -146,37 +149,37 @@ def make(world: World, *scripts: Script) -> tuple[Network, Agent, Any]:
     return network, agent, world.client(transport=AgentTransport(agent=agent), timeout=timeout)
 
 
-@pytest.mark.parametrize("name", CASES)
-async def test_a_request_on_a_new_socket(world: World, name: str) -> None:
+@pytest.mark.parametrize(("url", "name"), WAYS)
+async def test_a_request_on_a_new_socket(world: World, url: str, name: str) -> None:
     case = CASES[name]
     network, agent, client = make(world, case.script())
     async with client:
         if case.outcome is None:
-            response = await client.post(URL, content=world.body([b"one", b"two"]))
+            response = await client.post(url, content=world.body([b"one", b"two"]))
             assert (response.status_code, response.text) == (200, "ok")
         else:
             with pytest.raises(case.outcome) as caught:
-                await client.post(URL, content=world.body([b"one", b"two"]))
+                await client.post(url, content=world.body([b"one", b"two"]))
             assert type(caught.value) is case.outcome
-            assert str(caught.value).startswith("POST https://a.test:443: ")
+            assert str(caught.value).startswith(f"POST {ORIGINS[url]}: ")
             assert agent.status().request_error_count == 1
             assert network.open == 0
-        await check_that_it_works(world, client, agent, network)
+        await check_that_it_works(world, client, agent, network, url)
 
 
-@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.operation not in ("connect", "tls")])
+@pytest.mark.parametrize(("url", "name"), [way for way in WAYS if CASES[way[1]].operation not in ("connect", "tls")])
 @pytest.mark.parametrize("method", ["GET", "POST"])
-async def test_a_request_on_a_used_socket(world: World, name: str, method: str) -> None:
+async def test_a_request_on_a_used_socket(world: World, url: str, name: str, method: str) -> None:
     """One that may be sent again, and meets a dead socket, is; it is none of the caller's business."""
     case = CASES[name]
     network, agent, client = make(world, case.script(before=1))
     ended = case.fault in ("fin", "reset", "error") and (case.operation == "write" or case.number == 0)
     garbled = case.fault == "garbage" and case.number == 0
     async with client:
-        first = await client.post(URL, content=world.body([b"one", b"two"]))
+        first = await client.post(url, content=world.body([b"one", b"two"]))
         assert first.text == "ok"
         content = None if method == "GET" else world.body([b"one", b"two"])
-        request = client.build_request(method, URL, content=content)
+        request = client.build_request(method, url, content=content)
         if method == "GET" and case.operation == "write" and case.number > 0:
             network.connections[0].script.writes.clear()  # it has one write only
             response = await client.send(request)
@@ -190,22 +193,23 @@ async def test_a_request_on_a_used_socket(world: World, name: str, method: str) 
             with pytest.raises(case.outcome) as caught:
                 await client.send(request)
             assert ("was stale; not sent again" in str(caught.value)) == (ended and not garbled)
-        await check_that_it_works(world, client, agent, network)
+        await check_that_it_works(world, client, agent, network, url)
 
 
-@pytest.mark.parametrize("name", HANGS)
+@pytest.mark.parametrize(("url", "name"), [way for way in WAYS if CASES[way[1]].step is HANG])
 @pytest.mark.parametrize("end", ["cancelled", "agent closed"])
-async def test_a_request_that_hangs_is_ended(world: World, name: str, end: str) -> None:
+async def test_a_request_that_hangs_is_ended(world: World, url: str, name: str, end: str) -> None:
     """At each operation: cancelled, or by the end of the agent, which can be used again."""
-    case = HANGS[name]
+    case = CASES[name]
     if end == "cancelled" and not world.can_cancel:
         end = "agent closed"  # what a thread can do
     network, agent, client = make(world, case.script())
     client.timeout = httpx.Timeout(None)
-    count = {"connect": 0, "tls": 1, "write": 2 + case.number, "read": 2 + WRITES + case.number}[case.operation]
+    start = 1 + (url == URLS[1])  # the operations before the first write
+    count = {"connect": 0, "tls": 1, "write": start + case.number, "read": start + WRITES + case.number}[case.operation]
     async with client:
         async with world.tasks() as tasks:
-            job = tasks.start(client.post, URL, content=world.body([b"one", b"two"]))
+            job = tasks.start(client.post, url, content=world.body([b"one", b"two"]))
             await world.until(lambda: len(network.ops) == count + 1 and network.ops[-1].outcome == "pending")
             await world.settle()
             if end == "cancelled":
@@ -219,7 +223,7 @@ async def test_a_request_that_hangs_is_ended(world: World, name: str, end: str) 
         else:
             assert job.cancelled
         assert network.open == 0
-        await check_that_it_works(world, client, agent, network)
+        await check_that_it_works(world, client, agent, network, url)
 
 
 IDLE: dict[str, Callable[[Any], None]] = {
@@ -231,35 +235,77 @@ IDLE: dict[str, Callable[[Any], None]] = {
 }
 
 
+@pytest.mark.parametrize("url", URLS)
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize("what", IDLE)
-async def test_something_comes_on_an_idle_socket(world: World, what: str, method: str) -> None:
+async def test_something_comes_on_an_idle_socket(world: World, what: str, method: str, url: str) -> None:
     """The socket is not used again, whatever the method; the bytes reach nobody."""
     network, agent, client = make(world)
     async with client:
-        assert (await client.get(URL)).text == "ok"
+        assert (await client.get(url)).text == "ok"
         IDLE[what](network.connections[0])
-        response = await client.request(method, URL)
+        response = await client.request(method, url)
         assert (response.status_code, response.text) == (200, "ok")
         assert not response.extensions["agent"].reused
-        await check_that_it_works(world, client, agent, network)
+        await check_that_it_works(world, client, agent, network, url)
 
 
+@pytest.mark.parametrize("url", URLS)
 @pytest.mark.parametrize("early", [[OK], [OK, FIN], [OK, RST], [respond(b"ok", headers=[("Connection", "close")])]])
-async def test_a_response_before_the_body_was_sent(world: World, early: list[Any]) -> None:
+async def test_a_response_before_the_body_was_sent(world: World, early: list[Any], url: str) -> None:
     """Whether the rest of the body is sent or not, what comes next has a socket of its own or a clean one."""
     gate = Gate()
     network, agent, client = make(world, Script(early, early=[0], writes={3: gate}))
     async with client, world.tasks() as tasks:
-        job = tasks.start(client.post, URL, content=world.body([b"one", b"two"]), timeout=5)
-        await world.until(lambda: len(network.ops) == 6)  # connect, TLS, head, two parts of which one waits
+        job = tasks.start(client.post, url, content=world.body([b"one", b"two"]), timeout=5)
+        # Connect, perhaps TLS, head, two parts, and the end, which waits.
+        await world.until(lambda: len(network.ops) == 5 + (url == URLS[1]))
         gate.open()
         await job.wait()
         if RST in early:
             assert job.exception is None or isinstance(job.exception, httpx.TransportError)
         else:
             assert job.result().text == "ok"
-        await check_that_it_works(world, client, agent, network)
+        await check_that_it_works(world, client, agent, network, url)
+
+
+#: What a request meets before its socket is closed, and what comes of it.
+BEFORE_A_CLOSE: dict[str, tuple[Script, type[Exception] | None]] = {
+    "a response with Connection: close": (Script(respond(b"ok", headers=[("Connection", "close")])), None),
+    "a response without a length": (Script([respond(b"ok", length=False), FIN]), None),
+    "an error": (Script([PIECES[0], FIN]), httpx.RemoteProtocolError),
+    "a timeout": (Script([*PIECES[:3], HANG]), httpx.ReadTimeout),
+    "another origin that needs the slot": (Script(), None),
+}
+
+
+@pytest.mark.parametrize("what", BEFORE_A_CLOSE)
+@pytest.mark.parametrize("close", [OSError("broken"), httpcore.WriteError("broken")], ids=["OSError", "WriteError"])
+async def test_a_close_that_fails(world: World, what: str, close: Any) -> None:
+    """It changes nothing: neither what the caller gets, nor that the slot is free."""
+    script, outcome = BEFORE_A_CLOSE[what]
+    network, agent, client = make(world, Script(*script.answers, close=close))
+    async with client:
+        if outcome is None:
+            assert (await client.get(URLS[0])).text == "ok"
+        else:
+            with pytest.raises(outcome):
+                await client.get(URLS[0])
+        if what.startswith("another"):
+            assert (await client.get("http://b.test/")).text == "ok"
+        assert network.connections[0].op_names.count("close") >= 1
+        await check_that_it_works(world, client, agent, network, URLS[0])
+
+
+@pytest.mark.in_loops
+async def test_a_close_that_hangs(world: World) -> None:
+    """It is given a second; then the request that needs the slot has it. A thread is not held up by a close."""
+    network, agent, client = make(world, Script(close=HANG))
+    async with client:
+        for url in (URLS[0], "http://b.test/"):
+            assert (await client.get(url)).text == "ok"
+        assert network.connections[0].op_names[-1] == "close"
+        await check_that_it_works(world, client, agent, network, URLS[0])
 
 
 def test_the_table_has_every_operation_of_a_request() -> None:
@@ -267,7 +313,7 @@ def test_the_table_has_every_operation_of_a_request() -> None:
     network = Network(Script(PIECES))
     agent = Agent(verify=CONTEXT, **network.options)
     with httpx.Client(transport=AgentTransport(agent=agent)) as client:
-        client.post(URL, content=iter([b"one", b"two"]))
+        client.post(URLS[1], content=iter([b"one", b"two"]))
     agent.close()
     seen = [name for name, _ in itertools.groupby(op.name for op in network.ops)]
     assert seen == ["connect", "start_tls", "write", "read", "close"]
