@@ -31,6 +31,9 @@ from tests.soak.load import Load, Tally
 #: Seconds that a round may take beyond what its requests do by their timeouts.
 STUCK = 60.0
 
+#: Seconds in which the servers hear of a close.
+PATIENCE = 10.0
+
 #: What the resident memory may have grown by at the end, against the end of the first minute.
 GROWTH = 1.05
 
@@ -132,11 +135,16 @@ class Soak:
     def _look(self) -> None:
         """What holds at every moment."""
         for agent in self.agents:
+            made = agent._engine._next_request
             status = agent.status()
             held = sum(status.sockets.values()) + sum(status.free_sockets.values())
             known = status.create_socket_error_count + status.close_socket_count + status.detached_socket_count + held
             if status.create_socket_count != known:
-                self._fail(f"the counters do not add up: {status.create_socket_count} created, {known} known")
+                self._fail(f"the counters do not add up: {status.create_socket_count} sockets created, {known} known")
+            over = status.request_count + status.request_error_count
+            known = over + sum(status.requests.values())
+            if known > agent._engine._next_request or made > known + sum(status.sockets.values()):
+                self._fail(f"the counters do not add up: {made} requests made, {status}")
             if held > (agent.max_total_sockets or 0):
                 self._fail(f"{held} sockets, above the limit")
             for origin in {*status.sockets, *status.free_sockets}:
@@ -158,10 +166,13 @@ class Soak:
             busy = [info for info in agent.sockets() if info.state not in ("free", "closing")]
             if busy:
                 self._fail(f"{when}: sockets in use by nobody: {busy}")
+            status, made = agent.status(), agent._engine._next_request
+            if made != status.request_count + status.request_error_count:
+                self._fail(f"{when}: {made} requests made, but {status}")
 
     def _wait_for_servers(self) -> None:
         """The servers see what the agents hold, and nothing else, as soon as they have heard of it."""
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE
         while (seen := self.servers.open()) > (held := sum(len(agent.sockets()) for agent in self.agents)):
             if time.monotonic() > deadline:
                 self._fail(f"the servers see {seen} connections, the agents have {held}")
@@ -209,8 +220,7 @@ def _strict(soak: Soak) -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         # Theirs are dropped half-way when a request is cancelled, of which trio warns.
-        warnings.filterwarnings("ignore", r"Async generator 'httpx?(core)?\.", ResourceWarning)
-        warnings.filterwarnings("ignore", r"Async generator 'httpcore\.", ResourceWarning)
+        warnings.filterwarnings("ignore", r"Async generator '(httpx|httpcore)\.", ResourceWarning)
         try:
             yield
         finally:
