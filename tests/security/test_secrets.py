@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import gc
 import logging
+import ssl
 import traceback
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from httpx_agent import Agent, AgentTransport
 from httpx_agent.testing import FAULTS, REFUSED, ChaosServer, Network, Script, assert_no_leaks, respond
@@ -188,8 +196,21 @@ def test_options_that_are_refused(options: dict[str, Any]) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*cert=:DeprecationWarning")
-def test_a_key_s_password(certificates: Certificates, tmp_path: Any) -> None:
+@pytest.mark.parametrize("password", [SECRET, SECRET + "-not"], ids=["right", "wrong"])
+def test_a_key_s_password(certificates: Certificates, tmp_path: Path, password: str) -> None:
     """In no `repr`, and not in the error if it is wrong."""
     paths = certificates.write(tmp_path)
-    agent = Agent(cert=(paths["cert"], paths["key"], SECRET))  # the key needs none
-    check([told_by(agent)])
+    key = load_pem_private_key(Path(paths["key"]).read_bytes(), None)
+    locked = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(SECRET.encode()))
+    Path(paths["key"]).write_bytes(locked)
+    with ChaosServer(ssl_context=certificates.server()) as server:
+        said = []
+        try:
+            with Agent(cert=(paths["cert"], paths["key"], password)) as agent:
+                said.append(told_by(agent))
+                with httpx.Client(transport=AgentTransport(agent=agent)) as client:
+                    client.get(server.url)
+        except (httpx.ConnectError, ssl.SSLError) as error:
+            said += [str(error), repr(error), "".join(traceback.format_exception_only(error))]
+        assert len(said) > 1
+        check(said)
