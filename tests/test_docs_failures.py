@@ -6,21 +6,28 @@ import errno
 import re
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 from unittest import mock
 
+import anyio
 import httpx
 import pytest
 
 from httpx_agent import Agent, AgentTransport
-from httpx_agent.testing import FIN, HANG, ChaosServer, Network, Script
-from tests.support.servers import Certificates, Proxy
+from httpx_agent._exchange import MAX_GOAWAYS
+from httpx_agent.testing import FIN, HANG, ChaosServer, Connection, Gate, Network, Script, http2
+from tests.support.servers import Certificates, Proxy, Socks
 from tests.test_examples import _page, rows
 
-TABLES = ("Before a socket is there", "While the request is in flight", "When a used socket turns out dead")
+TABLES = (
+    "Before a socket is there",
+    "While the request is in flight",
+    "When a used socket turns out dead",
+    "When a server ends an HTTP/2 connection",
+)
 ROWS = {row[0]: row[1:] for table in TABLES for row in rows(_page("failures"), table)}
 
 #: For what is meant to take too long; everything else has its time, however busy the machine is.
@@ -134,6 +141,12 @@ def proxy_refuses(stage: Stage) -> None:
         stage.seen = len(server.requests)
 
 
+def socks_refuses(stage: Stage) -> None:
+    with stage.server() as server, Socks(credentials=("user", "pass")) as proxy:
+        stage.ask(server.url, agent=Agent(proxy=f"socks5://user:wrong@{proxy.netloc}"))
+        stage.seen = len(server.requests)
+
+
 def no_write(stage: Stage) -> None:
     """The server takes the head, and nothing of the body."""
     network = Network(Script(writes={1: HANG}))
@@ -160,6 +173,75 @@ def died_before(stage: Stage) -> None:
     agent.close()
 
 
+def frame(kind: int, payload: bytes, stream: int = 0) -> bytes:
+    """An HTTP/2 frame without flags (RFC 9113, 4.1)."""
+    return len(payload).to_bytes(3, "big") + bytes([kind, 0]) + stream.to_bytes(4, "big") + payload
+
+
+RST_STREAM, SETTINGS, GOAWAY = 3, 4, 7
+
+
+def goaway(last_stream: int) -> bytes:
+    return frame(GOAWAY, last_stream.to_bytes(4, "big") + bytes(4))
+
+
+def http2_ends(stage: Stage, end: bytes, method: str = "GET", *, streamed: bool = False) -> None:
+    """The second of two requests on one connection; the server says something, and then no more."""
+    network = Network(http2(hold=Gate()), http2())
+    agent = Agent(http2=True, **network.options)
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"once"
+
+    async def first(client: httpx.AsyncClient) -> None:
+        with suppress(httpx.TransportError):
+            await client.get("https://a.test/")
+
+    async def main() -> None:
+        async with httpx.AsyncClient(transport=AgentTransport(agent=agent), timeout=10) as client:
+            async with anyio.create_task_group() as group:
+                group.start_soon(first, client)
+                while not (network.connections and network.connections[0]._later):
+                    await anyio.sleep(0.001)
+                group.start_soon(second, client)
+                while len(network.connections[0]._later) < 2:  # both are there as a whole
+                    await anyio.sleep(0.001)
+                network.connections[0].send(end)
+                if end[3] == GOAWAY:
+                    network.connections[0].fin()
+                else:
+                    await done.wait()
+                    await agent.aclose()
+
+    async def second(client: httpx.AsyncClient) -> None:
+        try:
+            stage.response = await client.request(
+                method,
+                "https://a.test/",
+                content=body() if streamed else b"again",
+                headers={"Idempotency-Key": "1"} if streamed else {},
+            )
+        except httpx.HTTPError as error:
+            stage.error = error
+        done.set()
+
+    done = anyio.Event()
+    anyio.run(main)
+    agent.close()
+    stage.seen = 0 if end == goaway(1) else 1
+
+
+def http2_ends_again_and_again(stage: Stage) -> None:
+    """Each connection ends before it has begun with its first request."""
+
+    def refuse(connection: Connection, data: bytes) -> bytes:
+        return frame(SETTINGS, b"") if data.startswith(b"PRI") else goaway(0)
+
+    network = Network(default=Script(raw=refuse, alpn="h2"))
+    stage.ask("https://a.test/", agent=Agent(http2=True, **network.options))
+    assert len(network.connections) == MAX_GOAWAYS + 1
+
+
 FAILURES: dict[str, Callable[[Stage], None]] = {
     "no socket comes free within the pool timeout": pool,
     "the agent is closed while the request waits or connects": lambda stage: closed(stage, waiting=True),
@@ -171,6 +253,7 @@ FAILURES: dict[str, Callable[[Stage], None]] = {
     "the certificate is not trusted, or not that of the host": not_trusted,
     "the server ends the TLS handshake": lambda stage: handshake(stage, FIN),
     "the proxy refuses": proxy_refuses,
+    "a SOCKS proxy refuses": socks_refuses,
     "the URL is neither http nor https, ws nor wss": lambda stage: stage.ask("gopher://a.test/"),
     "a header has a value that cannot be sent": lambda stage: stage.ask_for("hang", headers={"X-Key": "a\n"}),
     "nothing of the request can be written": no_write,
@@ -196,6 +279,14 @@ FAILURES: dict[str, Callable[[Stage], None]] = {
     "it died after that, and `retry_stale_sockets` is off": lambda stage: stage.ask_twice(
         "GET", agent=Agent(retry_stale_sockets=False)
     ),
+    "it says that it has not begun with the request": lambda stage: http2_ends(stage, goaway(1), "POST"),
+    f"it says so on {MAX_GOAWAYS + 1} connections in a row": http2_ends_again_and_again,
+    "it had begun, or says nothing, and the method is idempotent": lambda stage: http2_ends(stage, goaway(3)),
+    "it had begun, or says nothing, and the method is not idempotent": lambda stage: http2_ends(
+        stage, goaway(3), "POST"
+    ),
+    "it had begun, or says nothing, and the body is gone": lambda stage: http2_ends(stage, goaway(3), streamed=True),
+    "it ends this request only": lambda stage: http2_ends(stage, frame(RST_STREAM, bytes([0, 0, 0, 2]), 3)),
 }
 
 
@@ -213,7 +304,7 @@ def test_a_row_says_what_happens(what: str, certificates: Certificates) -> None:
         assert stage.response is not None
         assert stage.response.text == "ok"
         assert stage.response.extensions["agent"].retried == ("RequestInfo.retried" in told)
-        assert stage.response.extensions["agent"].retried == again.startswith("once")
+        assert stage.response.extensions["agent"].retried == again.startswith(("once", "up to"))
         return
     name, _, message = told.partition("<br>")
     assert stage.error is not None
