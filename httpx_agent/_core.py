@@ -473,6 +473,15 @@ class Core:
             self._settle(now, gone.lane.key)
         return self._answer()
 
+    def close_free(self, now: float) -> list[Action]:
+        """All free sockets are closed, because the system has no room for another one."""
+        free = [socket for socket in self._sockets.values() if socket.state is State.FREE]
+        for gone in free:
+            self._close(gone, CloseReason.EVICTED)
+        for gone in free:
+            self._settle(now, gone.lane.key)
+        return self._answer()
+
     def closed(self, socket: int, now: float) -> list[Action]:
         """A socket that was to be closed is closed: its slot goes to its heir, or to whom it may concern (R8, R9)."""
         gone = self._sockets[socket]
@@ -732,19 +741,24 @@ class Core:
         if socket.streams:
             return
         lane = socket.lane
-        limit, socket.expires_by = lane.key.rules.free_socket_timeout, CloseReason.IDLE_TIMEOUT
-        if socket.hint is not None and socket.hint - lane.key.rules.keep_alive_timeout_buffer < limit:
-            limit, socket.expires_by = socket.hint - lane.key.rules.keep_alive_timeout_buffer, CloseReason.SERVER_HINT
-        socket.deadline = socket.idle_from + limit
-        if socket.end_of_life() < socket.deadline:
-            socket.deadline, socket.expires_by = socket.end_of_life(), CloseReason.TTL
+        key = lane.key
+        rules = key.rules
+        limit, expires_by = rules.free_socket_timeout, CloseReason.IDLE_TIMEOUT
+        if socket.hint is not None and socket.hint - rules.keep_alive_timeout_buffer < limit:
+            limit, expires_by = socket.hint - rules.keep_alive_timeout_buffer, CloseReason.SERVER_HINT
+        deadline = socket.idle_from + limit
+        end_of_life = socket.created + rules.socket_active_ttl  # R34
+        if end_of_life < deadline:
+            deadline, expires_by = end_of_life, CloseReason.TTL
+        socket.deadline, socket.expires_by = deadline, expires_by
         reason = socket.retired or self._why_not_keep(socket, now)
         if reason is not None:
             self._close(socket, reason)
             return
+        number = socket.id
         socket.state = State.FREE
         socket.free_since = now
-        lane.free[socket.id] = lane.key.free[socket.id] = self._free[socket.id] = socket
+        lane.free[number] = key.free[number] = self._free[number] = socket
         self._set_alarm(socket)
         if len(self._free) > self._max_total_free:
             self._close(next(iter(self._free.values())), CloseReason.FREE_LIMIT)
@@ -773,7 +787,7 @@ class Core:
             self._grant(request, socket, now)
         if 0 < socket.streams < socket.capacity and socket.retired is None:
             lane.shareable[socket.id] = socket
-        else:
+        elif lane.shareable:
             lane.shareable.pop(socket.id, None)
 
     def _takes(self, socket: _Socket, request: _Request, now: float) -> bool:
@@ -799,20 +813,12 @@ class Core:
         socket.request_count += 1
         if socket.usable:
             socket.state = State.ACTIVE
-        if socket.streams >= socket.capacity:
-            socket.lane.shareable.pop(socket.id, None)
-        else:
+        if socket.streams < socket.capacity:
             socket.lane.shareable[socket.id] = socket
-        self._actions.append(
-            Grant(
-                request=request.id,
-                socket=socket.id,
-                new=not socket.usable,
-                requests_on_socket=socket.request_count,
-                queued_for=now - request.since,
-                idle_for=idle_for,
-            )
-        )
+        elif socket.capacity > 1:
+            socket.lane.shareable.pop(socket.id, None)
+        grant = Grant(request.id, socket.id, not socket.usable, socket.request_count, now - request.since, idle_for)
+        self._actions.append(grant)
 
     def _open(self, request: _Request, now: float) -> None:
         """Makes a socket for a request, whose key has counted it already."""

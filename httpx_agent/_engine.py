@@ -13,7 +13,7 @@ from collections import Counter, deque
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, Unpack
 
 import sniffio
 
@@ -41,6 +41,17 @@ MAX_KNOWN_KEYS = 10_000
 _log = logging.getLogger("httpx_agent")
 
 _DEFAULT_PORTS = {b"http": 80, b"https": 443, b"ws": 80, b"wss": 443}
+
+
+class Outcome(TypedDict):
+    """How a request in flight ended; see `Core.release`."""
+
+    reusable: bool
+    complete: bool
+    hint: float | None
+    error: NotRequired[bool]
+    timed_out: NotRequired[bool]
+    ended: NotRequired[bool]
 
 
 class Effects:
@@ -271,33 +282,11 @@ class Engine:
 
     def withdraw(self, exchange: Exchange) -> list[Socket]:
         """The request gives up before anything was sent."""
-        return self._end_of(exchange, lambda now: self._core.withdraw(exchange.number, now))
+        return self._end_of(exchange, self._core.withdraw)
 
-    def release(
-        self,
-        exchange: Exchange,
-        *,
-        reusable: bool,
-        complete: bool,
-        hint: float | None,
-        error: bool = False,
-        timed_out: bool = False,
-        ended: bool = False,
-    ) -> list[Socket]:
+    def release(self, exchange: Exchange, **outcome: Unpack[Outcome]) -> list[Socket]:
         """The request is over."""
-        return self._end_of(
-            exchange,
-            lambda now: self._core.release(
-                exchange.number,
-                now,
-                reusable=reusable,
-                complete=complete,
-                hint=hint,
-                error=error,
-                timed_out=timed_out,
-                ended=ended,
-            ),
-        )
+        return self._end_of(exchange, self._core.release, **outcome)
 
     def replace(
         self, exchange: Exchange, *, fresh: bool = False, again: bool = False, error: bool = False
@@ -310,6 +299,7 @@ class Engine:
             exchange.event = exchange.home.new_event()
             effects = self._apply(self._core.replace(exchange.number, self.now(), fresh=fresh, error=error))
             if again and self._observer is not None:
+                effects = effects or Effects()
                 effects.tell.append(partial(self._observer.request_retried, exchange))
         return self._carry_out(effects, exchange.home)
 
@@ -327,9 +317,7 @@ class Engine:
     def close_free_sockets(self, home: Home) -> list[Socket]:
         """No descriptor is left: all free sockets are given up; those of other event loops by these, soon."""
         with self._lock:
-            effects = Effects()
-            for number in [socket.id for socket in self._sockets.values() if self._core.is_free(socket.id)]:
-                self._apply(self._core.lost(number, self.now()), effects)
+            effects = self._apply(self._core.close_free(self.now()))
         return self._carry_out(effects, home)
 
     def abandon(self, exchange: Exchange) -> None:
@@ -423,9 +411,8 @@ class Engine:
 
     # Carrying out -----------------------------------------------------------------------------------------------------
 
-    def _apply(self, actions: Iterable[Action], effects: Effects | None = None) -> Effects:
-        """Notes what the core decided, and collects what is to be done. Requires holding the lock."""
-        effects = effects or Effects()
+    def _apply(self, actions: Iterable[Action], effects: Effects | None = None) -> Effects | None:
+        """Notes what the core decided, and collects what is to be done, if anything is. Requires holding the lock."""
         for action in actions:
             if isinstance(action, Grant):
                 exchange = self._exchanges[action.request]
@@ -436,27 +423,34 @@ class Engine:
                 exchange.grant = action
                 exchange.socket = socket
                 if exchange.queued:
+                    effects = effects or Effects()
                     self._note_waited(exchange, action.queued_for, effects, served=True)
-                if action.idle_for is not None:
+                if socket.watched is not None:
+                    effects = effects or Effects()
                     effects.unwatch.append(socket)
                 if exchange.event is not None:
+                    effects = effects or Effects()
                     effects.wake.append(exchange)
             elif isinstance(action, Close):
                 socket = self._sockets[action.socket]
                 socket.close_reason = action.reason
+                effects = effects or Effects()
                 effects.unwatch.append(socket)
                 effects.close.append(socket)
             else:
                 assert isinstance(action, Refuse)
                 exchange = self._exchanges[action.request]
                 exchange.refused = True
+                effects = effects or Effects()
                 self._end(exchange, effects)
                 if exchange.event is not None:
                     effects.wake.append(exchange)
         return effects
 
-    def _carry_out(self, effects: Effects, here: Home | None) -> list[Socket]:
+    def _carry_out(self, effects: Effects | None, here: Home | None) -> list[Socket]:
         """Does what needs no waiting; gives back the sockets that are to be closed here. Without the lock."""
+        if effects is None:
+            return []
         for socket in effects.unwatch:
             socket.home.unwatch(socket)
         for exchange in effects.wake:
@@ -510,19 +504,19 @@ class Engine:
             self._apply(self._core.closed(socket.id, self.now()), effects)
         return self._carry_out(effects, here)
 
-    def _end_of(self, exchange: Exchange, tell_core: Callable[[float], list[Action]]) -> list[Socket]:
+    def _end_of(self, exchange: Exchange, tell_core: Callable[..., list[Action]], **outcome: Any) -> list[Socket]:
         """The request is over; its socket may be free now."""
         socket = exchange.socket
         with self._lock:
             if exchange.over:  # the agent was closed meanwhile
                 return []
             effects = self._end(exchange)
-            actions = tell_core(self.now())
+            actions = tell_core(exchange.number, self.now(), **outcome)
             if actions:
                 effects = self._apply(actions, effects)
             is_free = socket is not None and self._core.is_free(socket.id)
             deadline = self._core.next_deadline(exchange.home) if is_free else None
-        closing = self._carry_out(effects, exchange.home) if effects is not None else []
+        closing = self._carry_out(effects, exchange.home)
         if is_free:
             assert socket is not None
             socket.home.watch(socket, self._is_free)
@@ -542,7 +536,8 @@ class Engine:
     def close(self, home: Home) -> Flow[None]:
         """Ends everything; the sockets of this home, and the sync ones, are closed when this is done."""
         with self._lock:
-            effects = self._apply(self._core.close(self.now()))
+            effects = Effects()
+            self._apply(self._core.close(self.now()), effects)
             # Some may be closing already, by others; they are closed when this returns, too.
             own = [socket for socket in self._sockets.values() if socket.home is home]
         # Whoever uses a socket is woken before the first one is closed.

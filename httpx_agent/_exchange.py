@@ -31,6 +31,9 @@ MAX_GOAWAYS = 20
 #: Between a request's caller and here, as far as is known.
 LIBRARIES = frozenset({"httpx", "httpx2", "httpcore", "httpcore2", __name__.partition(".")[0]})
 
+#: What `timeout` limits of a request.
+_LIMITED = frozenset({"connect", "read", "write"})
+
 #: Node reads the header only if it begins so (R15).
 _HINT = re.compile(rb"timeout=(\d+)")
 
@@ -45,28 +48,32 @@ class Exchange:
         request: httpcore's request.
     """
 
+    # Most requests leave these as they are.
+    number = -1
+    grant: Grant | None = None
+    socket: Socket | None = None
+    event: Any = None  # set when a grant or a refusal came; exists while it waits
+    queued = False  # found no socket when it came, and has none yet
+    started = False  # something may have been sent
+    retried = False
+    made_room = False  # closed the agent's free sockets, because no descriptor was left
+    goaways = 0  # so many connections were closed to it
+    refused = False  # the agent was closed
+    answered = False  # its response began
+    detached = False
+    over = False
+    asked_for_at: str | None = None
+    _has_no_body = False  # its response has none, by rule
+    _hint: float | None = None
+
     def __init__(self, engine: Engine, home: Home, key: Key, request: Any) -> None:
         self.engine = engine
         self.home = home
         self.key = key
         self.request = request
-        self.number = -1
-        self.grant: Grant | None = None
-        self.socket: Socket | None = None
-        self.event: Any = None  # set when a grant or a refusal came; exists while it waits
-        self.queued = False  # found no socket when it came, and has none yet
-        self.started = False  # something may have been sent
-        self.retried = False
-        self.made_room = False  # closed the agent's free sockets, because no descriptor was left
-        self.goaways = 0  # so many connections were closed to it
-        self.refused = False  # the agent was closed
-        self.answered = False  # its response began
-        self.detached = False
-        self.over = False
-        self._has_no_body = False  # its response has none, by rule
-        self.asked_for_at = _caller() if engine.options.debug else None
         self.submitted = engine.now()
-        self._hint: float | None = None
+        if engine.options.debug:
+            self.asked_for_at = _caller()
         self._prepare_request()
 
     @property
@@ -111,7 +118,10 @@ class Exchange:
                     closing = engine.replace(self, fresh=True, again=again, error=is_error)
                     yield from engine.settle(self.home, closing)
                     continue
-                return (yield from self._accept(response))
+                closing = self._accept(response)
+                if closing:
+                    yield from engine.settle(self.home, closing)
+                return response
         except GeneratorExit:
             engine.abandon(self)
             raise
@@ -122,10 +132,21 @@ class Exchange:
                 raise
             raise explained from _errors.cause_of(error, self)
 
-    def read(self, stream: Any) -> Flow[None]:
-        """The response was read to its end: the socket is free for the next request (R7, R12)."""
+    def read(self, stream: Any) -> Flow[None] | None:
+        """The response was read to its end: the socket is free for the next request (R7, R12).
+
+        Gives what is left to do, if anything that waits is.
+        """
+        close_now = getattr(stream, "close_now", None)
+        if close_now is None:
+            return self._read(stream)
+        close_now()
+        closing = self._finish(complete=True)  # the connection tells whether it came to rest
+        return self.engine.settle(self.home, closing) if closing else None
+
+    def _read(self, stream: Any) -> Flow[None]:
         interruption = yield from self._close_stream(stream)
-        yield from self._finish(complete=True)  # the connection tells whether it came to rest
+        yield from self.engine.settle(self.home, self._finish(complete=True))
         if interruption is not None:
             raise interruption
 
@@ -154,7 +175,7 @@ class Exchange:
             except BaseException as error:
                 interruption = error
         interruption = (yield from self._close_stream(stream)) or interruption
-        yield from self._finish(complete=complete)
+        yield from self.engine.settle(self.home, self._finish(complete=complete))
         if interruption is not None:
             raise interruption
 
@@ -183,20 +204,18 @@ class Exchange:
                 raise self.engine.family.httpcore.PoolTimeout(self.engine.why_waiting(self))
             yield Wait(event, left)
 
-    def _accept(self, response: Any) -> Flow[Any]:
-        """Makes the response ours."""
+    def _accept(self, response: Any) -> list[Socket]:
+        """Makes the response ours; gives the sockets that are to be closed for that."""
         socket, grant = self.socket, self.grant
         assert socket is not None
         assert grant is not None
         if not socket.was_used():  # a mock answered in the connection's place; its response stays as it made it
-            yield from self._finish(complete=True)
-            return response
+            return self._finish(complete=True)
         self.answered = True
         socket.answered(response)
-        if response.status == 101 or (self.request.method == b"CONNECT" and 200 <= response.status < 300):
-            self.detached = True
-            yield from self.engine.settle(self.home, self.engine.detach(self))
-        self._has_no_body = self.request.method == b"HEAD" or response.status in (204, 304)
+        status, method = response.status, self.request.method
+        if method == b"HEAD" or status == 204 or status == 304:
+            self._has_no_body = True
         self._hint = _read_hint(response.headers)
         response.extensions["agent"] = RequestInfo(
             socket_id=grant.socket,
@@ -206,15 +225,17 @@ class Exchange:
             idle_for=grant.idle_for,
             retried=self.retried,
         )
-        return response
+        if status == 101 or (method == b"CONNECT" and 200 <= status < 300):
+            self.detached = True
+            return self.engine.detach(self)
+        return []
 
-    def _finish(self, *, complete: bool) -> Flow[None]:
+    def _finish(self, *, complete: bool) -> list[Socket]:
+        """The response is over; gives the sockets that are to be closed for that."""
         socket = self.socket
         assert socket is not None
         reusable = complete and not self.detached and socket.is_reusable()
-        closing = self.engine.release(self, reusable=reusable, complete=complete, hint=self._hint)
-        if closing:
-            yield from self.engine.settle(self.home, closing)
+        return self.engine.release(self, reusable=reusable, complete=complete, hint=self._hint)
 
     def _fail(self, error: BaseException) -> Flow[None]:
         """Ends the request, in whatever state it is."""
@@ -247,14 +268,12 @@ class Exchange:
         options = self.engine.options_for(self.key)
         timeout = request.extensions.get("timeout", {})
         default = options.timeout
-        missing = [
-            name
-            for name in ("connect", "read", "write")
-            if name not in timeout or (timeout[name] is None and self.engine.is_given("timeout", self.key))
-        ]
-        if missing and default is not None:
-            timeout = {**timeout, **dict.fromkeys(missing, default)}
-            request.extensions = {**request.extensions, "timeout": timeout}
+        if default is not None:
+            replaces_none = None in timeout.values() and self.engine.is_given("timeout", self.key)
+            if replaces_none or not timeout.keys() >= _LIMITED:
+                missing = [n for n in _LIMITED if n not in timeout or (replaces_none and timeout[n] is None)]
+                timeout = {**timeout, **dict.fromkeys(missing, default)}
+                request.extensions = {**request.extensions, "timeout": timeout}
         if not options.keep_alive and options.max_sockets is None:  # R13
             request.headers = [
                 (name, b"close" if name.lower() == b"connection" and value.lower() == b"keep-alive" else value)
@@ -379,6 +398,9 @@ def _is_replayable_file(file: Any) -> bool:
 
 def _read_hint(headers: list[tuple[bytes, bytes]]) -> float | None:
     """What `Keep-Alive: timeout=` says, in seconds; read as Node does (R15)."""
-    values = [value for name, value in headers if len(name) == len(b"keep-alive") and name.lower() == b"keep-alive"]
+    values = []
+    for name, value in headers:
+        if len(name) == len(b"keep-alive") and name.lower() == b"keep-alive":
+            values.append(value)
     found = _HINT.match(b", ".join(values)) if values else None
     return float(found[1]) if found else None

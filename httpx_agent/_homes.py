@@ -63,6 +63,8 @@ class Home:
 
     def unwatch(self, socket: Socket) -> None:
         """Looks after it no longer."""
+        if socket.wire.tells_of_loss:
+            return
         with socket.watching:
             if socket.watched is not None:
                 self.keeper.unwatch(socket.watched)

@@ -77,31 +77,42 @@ def is_installed() -> bool:
     return _httptools is not None
 
 
-class Outgoing:
-    """A request on its way out: its head, and how its body is framed. Checks what h11 checks.
+class Fields:
+    """The headers of a request as they go out, and what they say of the connection. Checks what h11 checks.
+
+    A connection keeps those of its last request: the next one's are often the same.
 
     Args:
-        httpcore: The library whose `LocalProtocolError` is raised.
-        request: httpcore's request.
+        error: What is raised.
+        headers: The headers.
 
     Raises:
-        LocalProtocolError: If the request cannot be sent as HTTP/1.1.
+        LocalProtocolError: If they cannot be sent as HTTP/1.1.
+
+    Attributes:
+        headers: The headers as they were.
+        lines: The headers as they go out.
+        length: Of the body; ``None`` if it is not told, or chunked.
+        is_chunked: Whether the body is.
+        closes: Whether the connection is to be closed after the response.
+        proposes_upgrade: Whether there is an `Upgrade` header.
     """
 
-    __slots__ = ("_error", "_left", "closes", "head", "is_chunked", "proposes_upgrade")
+    __slots__ = ("_error", "closes", "headers", "is_chunked", "length", "lines", "proposes_upgrade")
 
-    def __init__(self, httpcore: Any, request: Any) -> None:
-        self._error = httpcore.LocalProtocolError
-        self._left = 0
+    def __init__(self, error: type[Exception], headers: list[tuple[bytes, bytes]]) -> None:
+        self._error = error
+        self.headers = headers.copy()
+        self.length: int | None = None
         self.is_chunked = False
         self.closes = False
         self.proposes_upgrade = False
-        self.head = self._encode(request)
+        self.lines = self._encode()
 
-    def _encode(self, request: Any) -> bytes:
+    def _encode(self) -> bytes:
         lines: list[bytes] = []
         host = length = None
-        for name, value in request.headers:
+        for name, value in self.headers:
             lower = _names.get(name) or self._check_name(name)
             if _is_value(value) is None:
                 raise self._error(f"Illegal header value of {name.decode('latin-1')}")  # which may be a secret
@@ -128,14 +139,9 @@ class Outgoing:
             lines.append(b"%b: %b\r\n" % (name, value))
         if host is None:
             raise self._error("Missing mandatory Host: header")
-        target = request.url.target
-        if _is_token(request.method) is None:
-            raise self._error("Illegal method characters")
-        if _is_target(target) is None:
-            raise self._error("Illegal target characters")
         if length is not None and not self.is_chunked:
-            self._left = int(length)
-        return b"%b %b HTTP/1.1\r\n%b%b\r\n" % (request.method, target, host, b"".join(lines))
+            self.length = int(length)
+        return host + b"".join(lines)
 
     def _check_name(self, name: bytes) -> bytes:
         if _is_token(name) is None:
@@ -145,13 +151,43 @@ class Outgoing:
         lower = _names[name] = name.lower()
         return lower
 
+
+class Outgoing:
+    """A request on its way out: its head, and how its body is framed.
+
+    Args:
+        httpcore: The library whose `LocalProtocolError` is raised.
+        request: httpcore's request.
+        known: The headers of the request before on this connection.
+
+    Raises:
+        LocalProtocolError: If the request cannot be sent as HTTP/1.1.
+    """
+
+    __slots__ = ("_error", "_left", "fields", "head")
+
+    def __init__(self, httpcore: Any, request: Any, known: Fields | None = None) -> None:
+        self._error = error = httpcore.LocalProtocolError
+        if known is None or known.headers != request.headers:
+            known = Fields(error, request.headers)
+        method, target = request.method, request.url.target
+        if _is_token(method) is None:
+            raise error("Illegal method characters")
+        if _is_target(target) is None:
+            raise error("Illegal target characters")
+        self.fields = known
+        self._left = known.length or 0
+        self.head = b"%b %b HTTP/1.1\r\n%b\r\n" % (method, target, known.lines)
+
     def whole(self, body: bytes) -> bytes:
         """Head and body in one."""
+        if not body and not self._left and not self.fields.is_chunked:
+            return self.head
         return b"".join((self.head, *self.parts(body), self.end()))
 
     def parts(self, data: bytes) -> Iterable[bytes]:
         """A part of the body as it goes out."""
-        if self.is_chunked:
+        if self.fields.is_chunked:
             return (b"%x\r\n" % len(data), data, b"\r\n") if data else ()
         self._left -= len(data)
         if self._left < 0:
@@ -160,7 +196,7 @@ class Outgoing:
 
     def end(self) -> bytes:
         """What follows the body."""
-        if self.is_chunked:
+        if self.fields.is_chunked:
             return b"0\r\n\r\n"
         if self._left:
             raise self._error("Too little data for declared Content-Length")

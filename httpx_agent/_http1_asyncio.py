@@ -202,6 +202,7 @@ class AsyncioStream(asyncio.Protocol):
         self._kept = bytearray()
         self._is_paused = False
         self._waiter: asyncio.Future[None] | None = None
+        self._room = asyncio.Event()  # for `write`: of the two who may use an upgraded stream at once, one reads
         self._gone: asyncio.Future[None] | None = None
         self._deadline: float | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -240,6 +241,7 @@ class AsyncioStream(asyncio.Protocol):
             self._salvage()
         self.is_lost = True
         self.can_write = False
+        self._room.set()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -253,6 +255,7 @@ class AsyncioStream(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self.can_write = True
+        self._room.set()
         self.wake()
 
     def _end(self, error: Exception | None) -> None:
@@ -287,19 +290,18 @@ class AsyncioStream(asyncio.Protocol):
             data = tls.encrypt(data)
         self._transport.write(data)
 
-    async def news(self, timeout: float | None) -> None:
-        """Waits until something came in, or room for writing, or the end.
+    def news(self, timeout: float | None) -> asyncio.Future[None]:
+        """To be waited for: something came in, or room for writing, or the end.
 
         Raises:
-            TimeoutError: After so many seconds.
+            TimeoutError: When waited for, after so many seconds.
         """
         self._waiter = waiter = self._loop.create_future()
-        if timeout is not None:
+        if timeout is None:
+            self._deadline = None
+        else:
             self._arm(timeout)
-        try:
-            await waiter
-        finally:
-            self._waiter = self._deadline = None
+        return waiter
 
     def pause_reading(self) -> None:
         """The server has to wait."""
@@ -329,7 +331,7 @@ class AsyncioStream(asyncio.Protocol):
 
     def wake(self) -> None:
         """There is news."""
-        waiter = self._waiter
+        waiter, self._waiter = self._waiter, None
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
@@ -351,12 +353,13 @@ class AsyncioStream(asyncio.Protocol):
 
     def _ring(self) -> None:
         self._timer = None
-        if self._deadline is None:
+        waiter = self._waiter
+        if waiter is None or waiter.done() or self._deadline is None:
             return
         if self._deadline > self._timer_at:
             self._set_timer(self._deadline)
-        elif self._waiter is not None and not self._waiter.done():
-            self._waiter.set_exception(TimeoutError())
+        else:
+            waiter.set_exception(TimeoutError())
 
     # httpcore's network stream ----------------------------------------------------------------------------------------
 
@@ -387,8 +390,10 @@ class AsyncioStream(asyncio.Protocol):
             self.send(rest[:PIECE])
             rest = rest[PIECE:]
             while not self.can_write and not self.is_lost:
+                self._room.clear()
                 try:
-                    await self.news(timeout)
+                    with anyio.fail_after(timeout):
+                        await self._room.wait()
                 except TimeoutError as error:
                     raise httpcore.WriteTimeout(str(error)) from error
 
@@ -617,7 +622,12 @@ class AsyncioHttp1Connection(Http1Connection):
         if type(request.stream) is self._plain_body:
             data = b"".join(request.stream)
             if len(data) <= PIECE:
-                await self._write(outgoing.whole(data), timeout)
+                io = self._io
+                if not io.is_closing():  # else the server may have answered before it closed
+                    self.wire.wrote = True
+                    io.send(outgoing.whole(data))
+                    if not io.can_write:
+                        await self._drain(timeout)
                 self._is_sent = True
                 return await self._receive_head(timeouts.get("read"))
         if await self._write(outgoing.head, timeout):
@@ -650,8 +660,7 @@ class AsyncioHttp1Connection(Http1Connection):
 
     async def _write(self, data: bytes, timeout: float | None) -> bool:
         """Writes all of it; false if the connection broke, or the server refused the rest."""
-        io, incoming = self._io, self._incoming
-        assert incoming is not None
+        io = self._io
         rest = data if len(data) <= PIECE else memoryview(data)
         while rest:
             if io.is_closing():
@@ -659,13 +668,21 @@ class AsyncioHttp1Connection(Http1Connection):
             self.wire.wrote = True
             io.send(rest[:PIECE])
             rest = rest[PIECE:]
-            while not io.can_write and not io.is_lost:
-                if incoming.refuses:
-                    return False
-                try:
-                    await io.news(timeout)
-                except TimeoutError as error:
-                    raise self.httpcore.WriteTimeout(str(error)) from error
+            if not io.can_write and not await self._drain(timeout):
+                return False
+        return True
+
+    async def _drain(self, timeout: float | None) -> bool:
+        """Waits until there is room for more; false if the server refused it."""
+        io, incoming = self._io, self._incoming
+        assert incoming is not None
+        while not io.can_write and not io.is_lost:
+            if incoming.refuses:
+                return False
+            try:
+                await io.news(timeout)
+            except TimeoutError as error:
+                raise self.httpcore.WriteTimeout(str(error)) from error
         return True
 
     # Receiving --------------------------------------------------------------------------------------------------------
@@ -710,13 +727,17 @@ class _Parts:
     def __aiter__(self) -> Self:
         return self
 
-    async def _next(self) -> bytes | None:
+    def _take(self) -> bytes | None:
+        """The next part, if it has come; empty at the end, ``None`` if it is to be waited for."""
         incoming = self._incoming
-        while not incoming.pieces:
-            if incoming.is_complete:
-                return None
-            await self._connection.receive(incoming, self._timeout)
-        return incoming.pieces.pop(0)
+        if incoming.pieces:
+            return incoming.pieces.pop(0)
+        return b"" if incoming.is_complete else None
+
+    async def _next(self) -> bytes:
+        while (part := self._take()) is None:
+            await self._connection.receive(self._incoming, self._timeout)
+        return part
 
 
 class Body(_Parts):
@@ -724,13 +745,15 @@ class Body(_Parts):
 
     __slots__ = ()
 
+    take = _Parts._take
+
     async def __anext__(self) -> bytes:
         try:
             part = await self._next()
         except BaseException:
             self.close_now()
             raise
-        if part is None:
+        if not part:
             raise StopAsyncIteration
         return part
 
@@ -769,7 +792,7 @@ class TracedBody(_Parts):
                 span = self._trace.span("http11.receive_response_body", {"request": self._request})
                 self._span = await span.__aenter__()
             part = await self._next()
-            if part is None:
+            if not part:
                 await self._end_span(None)
         except GeneratorExit:
             raise
@@ -777,7 +800,7 @@ class TracedBody(_Parts):
             await self._end_span(error)
             await self.aclose()
             raise
-        if part is None:
+        if not part:
             raise StopAsyncIteration
         return part
 

@@ -11,7 +11,7 @@ import logging
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from ._http1 import Incoming, Outgoing
+from ._http1 import Fields, Incoming, Outgoing
 from ._steps import Call
 from ._trace import Trace, trace_of
 
@@ -63,6 +63,7 @@ class Http1Connection:
         self._response = wire.family.http1_response
         self._plain_body = wire.family.httpx.ByteStream
         self._log = logging.getLogger(f"{httpcore.__name__}.http11")
+        self._fields: Fields | None = None  # of the request before
         self._outgoing: Outgoing | None = None
         self._incoming: Incoming | None = None
         self._is_sent = False
@@ -147,8 +148,9 @@ class Http1Connection:
         return trace_of(self.httpcore.__name__, self._log, request)
 
     def _encode(self, request: Any) -> Outgoing:
-        self._outgoing = outgoing = Outgoing(self.httpcore, request)
-        self._incoming = Incoming(self.httpcore, request.method, outgoing.proposes_upgrade)
+        self._outgoing = outgoing = Outgoing(self.httpcore, request, self._fields)
+        self._fields = outgoing.fields
+        self._incoming = Incoming(self.httpcore, request.method, outgoing.fields.proposes_upgrade)
         return outgoing
 
     def _answer(self, incoming: Incoming, body: Any, stream: Any) -> Any:
@@ -175,7 +177,7 @@ class Http1Connection:
             and outgoing is not None
             and incoming.is_complete
             and incoming.stays_open
-            and not outgoing.closes
+            and not outgoing.fields.closes
         ):
             self.phase = Phase.IDLE
             return True

@@ -180,6 +180,8 @@ class OptionsPerOrigin:
         )
 
     def _changes(self, scheme: str, host: str, port: int) -> Mapping[str, Any]:
+        if not self._patterns:
+            return {}
         matching = (changes for pattern, changes in self._patterns if pattern.matches(scheme, host, port))
         return next(matching, {})
 

@@ -10,7 +10,7 @@ from ._options import UNSET, full_name
 from ._steps import arun, end_iteration, run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from ._agent import AnyAgent
 
@@ -145,7 +145,9 @@ class _Body:
                 raise
             raise explained from error
         self._ended = True
-        run(exchange.read(self._stream))
+        rest = exchange.read(self._stream)
+        if rest is not None:
+            run(rest)
         self._pool._requests.discard(exchange)
 
     def close(self) -> None:
@@ -166,6 +168,7 @@ class _AsyncBody:
         self._pool = pool
         self._exchange = exchange
         self._stream = stream
+        self._take: Callable[[], bytes | None] | None = getattr(stream, "take", None)  # of the fast engine only
         self._iterator: Any = None
         self._ended = False
 
@@ -180,14 +183,12 @@ class _AsyncBody:
         exchange = self._exchange
         if self._ended:
             raise StopAsyncIteration
+        chunk = self._take() if self._take is not None else None
+        if chunk:
+            return chunk
         try:
-            chunk: bytes = await anext(self._iterator)
-        except StopAsyncIteration:
-            self._ended = True
-            self._iterator = None
-            await arun(exchange.read(self._stream))
-            self._pool._requests.discard(exchange)
-            raise
+            if chunk is None:
+                chunk = await anext(self._iterator, None)
         except GeneratorExit:
             raise
         except BaseException as error:
@@ -197,7 +198,15 @@ class _AsyncBody:
             if explained is error:
                 raise
             raise explained from error
-        return chunk
+        if chunk or (chunk is not None and self._take is None):  # httpcore's parts may be empty
+            return chunk
+        self._ended = True
+        self._iterator = None
+        rest = exchange.read(self._stream)
+        if rest is not None:
+            await arun(rest)
+        self._pool._requests.discard(exchange)
+        raise StopAsyncIteration
 
     async def aclose(self) -> None:
         self._ended = True

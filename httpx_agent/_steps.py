@@ -8,7 +8,7 @@ between sync and async.
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Awaitable, Generator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -29,7 +29,7 @@ class Step(Protocol):
     def run(self) -> Any:
         """Does it in this thread."""
 
-    async def arun(self) -> Any:
+    def arun(self) -> Awaitable[Any]:
         """Does it in this task."""
 
 
@@ -84,8 +84,9 @@ class Call:
     def run(self) -> Any:
         return self._function(**self._arguments)
 
-    async def arun(self) -> Any:
-        return await self._async_function(**self._arguments)
+    def arun(self) -> Awaitable[Any]:
+        awaitable: Awaitable[Any] = self._async_function(**self._arguments)
+        return awaitable
 
 
 class Send:
@@ -100,8 +101,9 @@ class Send:
     def run(self) -> Any:
         return self._connection.handle_request(self._request)
 
-    async def arun(self) -> Any:
-        return await self._connection.handle_async_request(self._request)
+    def arun(self) -> Awaitable[Any]:
+        awaitable: Awaitable[Any] = self._connection.handle_async_request(self._request)
+        return awaitable
 
 
 class Wait:
@@ -133,8 +135,8 @@ class CloseSocket:
     def run(self) -> None:
         self._socket.close()
 
-    async def arun(self) -> None:
-        await self._socket.aclose()
+    def arun(self) -> Awaitable[None]:
+        return self._socket.aclose()
 
 
 class CloseStream:

@@ -410,14 +410,13 @@ async def test_a_timer_that_rings_late() -> None:
     stream._set_timer(0.0)
     stream._ring()
     assert stream._timer is None
-    task = asyncio.create_task(stream.news(60.0))
-    await asyncio.sleep(0)
+    news = stream.news(60.0)
     stream._timer_at = 0.0
     stream._ring()
     assert stream._timer_at == stream._deadline
     stream.wake()
     stream._ring()
-    await task
+    await news
     stream.connection_lost(None)
 
 
@@ -677,3 +676,23 @@ async def test_an_agent_closed_from_a_thread(world: World) -> None:
                 await job.wait()
             closing.join(5)
     assert type(job.exception) is httpx.ReadError
+
+
+@in_loop
+async def test_one_task_reads_while_another_waits_to_write() -> None:
+    """As on a WebSocket: what comes in reaches the reader, though the server takes nothing more."""
+    _, stream, _ = connected()
+    reading = asyncio.create_task(stream.read(100))
+    await asyncio.sleep(0)
+    stream.pause_writing()
+    writing = asyncio.create_task(stream.write(b"more"))
+    await asyncio.sleep(0)
+    stream.data_received(b"said")
+    assert await asyncio.wait_for(reading, 5) == b"said"
+    assert not writing.done()
+    stream.resume_writing()
+    await asyncio.wait_for(writing, 5)
+    stream.pause_writing()
+    with pytest.raises(httpcore.WriteTimeout):
+        await stream.write(b"more", timeout=0.0)
+    stream.connection_lost(None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from typing import Any
 
@@ -381,3 +382,16 @@ async def test_nothing_is_noted_for_nobody(world: World) -> None:
     await world.close(agent)
     assert agent.status().close_socket_count == 2
     assert (told, notes.closed, notes.waited, notes.retried) == ([], [], [], [])
+
+
+async def test_room_that_is_made_at_the_limit_on_open_files_is_no_retry(world: World) -> None:
+    """Nothing had been sent; the free socket went for a request that it could not serve."""
+    network = Network(Script(), Script(connect=OSError(errno.EMFILE, "Too many open files")))
+    agent = Agent(**network.options)
+    notes = observed(agent)
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        await client.get(URL)
+        assert not (await client.get(OTHER)).extensions["agent"].retried
+        assert notes.retried == []
+        assert notes.reasons == ["evicted"]
+    await world.close(agent)
