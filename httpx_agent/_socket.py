@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ._connector import Key
     from ._engine import Engine
     from ._homes import Home
+    from ._network import Wire
     from ._status import Address
 
 #: A socket that has not finished closing after so many seconds is left to the system.
@@ -40,7 +41,7 @@ class Socket:
         self.home = home
         self.key = key
         self.connection: Any = None  # made by the request that opens it
-        self.wire = engine.connector.wire(key, self, engine.options_for(key))
+        self.wire: Wire = engine.connector.wire(key, self, engine.options_for(key))
         self.usable = False
         self.multiplexed = False
         self.watched: int | None = None  # the descriptor that the keeper watches

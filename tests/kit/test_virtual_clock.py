@@ -7,11 +7,14 @@ import threading
 import time
 
 import anyio
+import httpcore2
 import httpx
+import httpx2
 import pytest
 
+import httpx_agent.httpx2
 from httpx_agent import Agent, AgentTransport
-from httpx_agent.testing import HANG, Network, Script, VirtualClock, assert_no_leaks
+from httpx_agent.testing import HANG, REFUSED, Network, Script, VirtualClock, assert_no_leaks
 from tests.support.worlds import World
 
 URL = "http://a.test/"
@@ -25,6 +28,18 @@ def test_only_agents_made_in_the_block_live_by_it() -> None:
     clock.advance(5)
     assert [agent._engine.now() for agent in agents] == [1005.0, 1005.0]
     assert abs(other._engine.now() - time.monotonic()) < 60
+
+
+def test_the_kit_serves_httpx2_as_well() -> None:
+    network = Network(Script(connect=REFUSED), library=httpcore2)
+    with VirtualClock() as clock, httpx_agent.httpx2.Agent(free_socket_timeout=15, **network.options) as agent:
+        with httpx2.Client(transport=httpx_agent.httpx2.AgentTransport(agent=agent)) as client:
+            with pytest.raises(httpx2.ConnectError):
+                client.get(URL)
+            assert client.get(URL).text == "ok"
+            clock.advance(15)
+            assert agent.sockets() == ()
+            assert_no_leaks(agent)
 
 
 def test_blocks_may_be_nested() -> None:
