@@ -297,7 +297,6 @@ async def test_a_close_that_fails(world: World, what: str, close: Any) -> None:
         await check_that_it_works(world, client, agent, network, URLS[0])
 
 
-@pytest.mark.in_loops
 async def test_a_close_that_hangs(world: World) -> None:
     """It is given a second; then the request that needs the slot has it. A thread is not held up by a close."""
     network, agent, client = make(world, Script(close=HANG))

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from httpx_agent.testing import FAULTS, FIN, HANG, REFUSED, RST, ChaosServer, Fault, Gate, respond
+from httpx_agent.testing import FAULTS, FIN, HANG, REFUSED, RST, ChaosServer, Fault, Gate, Peer, respond
 from tests.support.servers import Certificates
 
 LIMIT = 10.0
@@ -50,6 +50,7 @@ def test_a_plain_request_gets_a_plain_answer_that_names_it() -> None:
             ask(sock, f"/path?{number}", b"body")
             assert f"X-Target: /path?{number}".encode() in read(sock)
         assert [request.path for request in server.requests] == ["/path", "/path"]
+        assert [request.query for request in server.requests] == ["0", "1"]
         assert [request.body_length for request in server.requests] == [4, 4]
         assert (server.accepted, server.open, server.requests_per_connection) == (1, 1, [2])
     assert server.open == 0
@@ -258,6 +259,37 @@ def test_a_request_that_makes_no_sense_is_an_error_of_the_test() -> None:
 
     with pytest.raises(AssertionError, match="not enough values to unpack"):
         talk_nonsense()
+
+
+def test_a_body_that_waits_to_be_asked_for_is_asked_for() -> None:
+    with ChaosServer() as server, connect(server) as sock:
+        sock.sendall(b"POST / HTTP/1.1\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n")
+        assert read(sock, b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        sock.sendall(b"body")
+        assert read(sock)
+
+
+class Slow(ChaosServer):
+    """Reads the first byte by itself; what it meets then is no error of its own."""
+
+    expected_errors = (ZeroDivisionError,)
+
+    def serve(self, peer: Peer) -> None:
+        """Look whether more has come, and fail."""
+        assert peer.wait() == [peer.sock]
+        assert peer.sock.recv(1) == b"G"
+        peer.sock.sendall(b"more" if peer.wait() == [peer.sock] else b"none")
+        raise ZeroDivisionError
+
+
+def test_what_tls_has_read_already_is_seen(certificates: Certificates) -> None:
+    """And an error that a subclass expects is none of the test."""
+    with Slow(ssl_context=certificates.server()) as server, connect(server) as plain:
+        with certificates.client().wrap_socket(plain, server_hostname="localhost") as sock:
+            sock.sendall(b"GET")
+            assert sock.recv(4) == b"more"
+            assert sock.recv(1) == b""
+        server.wait_closed()
 
 
 @pytest.mark.parametrize("step", [REFUSED, ValueError("no"), 3, None])
