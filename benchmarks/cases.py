@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 World = Literal["async", "sync"]
-Kind = Literal["rate", "burst", "memory"]
+Kind = Literal["rate", "burst", "memory", "cost"]
 Port = Literal["http", "https", "https-full"]
 
 BODIES = {"small": 100, "100kB": 100_000, "10MB": 10_000_000}
 """The bodies that the servers have, and their lengths in bytes."""
 
 FAST, H11 = "agent-httptools", "agent-h11"
+RELAY = "relay"
 
 _OVER_HTTPX = ("httpx", FAST, H11)
 ASYNC = (*_OVER_HTTPX, "httpx-aiohttp", "pyreqwest", "aiohttp", "niquests", "httpx2")
@@ -35,7 +36,8 @@ class Case:
         tasks: How many tasks work at the same time. Each sends its next request when it has read the response.
         kind: ``"rate"``: tasks go on for a time; requests per second. ``"burst"``: each task sends one request, all at
             once; requests per second. ``"memory"``: each task sends one request, the server answers when it has all;
-            bytes of resident memory per socket that is then free.
+            bytes of resident memory per socket that is then free. ``"cost"``: as ``"rate"``, but all sockets of all
+            origins are open beforehand; microseconds of processor time per request; see `cost`.
         sockets: How many sockets may be open; ``None``: as many as tasks.
         origins: How many origins the requests go to, in turn.
         body: The body of a response, a key of `BODIES`.
@@ -59,12 +61,12 @@ class Case:
     @property
     def unit(self) -> str:
         """What a measurement counts."""
-        return "bytes/socket" if self.kind == "memory" else "requests/s"
+        return {"memory": "bytes/socket", "cost": "µs/request"}.get(self.kind, "requests/s")
 
     @property
     def less_is_better(self) -> bool:
         """Whether a small measurement is a good one."""
-        return self.kind == "memory"
+        return self.kind in ("memory", "cost")
 
 
 def _counted(number: int, what: str) -> str:
@@ -199,7 +201,61 @@ def _crowds() -> list[Case]:
     ]
 
 
-CASES = {case.name: case for case in [*_small(), *_bodies(), *_tls(), *_connections(), *_crowds()]}
+@dataclass(frozen=True)
+class Growth:
+    """Cases that differ in one number only, and ought to cost the same.
+
+    Attributes:
+        title: What they are, for people.
+        counts: That number, the smallest first.
+        cases: The names of the cases, in this order.
+    """
+
+    title: str
+    counts: tuple[int, ...]
+    cases: tuple[str, ...]
+
+
+_GROWING: tuple[tuple[str, tuple[int, ...]], ...] = (
+    ("free sockets", (10, 1_000, 10_000)),
+    ("waiting requests", (10, 10_000)),
+    ("origins", (1, 1_000)),
+)
+_COST_WORLDS: tuple[World, ...] = ("async", "sync")
+_COST_SOCKETS = 10
+"""How many sockets there are where requests wait."""
+
+GROWTHS = tuple(
+    Growth(f"{world}, {what}", counts, tuple(f"cost-{world}-{what.split()[0]}-{count}" for count in counts))
+    for world in _COST_WORLDS
+    for what, counts in _GROWING
+)
+"""What the pool's own cost must not grow with."""
+
+
+def _cost() -> list[Case]:
+    def case(world: World, what: str, count: int) -> Case:
+        tasks, sockets, origins = {
+            "free sockets": (1, count, 1),
+            "waiting requests": (_COST_SOCKETS + count, _COST_SOCKETS, 1),
+            "origins": (1, 1, count),
+        }[what]
+        return Case(
+            name=f"cost-{world}-{what.split()[0]}-{count}",
+            title=f"cost, {world}, {_counted(count, what.removesuffix('s'))}",
+            suite="cost",
+            world=world,
+            contenders=(H11, FAST, RELAY) if world == "sync" and what == "waiting requests" else (H11, FAST),
+            kind="cost",
+            tasks=tasks,
+            sockets=sockets,
+            origins=origins,
+        )
+
+    return [case(world, what, count) for world in _COST_WORLDS for what, counts in _GROWING for count in counts]
+
+
+CASES = {case.name: case for case in [*_small(), *_bodies(), *_tls(), *_connections(), *_crowds(), *_cost()]}
 """All cases by name, in the order in which they are measured and shown."""
 
 SUITES = tuple(dict.fromkeys(case.suite for case in CASES.values()))

@@ -22,6 +22,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from . import cost
 from .cases import BODIES, CASES, Case
 from .contenders import AsyncContender, Contender, Setup, SyncContender, Unavailable
 from .descriptors import allow_many_files
@@ -46,6 +47,7 @@ class Order:
         urls: Where the requests go, in turn.
         certificate: Path of the certificate authority to trust.
         server_pids: The server's processes, whose processor time is noted.
+        path: The server's Unix socket, if it has one.
     """
 
     case: str
@@ -54,6 +56,7 @@ class Order:
     urls: list[str]
     certificate: str
     server_pids: list[int]
+    path: str | None = None
 
 
 @dataclass
@@ -315,6 +318,26 @@ def measure_in_threads(contender: SyncContender, case: Case, order: Order, setup
     return window.answer
 
 
+def measure_cost(contender: Contender, case: Case, order: Order) -> Answer:
+    """Measure the pool's own cost, in microseconds of processor time per request.
+
+    Not by the clock: others' work on the machine, and the server's, is none of the pool's.
+    """
+    tally = Tally(case, order.server_pids)
+    engine: str = contender.engine  # type: ignore[attr-defined]  # those of the cases have one
+    try:
+        if case.world == "async":
+            work = cost.measure_in_loop(case, order, engine, tally)
+            answer = asyncio.new_event_loop().run_until_complete(work)
+        else:
+            answer = cost.measure_in_threads(case, order, engine, tally)
+    except ImportError as error:
+        return Answer(unavailable=why(error))
+    answer.value = answer.cpu_per_request and answer.cpu_per_request * 1e6
+    answer.errors = dict(tally.errors)
+    return answer
+
+
 def resident_memory() -> int | None:
     """Bytes of this process in memory, after all that can be given back is given back."""
     gc.collect()
@@ -369,7 +392,9 @@ def carry_out(order: Order) -> Answer:
     case = CASES[order.case]
     contender = find(case, order.contender)
     setup = Setup(sockets=case.sockets or case.tasks, origins=case.origins, certificate=order.certificate)
-    if isinstance(contender, AsyncContender):
+    if case.kind == "cost":
+        answer = measure_cost(contender, case, order)
+    elif isinstance(contender, AsyncContender):
         answer = asyncio.new_event_loop().run_until_complete(measure_in_loop(contender, case, order, setup))
     else:
         assert isinstance(contender, SyncContender)

@@ -1,5 +1,6 @@
 """`python -m benchmarks.page run.json`: draw the plots and write the tables that ``docs/performance.md`` includes.
 
+What a run did not measure stays as it was: the pool's own cost may be of another run than the rest.
 No figure on that page is typed by hand.
 """
 
@@ -15,6 +16,14 @@ from .results import Run
 ASSETS = Path(__file__).parent.parent / "docs" / "assets" / "benchmarks"
 
 
+def write_cost(run: Run, directory: Path) -> None:
+    """Write the table of the pool's own cost, and from which run it is."""
+    table = tables.markdown(tables.COST_HEAD, tables.cost_rows(run))
+    conditions = "\n".join(f"- {line}" for line in tables.conditions(run))
+    (directory / "cost.md").write_text(f"{table}\n\n{conditions}\n")
+    run.write(directory / "cost.json")
+
+
 def write_tables(run: Run, directory: Path) -> None:
     """Write tables, and the results themselves, into a directory."""
     parts = {
@@ -22,7 +31,7 @@ def write_tables(run: Run, directory: Path) -> None:
         "ratios.md": _ratios(run),
         "tables.md": "\n\n".join(
             f"**{case.title}**\n\n{tables.markdown(tables.case_head(case), tables.case_rows(run, case))}"
-            for case in run.cases()
+            for case in run.compared()
         ),
         "remarks.md": "\n".join(f"- {line}" for line in tables.remarks(run)) or "Nothing was left out or went wrong.",
     }
@@ -47,8 +56,11 @@ def main() -> None:
     parser.add_argument("directory", type=Path, nargs="?", default=ASSETS, help="where to write; default: docs/")
     arguments = parser.parse_args()
     run = Run.read(arguments.file)
-    plots.draw(run, arguments.directory)
-    write_tables(run, arguments.directory)
+    if run.compared():
+        plots.draw(run, arguments.directory)
+        write_tables(run, arguments.directory)
+    if run.cases("cost"):
+        write_cost(run, arguments.directory)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def draw(run: Run, directory: Path) -> list[Path]:
     directory.mkdir(parents=True, exist_ok=True)
     paths = []
     for suite in SUITES:
-        cases = [case for case in run.cases(suite) if any(run.value(case.name, name) for name in case.contenders)]
+        cases = [case for case in run.compared(suite) if any(run.value(case.name, name) for name in case.contenders)]
         if cases:
             paths.append(directory / f"{suite}.svg")
             _draw(run, cases, paths[-1])

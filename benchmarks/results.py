@@ -75,6 +75,10 @@ class Run:
         measured = {measurement.case for measurement in self.measurements}
         return [case for case in CASES.values() if case.name in measured and suite in (None, case.suite)]
 
+    def compared(self, suite: str | None = None) -> list[Case]:
+        """Those of them in which contenders are compared, and not cases."""
+        return [case for case in self.cases(suite) if case.kind != "cost"]
+
     def of(self, case: str, contender: str) -> list[Measurement]:
         """The measurements of a contender on a case, one a round."""
         return [one for one in self.measurements if (one.case, one.contender) == (case, contender)]

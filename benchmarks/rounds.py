@@ -95,7 +95,7 @@ def plan(cases: Sequence[Case], rounds: int, only: Sequence[str] = ()) -> Iterat
 def hindrance(case: Case) -> str | None:
     """Why this system cannot do a case; `None`: it can."""
     if sys.platform != "linux":
-        if case.origins > 1:
+        if case.origins > 1 and case.kind != "cost":
             return "only in Linux is all of 127.0.0.0/8 loopback"
         if case.kind == "memory":
             return "resident memory is read from /proc"
@@ -163,22 +163,27 @@ class _Grounds:
 
     def order(self, case: Case, contender: str, seconds: float) -> Order:
         server = self.servers[_use(case)]
-        return Order(case.name, contender, seconds, server.urls(case), str(self.authority), list(server.pids))
+        return Order(
+            case.name, contender, seconds, server.urls(case), str(self.authority), list(server.pids), server.path
+        )
 
 
 def _use(case: Case) -> str:
-    return "memory" if case.kind == "memory" else "rate"
+    return case.kind if case.kind in ("memory", "cost") else "rate"
 
 
 @contextmanager
 def _grounds(cases: Sequence[Case]) -> Iterator[_Grounds]:
-    """Run the servers that the cases need. Only the benchmark's own can hold requests, so that measures memory."""
+    """Run the servers that the cases need.
+
+    Only the benchmark's own can hold requests, which measuring memory needs, and is known on a Unix socket.
+    """
     import trustme
 
     running: dict[str, Server] = {}
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        addresses = servers.hosts(max((case.origins for case in cases), default=1))
+        addresses = servers.hosts(max((case.origins for case in cases if case.kind != "cost"), default=1))
         authority = trustme.CA()
         authority.cert_pem.write_to_path(directory / "authority.pem")
         certificate = authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem
@@ -188,7 +193,8 @@ def _grounds(cases: Sequence[Case]) -> Iterator[_Grounds]:
             if nginx is not None:
                 server = servers.running_nginx(nginx, addresses, directory / "server.pem", directory)
             else:
-                server = servers.running_own(addresses, directory / "server.pem")
+                path = directory / "server.socket" if use == "cost" else None
+                server = servers.running_own(addresses, directory / "server.pem", path)
             running[use] = stack.enter_context(server)
         yield _Grounds(running, directory / "authority.pem")
 

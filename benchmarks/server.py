@@ -99,8 +99,8 @@ def tls(certificate: str, *, resumption: bool) -> ssl.SSLContext:
     return context
 
 
-async def serve(hosts: list[str], certificate: str) -> None:
-    """Listen on a free port of all `hosts` for each kind of connection, and go on until standard input ends."""
+async def serve(hosts: list[str], certificate: str, path: str | None) -> None:
+    """Listen on a free port of all `hosts` for each kind of connection, and at a path, until standard input ends."""
     loop, site = asyncio.get_running_loop(), Site()
     contexts = {
         "http": None,
@@ -113,6 +113,8 @@ async def serve(hosts: list[str], certificate: str) -> None:
         ports[name] = server.sockets[0].getsockname()[1]
     if hosts[1:]:
         await loop.create_server(lambda: Peer(site), hosts[1:], ports["http"], backlog=BACKLOG)
+    if path is not None:
+        await loop.create_unix_server(lambda: Peer(site), path, backlog=BACKLOG)
     print(json.dumps(ports), flush=True)
     await loop.run_in_executor(None, sys.stdin.read)
 
@@ -130,4 +132,4 @@ def run(server: Coroutine[Any, Any, None]) -> None:
 if __name__ == "__main__":
     allow_many_files()
     configuration = json.loads(sys.argv[1])
-    run(serve(configuration["hosts"], configuration["certificate"]))
+    run(serve(configuration["hosts"], configuration["certificate"], configuration["path"]))

@@ -73,15 +73,19 @@ class Server:
         pids: Its processes.
         hosts: The addresses at which it listens.
         ports: The port for each `cases.Port`.
+        path: Its Unix socket, if it has one; there it is any origin.
     """
 
     name: str
     pids: tuple[int, ...]
     hosts: tuple[str, ...]
     ports: dict[str, int]
+    path: str | None = None
 
     def urls(self, case: Case) -> list[str]:
         """The URLs to which the requests of a case go, in turn."""
+        if case.kind == "cost":
+            return [f"http://{number}.test/{case.body}" for number in range(case.origins)]
         path = f"hold/{case.tasks}" if case.kind == "memory" else case.body if case.reuse else f"close/{case.body}"
         scheme = case.port.partition("-")[0]
         return [f"{scheme}://{host}:{self.ports[case.port]}/{path}" for host in self.hosts[: case.origins]]
@@ -132,9 +136,10 @@ def running_nginx(path: str, addresses: tuple[str, ...], certificate: Path, dire
 
 
 @contextmanager
-def running_own(addresses: tuple[str, ...], certificate: Path) -> Iterator[Server]:
-    """Run the server of `server`."""
-    configuration = json.dumps({"hosts": addresses, "certificate": str(certificate)})
+def running_own(addresses: tuple[str, ...], certificate: Path, path: Path | None = None) -> Iterator[Server]:
+    """Run the server of `server`, also on a Unix socket if a path is given."""
+    unix_socket = None if path is None else str(path)
+    configuration = json.dumps({"hosts": addresses, "certificate": str(certificate), "path": unix_socket})
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.server", configuration],
         cwd=Path(__file__).parent.parent,
@@ -148,7 +153,7 @@ def running_own(addresses: tuple[str, ...], certificate: Path) -> Iterator[Serve
         line = process.stdout.readline()
         if not line:
             raise RuntimeError(f"the server ended with status {process.wait()}")
-        yield Server("the benchmark's own server", (process.pid,), addresses, json.loads(line))
+        yield Server("the benchmark's own server", (process.pid,), addresses, json.loads(line), unix_socket)
     finally:
         process.stdin.close()
         process.stdout.close()

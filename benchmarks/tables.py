@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import groupby
 
-from .cases import RATIOS, Case
+from .cases import CASES, GROWTHS, RATIOS, Case, Ratio
 from .results import Measurement, Run, spread
 
 REFERENCE = "httpx"
@@ -94,6 +94,53 @@ def case_head(case: Case) -> Row:
     )
 
 
+COST_HEAD: Row = (
+    "case",
+    "contender",
+    "number",
+    "µs per request",
+    "lowest – highest",
+    "ratio",
+    "lowest – highest",
+    "by the clock",
+    "errors",
+)
+
+
+def cost_rows(run: Run) -> list[Row]:
+    """The pool's own cost, and its ratio to that with the smallest number."""
+    rows: list[Row] = []
+    for growth in GROWTHS:
+        smallest = growth.cases[0]
+        for name in CASES[smallest].contenders:
+            for count, case in zip(growth.counts, growth.cases, strict=True):
+                if not run.of(case, name):
+                    continue
+                value = run.value(case, name)
+                ratio = run.ratio(Ratio("", case, name, ((smallest, name),)))
+                clock = spread(_clock_ratios(run, smallest, case, name))
+                rows.append(
+                    (
+                        growth.title,
+                        run.labels[name],
+                        f"{count:,}",
+                        f"{value.median:,.0f}" if value else "–",
+                        f"{value.low:,.0f} – {value.high:,.0f}" if value else "–",
+                        f"{ratio.median:.2f}" if ratio else "–",
+                        f"{ratio.low:.2f} – {ratio.high:.2f}" if ratio else "–",
+                        f"{clock.median:.2f}" if clock else "–",
+                        f"{sum(run.errors(case, name).values()):,}",
+                    )
+                )
+    return rows
+
+
+def _clock_ratios(run: Run, smallest: str, case: str, name: str) -> list[float]:
+    """All measurements last equally long, so that times are to each other as numbers of requests are the other way."""
+    below = {one.round: one.requests for one in run.of(smallest, name)}
+    return [below[one.round] / one.requests for one in run.of(case, name) if one.requests and below.get(one.round)]
+
+
 def _number(case: Case, value: float) -> str:
     if case.kind == "memory":
         return f"{value / 1000:,.1f}"
@@ -170,10 +217,12 @@ def _words(head: Row) -> set[int]:
 def report(run: Run) -> str:
     """Everything, for a terminal."""
     parts = ["\n".join(conditions(run))]
-    for case in run.cases():
+    for case in run.compared():
         parts.append(f"{case.title}\n{text(case_head(case), case_rows(run, case))}")
     ratios = ratio_rows(run)
     for group, rows in groupby(ratios, key=lambda row: row[0]):
         parts.append(f"{group}\n{text(RATIO_HEAD[1:], [row[1:] for row in rows])}")
+    if costs := cost_rows(run):
+        parts.append(f"The pool's own cost\n{text(COST_HEAD, costs)}")
     parts.append("\n".join(remarks(run)))
     return "\n\n".join(filter(None, parts))

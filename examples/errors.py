@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 
 from httpx_agent import Agent, AgentTransport
-from server import closed_port, serve, silence
+from server import refusal, serve, silence
 
 
 def show(function: Callable[[], object]) -> None:
@@ -22,8 +22,8 @@ def show(function: Callable[[], object]) -> None:
 
 def connect() -> None:
     """Nobody listens there."""
-    with httpx.Client(transport=AgentTransport()) as client:
-        show(lambda: client.get(closed_port()))
+    with refusal() as url, httpx.Client(transport=AgentTransport()) as client:
+        show(lambda: client.get(url))
 
 
 def read(url: str) -> None:
@@ -52,9 +52,11 @@ def closed(url: str) -> None:
     client = httpx.Client(transport=AgentTransport(agent=agent))
     with ThreadPoolExecutor() as threads:
         in_flight = threads.submit(client.get, url)
-        time.sleep(0.15)
+        while [socket.state for socket in agent.sockets()] != ["active"]:
+            time.sleep(0.01)
         waiting = threads.submit(client.get, url)
-        time.sleep(0.15)
+        while not agent.status().requests:
+            time.sleep(0.01)
         agent.close()
         show(in_flight.result)
         show(waiting.result)

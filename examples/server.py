@@ -103,7 +103,9 @@ def silence() -> Iterator[str]:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
-def closed_port() -> str:
-    """An address where nobody listens."""
-    with silence() as url:
-        return url
+@contextmanager
+def refusal() -> Iterator[str]:
+    """An address where nobody listens, nor will: the port is taken."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{sock.getsockname()[1]}"

@@ -19,12 +19,12 @@ with serve() as url:
         # --8<-- [end:smallest]
 
     # --8<-- [start:timer]
-    agent = Agent(free_socket_timeout=0.2)
+    agent = Agent(free_socket_timeout=0.5)
     with agent, httpx.Client(transport=AgentTransport(agent=agent)) as client:
         client.get(url)
         print("free:", len(agent.sockets()))
-        time.sleep(0.3)
-        print("free after 0.3 s:", len(agent.sockets()))
+        while agent.sockets():  # no request is needed
+            time.sleep(0.01)
         print("closed by a timer:", agent.status().timeout_socket_count)
     # --8<-- [end:timer]
 

@@ -12,5 +12,6 @@ agent = transport.agent
 with serve() as url, httpx.Client(transport=transport) as client:
     client.get(f"{url}/leave")  # the server closes the socket 0.1 s after its answer
     print(agent)
-    time.sleep(0.3)
+    while agent.sockets():
+        time.sleep(0.01)
     print(agent)

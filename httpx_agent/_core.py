@@ -249,12 +249,15 @@ class _Lane:
 
 
 class _Key:
-    __slots__ = ("free", "lanes", "name", "rules", "unclaimed", "used")
+    __slots__ = ("closing", "connecting", "free", "lanes", "name", "rules", "sockets", "unclaimed", "used")
 
     def __init__(self, name: Hashable, rules: Rules) -> None:
         self.name = name
         self.rules = rules
         self.used = 0  # sockets, and slots of other keys' closing sockets that an heir of this key will have
+        self.sockets = 0
+        self.connecting = 0  # of these
+        self.closing = 0  # of these
         self.lanes: dict[Hashable, _Lane] = {}
         self.free: OrderedDict[int, _Socket] = OrderedDict()  # least recently used first
         self.unclaimed: OrderedDict[int, _Socket] = OrderedDict()  # closing, without an heir
@@ -440,6 +443,7 @@ class Core:
             opening.idle_from = now
             if opening.state is State.CONNECTING:
                 opening.state = State.ACTIVE
+                opening.lane.key.connecting -= 1
         return self._answer()
 
     def negotiated(self, socket: int, now: float, *, capacity: int, multiplexes: bool) -> list[Action]:
@@ -605,6 +609,23 @@ class Core:
         known = self._keys.get(key)
         return (known.used, known.rules) if known is not None else (0, self._rules_for(key))
 
+    def states_of(self, key: Hashable) -> dict[State, int]:
+        """How many sockets a key that is in use has in each state."""
+        known = self._keys[key]
+        counts = {
+            State.CONNECTING: known.connecting,
+            State.ACTIVE: known.sockets - known.connecting - len(known.free) - known.closing,
+            State.FREE: len(known.free),
+            State.CLOSING: known.closing,
+        }
+        return {state: count for state, count in counts.items() if count}
+
+    def queue_of(self, request: int) -> int:
+        """How many requests of its key wait in the queue with a request, which counts even where it has left it."""
+        asking = self._requests[request]
+        waiting = sum(len(lane.waiting) for lane in asking.lane.key.lanes.values())
+        return waiting + (request not in asking.lane.waiting)
+
     # Choosing ---------------------------------------------------------------------------------------------------------
 
     def _find_socket(self, request: _Request, now: float) -> bool:
@@ -755,6 +776,8 @@ class Core:
         if reason is not None:
             self._close(socket, reason)
             return
+        if socket.state is State.CONNECTING:
+            key.connecting -= 1
         number = socket.id
         socket.state = State.FREE
         socket.free_since = now
@@ -826,6 +849,8 @@ class Core:
         socket = _Socket(self._next_socket, lane, now)
         self._next_socket += 1
         self._sockets[socket.id] = socket
+        lane.key.sockets += 1
+        lane.key.connecting += 1
         self.counters.create_socket += 1
         self._grant(request, socket, now)
 
@@ -854,10 +879,14 @@ class Core:
             heir.lane.key.used -= 1
 
     def _close(self, socket: _Socket, reason: CloseReason) -> None:
+        key = socket.lane.key
         if socket.state is State.FREE:
             self._leave_free(socket)
+        elif socket.state is State.CONNECTING:
+            key.connecting -= 1
+        key.closing += 1
         socket.state = State.CLOSING
-        self._unclaimed[socket.id] = socket.lane.key.unclaimed[socket.id] = socket
+        self._unclaimed[socket.id] = key.unclaimed[socket.id] = socket
         self._actions.append(Close(socket.id, reason))
 
     def _time_out(self, socket: _Socket) -> None:
@@ -878,6 +907,9 @@ class Core:
         key.unclaimed.pop(socket.id, None)
         lane.shareable.pop(socket.id, None)
         key.used -= 1
+        key.sockets -= 1
+        key.closing -= socket.state is State.CLOSING
+        key.connecting -= socket.state is State.CONNECTING
         if heir is not None:
             heir.heir_of = None
             if heir.lane.key is key:

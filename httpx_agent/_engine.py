@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections import Counter, deque
+from collections import deque
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, Unpack
 import sniffio
 
 from ._connector import Connector, Key
-from ._core import Action, Close, Core, Counters, Grant, Refuse, SocketView, State
+from ._core import Action, Close, Core, Counters, Grant, Refuse, SocketView
 from ._goaway import GoawayHold
 from ._homes import AsyncHome, AsyncioHome, Home, SyncHome, TrioHome
 from ._options import UNSET, AgentOptions, OptionsPerOrigin, check_option, check_options, no_limit
@@ -238,7 +238,8 @@ class Engine:
         """Event loops that ended without a word: their sockets' descriptors are closed, and nothing else."""
         with self._lock:
             dead = [home for home in self._homes.values() if home.is_over()]
-            sockets = [socket for socket in self._sockets.values() if socket.home in dead]
+            # With none dead, no socket is looked at: every request that has to wait comes by.
+            sockets = [socket for socket in self._sockets.values() if socket.home in dead] if dead else []
         for socket in sockets:
             socket.wire.close_raw()
         for home in dead:
@@ -346,25 +347,23 @@ class Engine:
     def why_waiting(self, exchange: Exchange) -> str:
         """What stands in the way of a request that waits, for its `PoolTimeout`."""
         with self._lock:
-            now = self.now()
+            # Counted by the core, and not here: where thousands run out of time together, each of them comes by.
             used, rules = self._core.use_of(exchange.key)
             total = self._core.total
-            views = [view for view in self._core.sockets(now) if view.key == exchange.key]
-            waiting = [number for number, key, _ in self._core.waiting() if key == exchange.key]
-        states = Counter(view.state.value for view in views)
+            states = self._core.states_of(exchange.key)
+            waiting = self._core.queue_of(exchange.number)
         if used >= rules.max_sockets:
             limit = f"max_sockets={rules.max_sockets:g} is reached"
         elif total >= no_limit(self.options.max_total_sockets):
             limit = f"max_total_sockets={self.options.max_total_sockets} is reached"
         else:
             limit = "it waits to learn whether the first socket speaks HTTP/2"
-        held = ", ".join(f"{states[state.value]} {state.value}" for state in State if states[state.value]) or "none"
-        ahead = sum(number < exchange.number for number in waiting)
+        held = ", ".join(f"{count} {state.value}" for state, count in states.items()) or "none"
         timeout = exchange.request.extensions["timeout"]["pool"]
         return (
             f"{exchange.title}: no socket within "
             f"{timeout:g} s (pool timeout): {limit}; sockets of this origin: {held}, of all origins: {total}; "
-            f"{ahead} request(s) of this origin wait ahead of it. Raise the limit or the pool timeout, "
+            f"{waiting} request(s) of this origin wait, this one included. Raise the limit or the pool timeout, "
             "and read or close every response."
         )
 

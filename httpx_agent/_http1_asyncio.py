@@ -434,7 +434,7 @@ class AsyncioStream(asyncio.Protocol):
     def get_extra_info(self, info: str) -> Any:
         """What httpcore's streams know."""
         if info == "is_readable":
-            return self._is_readable()
+            return self.is_readable()
         if info == "ssl_object":
             return None if self._tls is None else self._tls.object
         if info == "client_addr":
@@ -445,7 +445,7 @@ class AsyncioStream(asyncio.Protocol):
             return self._transport.get_extra_info("socket")
         return None
 
-    def _is_readable(self) -> bool:
+    def is_readable(self) -> bool:
         """Whether something has come that the loop did not see yet."""
         if self.is_lost:
             return True
@@ -574,6 +574,7 @@ class AsyncioHttp1Connection(Http1Connection):
         self._io = self._stream.inner
         self._io.consumer = self
         self.wire.tells_of_loss = True
+        self.wire.look = self._io.is_readable
 
     # Hearing from the stream ------------------------------------------------------------------------------------------
 

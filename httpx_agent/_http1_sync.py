@@ -7,15 +7,13 @@ import select
 import socket
 import ssl
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from ._http1 import PIECE
 from ._http1_connection import Http1Connection, Phase
 from ._steps import run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from ._http1 import Incoming
     from ._trace import Trace
 
@@ -51,7 +49,9 @@ class SyncHttp1Connection(Http1Connection):
             self.end_traced(trace)
             raise
         stream = SwitchedStream(self._stream, incoming.rest) if incoming.switches else self._stream
-        return self._answer(incoming, Body(self, incoming, timeouts.get("read"), request, trace), stream)
+        timeout = timeouts.get("read")
+        body = Body(self, incoming, timeout) if trace is None else TracedBody(self, incoming, timeout, request, trace)
+        return self._answer(incoming, body, stream)
 
     def close(self) -> None:
         """Closes it, whatever it does."""
@@ -77,6 +77,7 @@ class SyncHttp1Connection(Http1Connection):
             self._socket = self._stream.get_extra_info("socket")
             self._socket.setblocking(False)
             self._poll = Poll(self._socket)
+            self.wire.look = self._poll.is_readable
         except BaseException:
             self._has_failed = True
             raise
@@ -202,10 +203,58 @@ class SyncHttp1Connection(Http1Connection):
             incoming.feed_end()
 
 
-class Body:
+class _Parts:
     """The body of a response: an iterator over its parts."""
 
-    __slots__ = ("_connection", "_incoming", "_is_closed", "_request", "_span", "_timeout", "_trace")
+    __slots__ = ("_connection", "_incoming", "_is_closed", "_timeout")
+
+    def __init__(self, connection: SyncHttp1Connection, incoming: Incoming, timeout: float | None) -> None:
+        self._connection = connection
+        self._incoming = incoming
+        self._timeout = timeout
+        self._is_closed = False
+
+    def __iter__(self) -> Self:
+        return self
+
+    def _next(self) -> bytes:
+        """The next part; empty at the end."""
+        incoming = self._incoming
+        while not incoming.pieces:
+            if incoming.is_complete:
+                return b""
+            self._connection.receive(incoming, self._timeout)
+        return incoming.pieces.pop(0)
+
+
+class Body(_Parts):
+    """The body of a response that nobody listens to."""
+
+    __slots__ = ()
+
+    def __next__(self) -> bytes:
+        try:
+            part = self._next()
+        except BaseException:
+            self.close_now()
+            raise
+        if not part:
+            raise StopIteration
+        return part
+
+    def close_now(self) -> None:
+        """The response is over, read to its end or not."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._connection.end_response()
+
+    close = close_now
+
+
+class TracedBody(_Parts):
+    """The body of a response with trace events."""
+
+    __slots__ = ("_request", "_span", "_trace")
 
     def __init__(
         self,
@@ -213,36 +262,27 @@ class Body:
         incoming: Incoming,
         timeout: float | None,
         request: Any,
-        trace: Trace | None,
+        trace: Trace,
     ) -> None:
-        self._connection = connection
-        self._incoming = incoming
-        self._timeout = timeout
+        super().__init__(connection, incoming, timeout)
         self._request = request
         self._trace = trace
         self._span: Any = None
-        self._is_closed = False
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self
 
     def __next__(self) -> bytes:
-        incoming = self._incoming
         try:
-            if self._trace is not None and self._span is None:
+            if self._span is None:
                 self._span = self._trace.span("http11.receive_response_body", {"request": self._request}).__enter__()
-            while not incoming.pieces:
-                if incoming.is_complete:
-                    break
-                self._connection.receive(incoming, self._timeout)
-            else:
-                return incoming.pieces.pop(0)
-            self._end_span(None)
+            part = self._next()
+            if not part:
+                self._end_span(None)
         except BaseException as error:
             self._end_span(error)
             self.close()
             raise
-        raise StopIteration
+        if not part:
+            raise StopIteration
+        return part
 
     def _end_span(self, error: BaseException | None) -> None:
         span, self._span = self._span, False

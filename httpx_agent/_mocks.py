@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from operator import attrgetter
 from types import FunctionType, ModuleType
 
 
@@ -34,12 +35,12 @@ class Originals:
 
     def __init__(self, classes: tuple[type, ...], name: str) -> None:
         self._classes = classes
-        self._name = name
+        self._method_of = attrgetter(name)
         self._known: list[object] = []
 
     def are_replaced(self) -> bool:
         """Whether one of them is not its library's own."""
-        found = [getattr(each, self._name) for each in self._classes]
+        found = list(map(self._method_of, self._classes))
         if found == self._known:
             return False
         if not all(map(_is_own, self._classes, found)):

@@ -11,8 +11,9 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from traceback import walk_tb
 from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
@@ -79,6 +80,7 @@ class Wire:
         self.ended = False  # the other end has closed
         self.unasked = False  # bytes came in that no request had asked for
         self.tells_of_loss = False  # the connection hears of its end by itself: nobody need watch the descriptor
+        self.look: Callable[[], bool] | None = None  # how the connection tells whether something came, if it does
         self.impatient = False  # reads what has arrived, and does not wait
         self.preface: bytearray | None = None  # what came so far of the first HTTP/2 frame, while it is awaited
         self.goaway: GoawayHold | None = None  # where HTTP/2 is spoken
@@ -108,7 +110,10 @@ class Wire:
 
     def is_readable(self) -> bool:
         """Whether the other end has closed, or written. Costs one poll; what can be read may be lost by it."""
-        return self.unasked or bool(self.stream.get_extra_info("is_readable")) or self._has_unread()
+        if self.unasked:
+            return True
+        readable = bool(self.stream.get_extra_info("is_readable")) if self.look is None else self.look()
+        return readable or self._has_unread()
 
     def _has_unread(self) -> bool:
         """Whether TLS holds something that came in together with what was read, of which the system knows nothing.
@@ -233,6 +238,17 @@ def _holds_data(tls: Any) -> bool:
         except ssl.SSLWantReadError:
             return False
     return True
+
+
+def close_what_was_begun(error: BaseException) -> None:
+    """Closes the TLS socket of a handshake that failed: Python leaves it open where the other end went at once."""
+    cause: BaseException | None = error
+    while cause is not None:
+        for frame, _ in walk_tb(cause.__traceback__):
+            begun = frame.f_locals.get("self")
+            if isinstance(begun, ssl.SSLSocket):
+                begun.close()
+        cause = cause.__cause__
 
 
 def shut_down(sock: socket.socket) -> None:
@@ -416,6 +432,9 @@ class SyncStream:
             with wire.breakable(lambda: shut_down(handle) if handle is not None else None):
                 context = wire.listener.context_for(ssl_context)
                 inner = self.inner.start_tls(context, server_hostname, timeout)
+        except Exception as error:
+            close_what_was_begun(error)
+            raise
         finally:
             if handle is not None:
                 handle.close()

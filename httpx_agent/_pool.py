@@ -152,6 +152,9 @@ class _Body:
 
     def close(self) -> None:
         self._ended = True
+        if self._exchange.over:
+            self._pool._requests.discard(self._exchange)
+            return
         try:
             run(self._exchange.close(self._stream))
         finally:

@@ -31,6 +31,7 @@ class Step(Protocol):
 
     def arun(self) -> Awaitable[Any]:
         """Does it in this task."""
+        raise NotImplementedError
 
 
 Flow = Generator[Step, Any, T]

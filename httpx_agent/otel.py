@@ -10,6 +10,7 @@ imported by nobody but its users.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -45,8 +46,10 @@ _SCHEMA = "https://opentelemetry.io/schemas/1.44.0"
 
 _OPT_IN: tuple[OptIn, ...] = ("url.scheme", "network.peer.address")
 
-#: Methods that an attribute may name; others are ``_OTHER``.
-_METHODS = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"})
+#: Methods that an attribute may name; others are ``_OTHER``. The variable takes the place of this list, as the
+#: conventions demand of whoever has one.
+_METHODS = "CONNECT,DELETE,GET,HEAD,OPTIONS,PATCH,POST,PUT,QUERY,TRACE"
+_METHODS_VARIABLE = "OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS"
 
 #: Seconds, as the conventions advise for ``http.client.connection.duration``.
 _CONNECTION_BOUNDARIES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300)
@@ -68,6 +71,9 @@ def instrument(
 
     The agent may have sockets already, and may be dropped at any time. Several agents may be measured by one provider:
     their values are added up where their attributes are the same; `pool_name` keeps them apart.
+
+    Methods of HTTP that are not known are reported as ``_OTHER``, as the conventions have it; the environment variable
+    ``OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS``, read here, lists those that are, in the place of the usual ones.
 
     Args:
         agent: The agent; that of a transport is ``transport.agent``.
@@ -114,6 +120,8 @@ class _Measured(Observer):
         self.instruments = instruments
         self._common: Attributes = {} if pool_name is None else {"httpx_agent.pool.name": pool_name}
         self._opt_in = opt_in
+        methods = os.environ.get(_METHODS_VARIABLE) or _METHODS
+        self._methods = frozenset(method.strip() for method in methods.split(","))
 
     # Happening --------------------------------------------------------------------------------------------------------
 
@@ -123,7 +131,7 @@ class _Measured(Observer):
         self.instruments.queue_duration.record(seconds, attributes)
 
     def request_retried(self, exchange: Exchange) -> None:
-        self.instruments.requests_retried.add(1, {**self._of_origin(exchange.key), **_method(exchange)})
+        self.instruments.requests_retried.add(1, self._of_request(exchange))
 
     def socket_closed(self, socket: Socket, seconds: float, reason: CloseReason) -> None:
         attributes = self._of_socket(socket)
@@ -143,7 +151,7 @@ class _Measured(Observer):
     def active_requests(self, engine: Engine) -> Iterator[tuple[int, Attributes]]:
         """From their arrival at the agent to the end of their response."""
         for exchange in engine.exchanges():
-            yield 1, {**self._of_origin(exchange.key), **_method(exchange)}
+            yield 1, self._of_request(exchange)
 
     def waiting_requests(self, engine: Engine) -> Iterator[tuple[int, Attributes]]:
         """Also where nobody waits, if the origin has a socket."""
@@ -179,6 +187,11 @@ class _Measured(Observer):
         """The server behind any proxy."""
         scheme = {"url.scheme": key.scheme} if "url.scheme" in self._opt_in else {}
         return {**self._common, "server.address": key.host, "server.port": key.port, **scheme}
+
+    def _of_request(self, exchange: Exchange) -> Attributes:
+        method = exchange.request.method.decode("ascii", errors="replace")
+        known = method if method in self._methods else "_OTHER"
+        return {**self._of_origin(exchange.key), "http.request.method": known}
 
     def _of_socket(self, socket: Socket) -> Attributes:
         attributes = dict(self._of_origin(socket.key))
@@ -315,11 +328,6 @@ def _instruments_of(provider: MeterProvider | None) -> _Instruments:
             known = _Instruments(provider)
             _instruments[_GLOBAL if provider is current else provider] = known
         return known
-
-
-def _method(exchange: Exchange) -> Attributes:
-    method = exchange.request.method.decode("ascii", errors="replace")
-    return {"http.request.method": method if method in _METHODS else "_OTHER"}
 
 
 def _limit(options: AgentOptions, option: str, attributes: Attributes) -> Iterator[tuple[int, Attributes]]:

@@ -187,6 +187,55 @@ def test_memory_is_shown_in_kilobytes() -> None:
     assert tables.case_head(CASES["memory"])[1] == "kB per socket"
 
 
+def costs(case: str, contender: str, *measured: tuple[float, int]) -> list[Measurement]:
+    """One measurement a round: microseconds, and how many requests there were."""
+    return [Measurement(case, contender, number, value, count) for number, (value, count) in enumerate(measured)]
+
+
+def test_the_pools_own_cost_is_compared_with_that_of_the_smallest_number() -> None:
+    """By round, in processor time and by the clock; it is in no other table."""
+    run = a_run(
+        *costs("cost-sync-waiting-10", "agent-h11", (100.0, 900), (120.0, 600), (110.0, 800)),
+        *costs("cost-sync-waiting-10000", "agent-h11", (110.0, 600), (120.0, 600), (121.0, 400)),
+    )
+
+    assert tables.cost_rows(run) == [
+        ("sync, waiting requests", "AgentTransport, h11", "10", "110", "100 – 120", "1.00", "1.00 – 1.00", "1.00", "0"),
+        (
+            *("sync, waiting requests", "AgentTransport, h11", "10,000"),
+            *("120", "110 – 121", "1.10", "1.00 – 1.10", "1.50", "0"),
+        ),
+    ]
+    assert run.compared() == []
+    assert "The pool's own cost\ncase " in tables.report(run)
+
+
+def test_a_cost_of_which_one_side_is_missing_has_no_ratio() -> None:
+    run = a_run(*rates("cost-async-free-10", "agent-h11", None), *costs("cost-async-free-1000", "agent-h11", (9.0, 0)))
+
+    assert [row[2:8] for row in tables.cost_rows(run)] == [
+        ("10", "–", "–", "–", "–", "–"),
+        ("1,000", "9", "9 – 9", "–", "–", "–"),
+    ]
+
+
+def test_the_pools_own_cost_is_measured_on_both_engines(tmp_path: Path) -> None:
+    """In both worlds, with all sockets open, and as many requests waiting as there ought to be."""
+    names = ["cost-async-free-10", "cost-sync-waiting-10"]
+    run = rounds.run([CASES[name] for name in names], rounds=1, seconds=0.05, say=lambda line: None)
+
+    page.write_cost(run, tmp_path)
+
+    assert run.left_out == {}
+    assert [(one.case, one.contender, one.errors) for one in run.measurements] == [
+        (name, contender, {}) for name in names for contender in CASES[name].contenders
+    ]
+    assert all(one.requests and one.value for one in run.measurements)
+    assert Run.read(tmp_path / "cost.json").measurements[0].case == "cost-async-free-10"
+    assert "| async, free sockets | AgentTransport, httptools | 10 |" in (tmp_path / "cost.md").read_text()
+    assert '--8<-- "docs/assets/benchmarks/cost.md"' in (ROOT / "docs" / "performance.md").read_text()
+
+
 def test_a_table_for_the_documentation() -> None:
     assert tables.markdown(("case", "ratio"), [("a", "1.00")]) == "| case | ratio |\n| --- | ---: |\n| a | 1.00 |"
 
@@ -302,7 +351,7 @@ def test_the_command_explains_itself() -> None:
     finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=True)
 
     assert "usage: python -m benchmarks" in finished.stdout
-    assert "Suites: async, sync, bodies, tls, connections, burst, origins, memory." in finished.stdout
+    assert "Suites: async, sync, bodies, tls, connections, burst, origins, memory, cost." in finished.stdout
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def run(program: Path) -> subprocess.CompletedProcess[str]:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=55,  # that of a deadlock; pytest's is a minute
         check=False,
     )
 
@@ -56,10 +56,10 @@ def blocks(page: Path) -> list[tuple[str, str]]:
     return [(found[2].split(" ")[0], found[3]) for found in FENCE.finditer(page.read_text(encoding="utf-8"))]
 
 
-def rows(page: Path, heading: str) -> list[list[str]]:
-    """The cells of the first table below a heading, without its head."""
+def rows(page: Path, heading: str, table: int = 0) -> list[list[str]]:
+    """The cells of a table below a heading, the first or a later one, without its head."""
     text = page.read_text(encoding="utf-8").partition(f"## {heading}\n")[2]
-    lines = [line for line in re.split(r"\n##+ ", text)[0].splitlines() if line.startswith("|")]
+    lines = re.findall(r"(?:^\|.*\n)+", re.split(r"\n##+ ", text)[0], re.MULTILINE)[table].splitlines()
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[2:]]
 
 

@@ -90,6 +90,21 @@ class AgentH11(Agent, name="agent-h11", label="AgentTransport, h11"):
     engine = "h11"
 
 
+class Relay(SyncContender, name="relay", label="threads alone, no pool"):
+    """Threads that wait for each other, as a floor of the pool's own cost; `cost.Relay` does it."""
+
+    engine = "none"
+
+    def open(self, setup: Setup) -> None:
+        raise Unavailable("it sends no requests")
+
+    def request(self, url: str) -> int:
+        raise Unavailable("it sends no requests")
+
+    def close(self) -> None:
+        pass
+
+
 class Pyreqwest(OverHttpx, name="pyreqwest", label="httpx over pyreqwest", package="pyreqwest"):
     def transport(self, setup: Setup) -> httpx.BaseTransport:
         from pyreqwest.client import SyncClientBuilder
@@ -221,6 +236,7 @@ CONTENDERS: tuple[type[SyncContender], ...] = (
     Httpx,
     AgentHttptools,
     AgentH11,
+    Relay,
     Pyreqwest,
     Requests,
     Urllib3,

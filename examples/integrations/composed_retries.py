@@ -4,7 +4,7 @@ import httpx
 from httpx_retries import Retry, RetryTransport
 
 from httpx_agent import Agent, AgentTransport
-from server import closed_port, serve
+from server import refusal, serve
 
 agent = Agent(max_sockets=10)
 transport = RetryTransport(
@@ -15,6 +15,7 @@ with agent, serve() as url, httpx.Client(transport=transport) as client:
     response = client.get(url)
     print(response.status_code, "attempts:", agent.status().create_socket_count)
     try:
-        client.get(closed_port())
+        with refusal() as nobody:
+            client.get(nobody)
     except httpx.ConnectError:
         print("refused, attempts:", agent.status().create_socket_error_count)

@@ -82,16 +82,20 @@ async def stream(writer: asyncio.StreamWriter, path: str, asked: Message) -> Non
     head = (
         f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nTransfer-Encoding: chunked\r\n\r\n"
     )
-    writer.write(head.encode())
+    chunks = [head.encode()]
     for name, event in events(path, asked["model"], said(asked).split()):
         data = event if isinstance(event, str) else json.dumps(event)
         if of_ollama:
             text = f"{data}\n"
         else:
             text = (f"event: {name}\n" if name else "") + f"data: {data}\n\n"
-        writer.write(f"{len(text):x}\r\n{text}\r\n".encode())
+        chunks.append(f"{len(text):x}\r\n{text}\r\n".encode())
+    # Clients that close the response after its last event leave the socket fit for the
+    # next request if the end of the body came with it: so both are written at once.
+    chunks[-1] += b"0\r\n\r\n"
+    for chunk in chunks:
+        writer.write(chunk)
         await writer.drain()
-    writer.write(b"0\r\n\r\n")
 
 
 def said(asked: Message) -> str:

@@ -13,7 +13,10 @@ async def main(url: str) -> None:
     transport = AgentTransport(max_sockets=50)
     http_client = DefaultAsyncHttpxClient(transport=transport)
     async with AsyncOpenAI(
-        base_url=f"{url}/v1", api_key="none", http_client=http_client
+        base_url=f"{url}/v1",
+        api_key="none",
+        http_client=http_client,
+        timeout=600,  # seconds for each step, the wait for a socket being one
     ) as client:
 
         async def ask(number: int) -> None:

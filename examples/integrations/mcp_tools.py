@@ -13,7 +13,7 @@ from mcp_server import serve
 
 async def main(url: str) -> None:
     transport = AgentTransport(max_sockets=5)
-    async with httpx2.AsyncClient(transport=transport) as http_client:
+    async with httpx2.AsyncClient(transport=transport, timeout=60) as http_client:
         streams = streamable_http_client(url, http_client=http_client)
         async with Client(streams) as client:
             sums = await asyncio.gather(

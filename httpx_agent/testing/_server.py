@@ -15,9 +15,10 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from traceback import walk_tb
 from types import TracebackType
 from typing import Any, Self
+
+from .._network import close_what_was_begun
 
 LIMIT = 10.0
 """Seconds after which a wait is taken for a deadlock."""
@@ -168,7 +169,7 @@ class Peer:
         try:
             self.sock = context.wrap_socket(self.sock, server_side=True)
         except (OSError, ssl.SSLError) as exc:
-            _close_what_was_begun(exc)
+            close_what_was_begun(exc)
             with self.server.changes:
                 self.server.handshake_errors.append(exc)
                 self.server.changes.notify_all()
@@ -296,14 +297,6 @@ class Peer:
         """Waits until the client hangs up."""
         while True:
             self.more()
-
-
-def _close_what_was_begun(error: BaseException) -> None:
-    """Closes the TLS socket of a handshake that failed: Python leaves it open where the client went at once."""
-    for frame, _ in walk_tb(error.__traceback__):
-        begun = frame.f_locals.get("self")
-        if isinstance(begun, ssl.SSLSocket):
-            begun.close()
 
 
 class LoopbackServer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from typing import Any
 
+import httpcore
 import httpx
 import pytest
 
@@ -211,3 +212,23 @@ async def test_a_server_that_closes_a_free_socket_is_noticed_without_a_request(w
             await world.until(lambda: agent.sockets() == ())
     assert agent.status().close_socket_count == 3
     server.wait_closed()
+
+
+class Mute:
+    """A backend whose connections break without a word, as anyio's do under TLS."""
+
+    def __init__(self, cause: Exception | None) -> None:
+        self._cause = cause
+
+    def connect_tcp(self, *_: object, **__: object) -> Any:
+        raise httpcore.NetworkError from self._cause
+
+
+@pytest.mark.parametrize(
+    ("cause", "words"), [(None, "the connection broke"), (OSError("no route"), "no route")], ids=["none", "a cause"]
+)
+def test_an_error_without_words_is_given_some(cause: Exception | None, words: str) -> None:
+    with httpx.Client(transport=AgentTransport(network_backend=Mute(cause))) as client:
+        with pytest.raises(httpx.NetworkError) as caught:
+            client.get("http://a.test/")
+    assert str(caught.value) == f"GET http://a.test:80: {words}"

@@ -167,6 +167,34 @@ def test_the_use_of_a_key() -> None:
     assert core.use_of("unknown") == (0, Rules(max_sockets=7))
 
 
+def test_the_states_and_the_queue_of_a_key() -> None:
+    """For the same words: counted as they change, so that they cost no look at every socket and request."""
+    core = make(max_sockets=4)
+    connect_many(core, 0, 1, 2)
+    core.submit(3, "a", "sync", 0.0)
+    core.submit(4, "a", "loop", 0.0)
+    core.submit(5, "a", "sync", 0.0)
+
+    assert core.states_of("a") == {State.CONNECTING: 1, State.ACTIVE: 3}
+    assert core.queue_of(5) == 2
+
+    finish(core, 0)  # goes to the one of its home, and the other is passed over
+
+    assert core.queue_of(4) == 1
+    core.release(1, 0.0, reusable=False, complete=False)
+    assert core.states_of("a") == {State.CONNECTING: 1, State.ACTIVE: 2, State.CLOSING: 1}
+    assert core.queue_of(4) == 1  # it has left the queue, and will have the slot of the one that closes
+
+
+def test_a_socket_that_is_kept_before_it_was_opened() -> None:
+    """Nothing is said of it but that it can be used again: it is connecting no more."""
+    core = make()
+    core.submit(0, "a", "sync", 0.0)
+    core.release(0, 0.0, reusable=True, complete=True)
+
+    assert core.states_of("a") == {State.FREE: 1}
+
+
 def test_rules_are_asked_for_once_for_each_key() -> None:
     """When it is first met."""
     asked = []

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import invariant, precondition
 
+from httpx_agent._core import State
 from tests.core.machine import HOMES, Driver
 from tests.core.model import Model
 
@@ -38,6 +40,13 @@ class Comparison(Driver):
         assert self.core.total == len(self.model.open)
         for key, rules in self.rules_of.items():
             assert self.core.use_of(key) == (self.model.used(key), rules)
+            states = Counter(State(socket.state) for socket in self.model.open if socket.key == key)
+            if self.model.used(key):
+                assert self.core.states_of(key) == states
+        for request in self.model.requests:
+            if request.state in ("waiting", "heir"):
+                queue = [r for r in self.model.requests if r.key == request.key and r.state == "waiting"]
+                assert self.core.queue_of(request.id) == len({r.id for r in [*queue, request]})
         assert list(self.core.waiting()) == [
             (request.id, request.key, request.home)
             for request in self.model.requests

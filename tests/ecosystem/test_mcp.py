@@ -33,7 +33,7 @@ def test_tools(mode: Any, json_response: bool, loop: str) -> None:
                 results.append(result.structured_content["result"])
                 assert len(transport.agent.sockets()) <= 5
 
-            async with httpx2.AsyncClient(transport=transport) as http_client:
+            async with httpx2.AsyncClient(transport=transport, timeout=30) as http_client:
                 streams = streamable_http_client(url, http_client=http_client)
                 async with Client(streams, mode=mode) as client:
                     tools = await client.list_tools()
@@ -42,7 +42,11 @@ def test_tools(mode: Any, json_response: bool, loop: str) -> None:
                         for a in range(50):
                             tasks.start_soon(add, a)
                     assert sorted(results) == list(range(1, 51))
-                    assert transport.agent.status().create_socket_count < 50
+                    status = transport.agent.status()
+                    # The client closes a stream of events after the answer to its call. Whether the end of the body
+                    # has arrived by then, so that the socket can go on, is the server's affair.
+                    closed_early = status.close_socket_count if mode == "legacy" and not json_response else 0
+                    assert status.create_socket_count <= 5 + closed_early
                 assert len(transport._pool._requests) == 0
             assert transport.agent.sockets() == ()
 

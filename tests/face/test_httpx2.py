@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
+from ast import literal_eval
 from typing import Any
 
 import httpcore
@@ -95,18 +96,43 @@ def test_without_httpx2_the_module_says_what_to_install(monkeypatch: pytest.Monk
     assert str(caught.value) == "httpx_agent.httpx2 needs the package 'httpx2': pip install httpx-agent[httpx2]"
 
 
-@EACH_BESIDE_THE_OTHER
-def test_no_class_has_ancestors_in_both(one: Any, other: Any) -> None:
-    ours, library, core, _ = one
-    _, other_library, other_core, _ = other
-    proxied = ours.AgentTransport(proxy="http://127.0.0.1:9")
-    ancestors = {
-        ancestor.__module__.partition(".")[0]
-        for kind in (ours.Agent, ours.AgentTransport, type(ours.AgentTransport()._pool), type(proxied._pool))
-        for ancestor in kind.__mro__
-    }
-    assert {library.__name__, core.__name__, "httpx_agent"} <= ancestors
-    assert not ancestors & {other_library.__name__, other_core.__name__}
+#: Lets both families work: both engines, in threads and loops, and proxies. Prints the classes of ours that there are
+#: then, by the families among their ancestors.
+BOTH_AT_WORK = """
+import asyncio, gc, trio
+import httpx, httpx2, httpx_agent, httpx_agent.httpx2
+
+async def main(library, transport):
+    async with library.AsyncClient(transport=transport) as client:
+        await client.get({url!r})
+
+for library, ours in ((httpx, httpx_agent), (httpx2, httpx_agent.httpx2)):
+    for engine in ("h11", "httptools"):
+        with library.Client(transport=ours.AgentTransport(http1_engine=engine)) as client:
+            client.get({url!r})
+        asyncio.run(main(library, ours.AgentTransport(http1_engine=engine)))
+        trio.run(main, library, ours.AgentTransport(http1_engine=engine))
+    for proxy in ("http://127.0.0.1:9", "socks5://127.0.0.1:9"):
+        ours.AgentTransport(proxy=proxy)
+
+found = {{}}
+for kind in gc.get_objects():
+    if isinstance(kind, type):
+        roots = {{str(base.__module__).partition(".")[0] for base in kind.__mro__}}
+        families = ("httpx" if roots & {{"httpx", "httpcore"}} else "",
+                    "httpx2" if roots & {{"httpx2", "httpcore2"}} else "")
+        if "httpx_agent" in roots and any(families):
+            found.setdefault(" ".join(families).strip(), []).append(kind.__name__)
+print({{families: sorted(names) for families, names in found.items()}})
+"""
+
+
+def test_no_class_has_ancestors_in_both(server: Server) -> None:
+    """Of all classes, those that are made at run time too; and each family has its own of every kind."""
+    found = literal_eval(run_fresh(BOTH_AT_WORK.format(url=f"{server.url}/bytes/3")))
+    assert found.keys() == {"httpx", "httpx2"}
+    assert found["httpx"] == found["httpx2"]
+    assert {"AgentTransport", "AgentPool", "AgentStream", "SyncHttp1Connection"} <= {*found["httpx"]}
 
 
 @BOTH

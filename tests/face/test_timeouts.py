@@ -191,7 +191,7 @@ async def test_a_pool_timeout_says_who_waited_for_what_how_long_and_which_limit(
                 await ahead.wait()
     assert str(caught.value) == (
         "PUT http://a.test:80: no socket within 0.01 s (pool timeout): max_sockets=2 is reached; sockets of this "
-        f"origin: 2 active, of all origins: 3; 1 request(s) of this origin wait ahead of it. {ADVICE}"
+        f"origin: 2 active, of all origins: 3; 2 request(s) of this origin wait, this one included. {ADVICE}"
     )
     status = agent.status()
     assert (status.timeout_socket_count, status.request_error_count) == (0, 4)  # three were closed before their end
@@ -207,7 +207,7 @@ async def test_a_pool_timeout_for_the_limit_of_all(world: World) -> None:
                 await client.get("https://c.test:8443/")
     assert str(caught.value) == (
         "GET https://c.test:8443: no socket within 0.01 s (pool timeout): max_total_sockets=2 is reached; sockets of "
-        f"this origin: none, of all origins: 2; 0 request(s) of this origin wait ahead of it. {ADVICE}"
+        f"this origin: none, of all origins: 2; 1 request(s) of this origin wait, this one included. {ADVICE}"
     )
     await world.close(agent)
 
@@ -225,7 +225,7 @@ async def test_a_pool_timeout_names_the_limit_of_the_origin(world: World) -> Non
             gate.open()
     assert str(caught.value) == (
         "GET http://a.test:80: no socket within 0.01 s (pool timeout): max_sockets=1 is reached; sockets of this "
-        f"origin: 1 connecting, of all origins: 1; 0 request(s) of this origin wait ahead of it. {ADVICE}"
+        f"origin: 1 connecting, of all origins: 1; 1 request(s) of this origin wait, this one included. {ADVICE}"
     )
     await world.close(agent)
 
@@ -245,8 +245,8 @@ async def test_a_pool_timeout_while_the_protocol_is_not_known(world: World) -> N
             gate.open()
     assert str(caught.value) == (
         "GET https://a.test:443: no socket within 0.01 s (pool timeout): it waits to learn whether the first socket "
-        "speaks HTTP/2; sockets of this origin: 1 connecting, of all origins: 1; 0 request(s) of this origin wait "
-        f"ahead of it. {ADVICE}"
+        "speaks HTTP/2; sockets of this origin: 1 connecting, of all origins: 1; 1 request(s) of this origin wait, "
+        f"this one included. {ADVICE}"
     )
     await world.close(agent)
 

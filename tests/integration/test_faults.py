@@ -5,6 +5,7 @@ The engine is not named here: what `world` stands for decides it, so each engine
 
 from __future__ import annotations
 
+import gc
 from contextlib import suppress
 from typing import Any
 
@@ -162,6 +163,24 @@ async def test_a_connection_that_fails_as_soon_as_it_is_there(
                 assert agent.status().create_socket_error_count == 1
             else:
                 assert isinstance(caught.value, (httpx.NetworkError, ENDED, SILENT))
+            await check_that_it_works(world, client, agent, server)
+        await world.close(agent)
+
+
+async def test_a_reset_before_the_handshake_begins(world: World, certificates: Certificates) -> None:
+    """Python's `ssl` leaves the socket open then; a warning of its collection would fail this."""
+    with ChaosServer(ssl_context=certificates.server(), must_be_closed=True) as server:
+        agent = Agent(max_sockets=1, verify=certificates.client())
+
+        def wait(name: str, _: object) -> None:
+            if name == "connection.start_tls.started":
+                server.wait_closed()
+
+        async with client_for(world, agent) as client:
+            server.next_connection(RST)
+            with pytest.raises(httpx.ConnectError):
+                await client.get(server.url, extensions={"trace": world.callback(wait)})
+            gc.collect()
             await check_that_it_works(world, client, agent, server)
         await world.close(agent)
 

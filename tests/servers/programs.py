@@ -29,6 +29,13 @@ def find(program: str) -> str | None:
     return shutil.which(program) or shutil.which(program, path="/usr/sbin:/usr/local/sbin:/sbin")
 
 
+def version(program: str) -> str:
+    """Which version of a program Debian's package has, without Debian's part of it."""
+    command = ["dpkg-query", "--show", "--showformat", "${Version}", PACKAGES[program]]
+    found = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return found.rpartition("-")[0]
+
+
 def free_port() -> int:
     """A port on which nobody listens now."""
     with socket.create_server(("127.0.0.1", 0)) as listener:

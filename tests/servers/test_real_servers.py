@@ -5,6 +5,8 @@ An optional group: `python -m pytest -m servers`. What is not installed is skipp
 
 from __future__ import annotations
 
+import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,9 @@ from httpx_agent import Agent, AgentTransport
 from tests.servers import programs
 from tests.support.servers import Certificates
 from tests.support.worlds import World
+from tests.test_examples import ROOT, rows
+
+TABLE = ROOT / "docs" / "integrations" / "index.md"
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(120)]
 
@@ -85,7 +90,9 @@ async def ask(world: World, agent: Agent, url: str, *, each: int = EACH, mix: Mi
                 if turn % 10 == worker:
                     await anyio.sleep(0.03)  # as long as nginx keeps a free socket
 
-        await world.gather(*[lambda worker=worker: work(worker) for worker in range(WORKERS)])
+        async with anyio.create_task_group() as workers:  # `world.gather` would give them ten seconds in all
+            for worker in range(WORKERS):
+                workers.start_soon(work, worker)
 
 
 async def balance(world: World, agent: Agent, count: int) -> None:
@@ -101,6 +108,16 @@ async def balance(world: World, agent: Agent, count: int) -> None:
         await world.close(agent)
     assert agent.sockets() == ()
     assert agent.status().requests == {}
+
+
+@pytest.mark.needs("nginx")
+@pytest.mark.needs("tinyproxy")
+@pytest.mark.needs("microsocks")
+@pytest.mark.skipif(shutil.which("dpkg-query") is None, reason="the table is about Debian's packages")
+def test_the_table_has_every_program_with_the_version_that_is_tested_here() -> None:
+    """In the documentation; those of Python's are compared in `tests/ecosystem`."""
+    listed = {re.sub(r"\[(.+)\]\(.+\)", r"\1", name): version for name, version, _ in rows(TABLE, "What was tested", 1)}
+    assert listed == {program: programs.version(program) for program in programs.PACKAGES}
 
 
 @pytest.mark.needs("nginx")

@@ -294,6 +294,34 @@ async def test_only_what_the_conventions_want_by_default(world: World, reading: 
     await world.close(agent)
 
 
+@pytest.mark.parametrize(
+    ("known", "expected"),
+    [
+        (None, {"GET", "QUERY", "_OTHER"}),
+        ("", {"GET", "QUERY", "_OTHER"}),
+        ("BREW, GET", {"BREW", "GET", "_OTHER"}),  # a full override: what it leaves out is not known
+    ],
+)
+async def test_which_methods_are_known(
+    world: World, reading: Reading, monkeypatch: pytest.MonkeyPatch, known: str | None, expected: set[str]
+) -> None:
+    """Methods are what a client makes of them; an attribute has few values, and the user may say which."""
+    if known is not None:
+        monkeypatch.setenv("OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS", known)
+    gate = Gate()
+    network = Network(default=Script([gate, ok]))
+    agent = Agent(**network.options)
+    instrument(agent, meter_provider=reading.provider)
+    async with world.client(transport=AgentTransport(agent=agent), timeout=None) as client:
+        async with world.tasks() as tasks:
+            for method in ("GET", "QUERY", "BREW"):
+                tasks.start(client.request, method, URL)
+            await world.until(lambda: network.request_count == 3)
+            assert set(reading.values("http.client.active_requests", "http.request.method")) == expected
+            gate.open()
+    await world.close(agent)
+
+
 async def test_what_may_be_added(world: World, reading: Reading, server: Server) -> None:
     """Through a proxy the server is the one behind it, and the peer the proxy."""
     with Proxy() as proxy:
