@@ -185,6 +185,29 @@ async def test_a_reset_before_the_handshake_begins(world: World, certificates: C
         await world.close(agent)
 
 
+async def test_an_agent_that_is_closed_when_the_head_has_come(world: World) -> None:
+    """Before anybody reads the body: the error is as clear as later, and nothing is left."""
+    with ChaosServer(must_be_closed=True) as server:
+        agent = Agent(max_sockets=1)
+
+        def close(name: str, _: object) -> None:
+            if name == "http11.receive_response_headers.complete":
+                agent.close()
+
+        async def aclose(name: str, _: object) -> None:
+            if name == "http11.receive_response_headers.complete":
+                await agent.aclose()
+
+        async with client_for(world, agent) as client:
+            with pytest.raises(httpx.ReadError) as caught:
+                trace = close if world.is_sync else aclose
+                await client.get(server.url_of("hang-in-body"), extensions={"trace": trace})
+            assert str(caught.value) == f"GET {server.url}: the agent was closed while the request was in flight"
+            await check_that_it_works(world, client, agent, server)
+            assert len(client._transport._pool._requests) == 0
+        await world.close(agent)
+
+
 async def test_connects_that_are_refused_or_get_no_answer(world: World) -> None:
     with ChaosServer(must_be_closed=True) as server:
         agent = Agent(max_sockets=1, max_total_sockets=1)
