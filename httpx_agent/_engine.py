@@ -344,9 +344,11 @@ class Engine:
         if interruption is not None:
             raise interruption
 
-    def why_waiting(self, exchange: Exchange) -> str:
-        """What stands in the way of a request that waits, for its `PoolTimeout`."""
+    def why_waiting(self, exchange: Exchange) -> str | None:
+        """What stands in the way of a request that waits, for its `PoolTimeout`; ``None`` if it waits no longer."""
         with self._lock:
+            if exchange.grant is not None or exchange.refused:  # another thread did that just now
+                return None
             # Counted by the core, and not here: where thousands run out of time together, each of them comes by.
             used, rules = self._core.use_of(exchange.key)
             total = self._core.total
@@ -421,6 +423,7 @@ class Engine:
                     self._sockets[action.socket] = socket
                 exchange.grant = action
                 exchange.socket = socket
+                socket.request_count = action.requests_on_socket
                 if exchange.queued:
                     effects = effects or Effects()
                     self._note_waited(exchange, action.queued_for, effects, served=True)

@@ -200,9 +200,10 @@ class Exchange:
         while self.grant is None and not self.refused:
             event = self.event  # before the clock is read: who sets the clock sets the event
             left = None if deadline is None else deadline - self.engine.now()
-            if left is not None and left <= 0:
-                raise self.engine.family.httpcore.PoolTimeout(self.engine.why_waiting(self))
-            yield Wait(event, left)
+            if left is None or left > 0:
+                yield Wait(event, left)
+            elif reason := self.engine.why_waiting(self):
+                raise self.engine.family.httpcore.PoolTimeout(reason)
 
     def _accept(self, response: Any) -> list[Socket]:
         """Makes the response ours; gives the sockets that are to be closed for that."""
@@ -357,7 +358,7 @@ class Exchange:
         if event is not None:
             return _is_goaway_event(event)
         is_broken = isinstance(error, (httpcore.ReadError, httpcore.WriteError, httpcore.RemoteProtocolError))
-        return is_broken and socket.multiplexed and grant.requests_on_socket > 1
+        return is_broken and socket.multiplexed and socket.request_count > 1
 
     def _event_in(self, error: BaseException) -> Any:
         """h2's event, if httpcore raised one: for a stream that was reset, or might still have been answered."""

@@ -202,7 +202,9 @@ class AsyncioStream(asyncio.Protocol):
         self._kept = bytearray()
         self._is_paused = False
         self._waiter: asyncio.Future[None] | None = None
-        self._room = asyncio.Event()  # for `write`: of the two who may use an upgraded stream at once, one reads
+        self._room: asyncio.Event | None = (
+            None  # for `write`: of the two who may use an upgraded stream at once, one reads
+        )
         self._gone: asyncio.Future[None] | None = None
         self._deadline: float | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -241,7 +243,7 @@ class AsyncioStream(asyncio.Protocol):
             self._salvage()
         self.is_lost = True
         self.can_write = False
-        self._room.set()
+        self._tell_writer()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -255,8 +257,12 @@ class AsyncioStream(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self.can_write = True
-        self._room.set()
+        self._tell_writer()
         self.wake()
+
+    def _tell_writer(self) -> None:
+        if self._room is not None:
+            self._room.set()
 
     def _end(self, error: Exception | None) -> None:
         if self.has_ended:
@@ -390,6 +396,7 @@ class AsyncioStream(asyncio.Protocol):
             self.send(rest[:PIECE])
             rest = rest[PIECE:]
             while not self.can_write and not self.is_lost:
+                self._room = self._room or asyncio.Event()
                 self._room.clear()
                 try:
                     with anyio.fail_after(timeout):

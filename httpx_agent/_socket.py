@@ -44,6 +44,7 @@ class Socket:
         self.wire: Wire = engine.connector.wire(key, self, engine.options_for(key))
         self.usable = False
         self.multiplexed = False
+        self.request_count = 0  # requests that it was given to
         self.watched: int | None = None  # the descriptor that the keeper watches
         self.watching = threading.Lock()  # guards it; taken before the engine's, never after
         self.http_version: str | None = None

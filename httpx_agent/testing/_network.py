@@ -365,6 +365,11 @@ class Network:
         return {"network_backend": self.backend, "async_network_backend": self.async_backend}
 
     @property
+    def polls(self) -> int:
+        """How often any connection was asked whether it is readable."""
+        return sum(connection.polls for connection in self.connections)
+
+    @property
     def request_count(self) -> int:
         """The requests that have come in full, on all connections."""
         return sum(len(connection.requests) for connection in self.connections)

@@ -193,7 +193,7 @@ def break_promise(connection: Connection) -> None:
 @pytest.mark.in_loops
 @pytest.mark.parametrize("end", [break_promise, Connection.fin, Connection.rst], ids=["GOAWAY", "FIN", "RST"])
 async def test_a_shared_connection_that_ends_without_an_answer(world: World, end: Any) -> None:
-    """Idempotent requests are sent again. The first of a new connection is not, unless the server gave its word."""
+    """Idempotent requests are sent again, the first of the connection too: others had come to share its fate."""
     never = Gate()
     network = Network(http2(hold=never), http2())
     agent = Agent(http2=True, **network.options)
@@ -201,8 +201,22 @@ async def test_a_shared_connection_that_ends_without_an_answer(world: World, end
         async with world.tasks() as tasks:
             jobs = await shared(world, tasks, client, network, method="PUT", content=b"again")
             end(network.connections[0])
-        assert jobs[1].result().extensions["agent"].retried
-        assert (jobs[0].exception is None) == (end is break_promise)
+        assert [job.result().extensions["agent"].retried for job in jobs] == [True, True]
+    await world.close(agent)
+
+
+@pytest.mark.in_loops
+@pytest.mark.parametrize("end", [Connection.fin, Connection.rst], ids=["FIN", "RST"])
+async def test_a_new_connection_that_ends_with_its_only_request(world: World, end: Any) -> None:
+    """That it was shared is no excuse here: the request may be what the server cannot stand."""
+    network = Network(http2(hold=Gate()), http2())
+    agent = Agent(http2=True, **network.options)
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        async with world.tasks() as tasks:
+            job = tasks.start(client.get, URL)
+            await world.until(lambda: network.connections and network.connections[0].streams)
+            end(network.connections[0])
+        assert isinstance(job.exception, (httpx.ReadError, httpx.RemoteProtocolError))
     await world.close(agent)
 
 

@@ -10,7 +10,7 @@ import ssl
 import struct
 import threading
 import weakref
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import anyio
@@ -25,7 +25,7 @@ from httpx_agent import Agent, AgentTransport
 from httpx_agent._keepers import LoopKeeper, ThreadKeeper, register
 from httpx_agent._socket import Socket
 from httpx_agent._steps import arun, run
-from httpx_agent.testing import FIN, HANG, Gate, Network, Script, chunked, http2, respond
+from httpx_agent.testing import FIN, HANG, Gate, Network, Script, VirtualClock, chunked, http2, respond
 from tests.support.servers import Server
 from tests.support.worlds import World
 
@@ -761,3 +761,34 @@ async def test_what_tls_says_of_a_connection_in_use(world: World) -> None:
     assert str(caught.value).startswith("GET https://a.test:443: ")
     assert "tlsv13 alert certificate required" in str(caught.value)
     await world.close(agent)
+
+
+@pytest.mark.parametrize("event", ["the agent is closed", "a socket comes free"])
+def test_what_happens_in_the_moment_in_which_the_time_is_over(event: str) -> None:
+    """It counts, and no limit is blamed."""
+
+    class Interrupted(VirtualClock):
+        happens: Callable[[], None] | None = None
+
+        def __call__(self) -> float:
+            engine = agent._engine
+            waits = not engine._lock.locked() and any(exchange.queued for exchange in engine._exchanges.values())
+            if waits and self.happens is not None:
+                happens, self.happens = self.happens, None
+                happens()
+            return super().__call__()
+
+    network = Network(default=Script(then=respond(b"ok")))
+    clock = Interrupted()
+    agent = clock.agent(max_sockets=1, **network.options)
+    with httpx.Client(transport=AgentTransport(agent=agent), timeout=httpx.Timeout(5, pool=0)) as client:
+        with client.stream("GET", URL) as first:
+            if event == "the agent is closed":
+                clock.happens = agent.close
+                with pytest.raises(httpx.ConnectError, match="the agent was closed"):
+                    client.get(URL)
+            else:
+                clock.happens = lambda: bool(first.read()) and None
+                assert client.get(URL).text == "ok"
+        assert clock.happens is None
+    agent.close()

@@ -204,7 +204,7 @@ async def test_a_request_that_hangs_is_ended(world: World, url: str, name: str, 
     if end == "cancelled" and not world.can_cancel:
         end = "agent closed"  # what a thread can do
     network, agent, client = make(world, case.script())
-    # Nothing wakes a thread in somebody else's connect or handshake; there the timeout ends what the agent has given up.
+    # Nothing wakes a thread in a user's own connect or handshake; there the timeout ends what the agent gave up.
     timeout = 1 if world.is_sync and case.operation in CLOSED else 60
     start = 1 + (url == URLS[1])  # the operations before the first write
     count = {"connect": 0, "tls": 1, "write": start + case.number, "read": start + WRITES + case.number}[case.operation]

@@ -199,9 +199,9 @@ async def test_an_agent_that_is_closed_when_the_head_has_come(world: World) -> N
                 await agent.aclose()
 
         async with client_for(world, agent) as client:
+            extensions = {"trace": close if world.is_sync else aclose}
             with pytest.raises(httpx.ReadError) as caught:
-                trace = close if world.is_sync else aclose
-                await client.get(server.url_of("hang-in-body"), extensions={"trace": trace})
+                await client.get(server.url_of("hang-in-body"), extensions=extensions)
             assert str(caught.value) == f"GET {server.url}: the agent was closed while the request was in flight"
             await check_that_it_works(world, client, agent, server)
             assert len(client._transport._pool._requests) == 0

@@ -25,6 +25,7 @@ async def test_what_is_open_can_be_read_off(world: World) -> None:
     stream = await connect(world, network)
     await stream.write(b"GET / HTTP/1.1\r\n\r\n")
     assert repr(network.connections[0]) == "<Connection 0 to a.test:80, open, 1 requests>"
+    assert (stream.inner.get_extra_info("is_readable"), network.polls) == (True, 1)
     assert repr(network) == f"<Network 1 open, 1 at most, {network.connections}>"
     await stream.aclose()
     assert repr(network.connections[0]) == "<Connection 0 to a.test:80, closed, 1 requests>"

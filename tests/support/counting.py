@@ -12,12 +12,19 @@ from __future__ import annotations
 
 import select
 import sys
+import threading
 from collections import Counter, OrderedDict, deque
 from collections.abc import Iterable, Iterator
-from types import FrameType, TracebackType
+from pathlib import Path
+from types import CodeType, FrameType, TracebackType
 from typing import Any, Self
 
+import httpx_agent
+
 PACKAGE = "httpx_agent"
+FOLDER = str(Path(httpx_agent.__file__).parent)
+TESTING = str(Path(FOLDER, "testing"))
+_TOOL = 4  # a number that `sys.monitoring` leaves to anyone
 
 WAKERS = frozenset({"set", "notify", "notify_all", "call_soon_threadsafe", "run_sync_soon"})
 """What wakes a thread or a task, in `threading`, asyncio, anyio and trio."""
@@ -45,7 +52,14 @@ class Meter:
         _meter = self
         self._before = sys.gettrace(), sys.getprofile()
         sys.setprofile(self._called)
-        sys.settrace(self._entered)
+        if sys.version_info >= (3, 12):  # tracing leaves out the first run of a function there
+            self._thread = threading.get_ident()
+            sys.monitoring.use_tool_id(_TOOL, "meter")
+            sys.monitoring.register_callback(_TOOL, sys.monitoring.events.INSTRUCTION, self._executed)
+            sys.monitoring.restart_events()
+            sys.monitoring.set_events(_TOOL, sys.monitoring.events.INSTRUCTION)
+        else:
+            sys.settrace(self._entered)
         return self
 
     def __exit__(
@@ -53,7 +67,11 @@ class Meter:
     ) -> None:
         global _meter
         trace, profile = self._before
-        sys.settrace(trace)
+        if sys.version_info >= (3, 12):
+            sys.monitoring.set_events(_TOOL, 0)
+            sys.monitoring.free_tool_id(_TOOL)
+        else:
+            sys.settrace(trace)
         sys.setprofile(profile)
         _meter = None
 
@@ -67,6 +85,12 @@ class Meter:
         self.steps += event == "opcode"
         return self._stepped
 
+    def _executed(self, code: CodeType, offset: int) -> Any:
+        if not code.co_filename.startswith(FOLDER) or code.co_filename.startswith(TESTING):
+            return sys.monitoring.DISABLE
+        self.steps += threading.get_ident() == self._thread
+        return None
+
     def _called(self, frame: FrameType, event: str, argument: Any) -> None:
         if event == "call" and frame.f_code.co_name in WAKERS:
             self.wakes += _is_ours(frame.f_back) and not _is_ours(frame)
@@ -79,7 +103,11 @@ _meter: Meter | None = None
 
 
 def _is_ours(frame: FrameType | None) -> bool:
-    return frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == PACKAGE
+    """Whether it is the package's code; what stands in the place of the network is not."""
+    if frame is None:
+        return False
+    package, _, module = frame.f_globals.get("__name__", "").partition(".")
+    return package == PACKAGE and module.partition(".")[0] != "testing"
 
 
 def _counted(entries: Iterable[Any]) -> Iterator[Any]:

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from httpx_agent import Agent
-from tests.support.counting import WATCHED, Meter, watch
+from tests.support.counting import FOLDER, WATCHED, Meter, watch
 
 
 def ours(expression: str) -> Callable[[Any], object]:
     """A function of `x` that counts as the package's own."""
-    function: Callable[[Any], object] = eval(f"lambda x: {expression}", {"__name__": "httpx_agent.example"})
+    code = compile(f"lambda x: {expression}", f"{FOLDER}/example.py", "eval")
+    function: Callable[[Any], object] = eval(code, {"__name__": "httpx_agent.example"})
     return function
 
 
