@@ -477,6 +477,15 @@ class Core:
             self._settle(now, gone.lane.key)
         return self._answer()
 
+    def close_free(self, now: float) -> list[Action]:
+        """All free sockets are closed, because the system has no room for another one."""
+        free = [socket for socket in self._sockets.values() if socket.state is State.FREE]
+        for gone in free:
+            self._close(gone, CloseReason.EVICTED)
+        for gone in free:
+            self._settle(now, gone.lane.key)
+        return self._answer()
+
     def closed(self, socket: int, now: float) -> list[Action]:
         """A socket that was to be closed is closed: its slot goes to its heir, or to whom it may concern (R8, R9)."""
         gone = self._sockets[socket]

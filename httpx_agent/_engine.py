@@ -152,9 +152,18 @@ class Engine:
             return replace(self._core.counters), sockets, waiting
 
     def exchanges(self) -> list[Exchange]:
-        """The requests that are not over, waiting and in flight."""
+        """The requests that wait or are in flight, in the order of their arrival."""
         with self._lock:
             return list(self._exchanges.values())
+
+    def renew_events(self, home: Home) -> list[Any]:
+        """Gives those who wait in a home a new event to wait for; set the old ones, and they look at the clock."""
+        with self._lock:
+            waiting = [e for e in self._exchanges.values() if e.home is home and e.event is not None and not e.grant]
+            events = [exchange.event for exchange in waiting]
+            for exchange in waiting:
+                exchange.event = home.new_event()
+        return events
 
     def observe(self, observer: Observer | None) -> None:
         """From now on this one, and no other, hears of what happens."""
@@ -310,15 +319,17 @@ class Engine:
         """The request is over."""
         return self._end_of(exchange, self._core.release, **outcome)
 
-    def replace(self, exchange: Exchange, *, fresh: bool = False, error: bool = False) -> list[Socket]:
-        """The request's socket is dead, and it needs another."""
+    def replace(
+        self, exchange: Exchange, *, fresh: bool = False, again: bool = False, error: bool = False
+    ) -> list[Socket]:
+        """The request's socket is dead, and it needs another; `again` if it may have been sent on that one."""
         with self._lock:
             if exchange.over:  # the agent was closed meanwhile
                 return []
             exchange.grant = exchange.socket = None
             exchange.event = exchange.home.new_event()
             effects = self._apply(self._core.replace(exchange.number, self.now(), fresh=fresh, error=error))
-            if fresh and self._observer is not None:
+            if again and self._observer is not None:
                 effects = effects or Effects()
                 effects.tell.append(partial(self._observer.request_retried, exchange))
         return self._carry_out(effects, exchange.home)
@@ -333,6 +344,12 @@ class Engine:
             del self._sockets[socket.id]
             effects = self._apply(self._core.detach(exchange.number, self.now()))
         return self._carry_out(effects, exchange.home)
+
+    def close_free_sockets(self, home: Home) -> list[Socket]:
+        """No descriptor is left: all free sockets are given up; those of other event loops by these, soon."""
+        with self._lock:
+            effects = self._apply(self._core.close_free(self.now()))
+        return self._carry_out(effects, home)
 
     def abandon(self, exchange: Exchange) -> None:
         """The request was dropped by its caller. Finalisers call this, so it takes no lock; the home clears up."""
@@ -412,10 +429,6 @@ class Engine:
     def socket_lost(self, number: int) -> None:
         """A free socket was closed by its server, or written to unasked (R14, N23)."""
         with self._lock:
-            socket = self._sockets.get(number)
-            if socket is None:
-                return
-            socket.watched = None  # the keeper tells once
             effects = self._apply(self._core.lost(number, self.now()))
         self._finish_outside(self._carry_out(effects, None))
 
@@ -485,6 +498,10 @@ class Engine:
             self._tell(tell)
         return closing
 
+    def _is_free(self, number: int) -> bool:
+        with self._lock:
+            return self._core.is_free(number)
+
     def _tell(self, tell: Callable[[], None]) -> None:
         """Tells the observer of one event; nothing that it does can break a request."""
         try:
@@ -535,7 +552,7 @@ class Engine:
         closing = self._carry_out(effects, exchange.home)
         if is_free:
             assert socket is not None
-            socket.home.watch(socket)
+            socket.home.watch(socket, self._is_free)
             if deadline is not None:
                 socket.home.keeper.arm(deadline)
         return closing

@@ -5,6 +5,10 @@ from __future__ import annotations
 import ssl
 from typing import TYPE_CHECKING, Any
 
+import h11
+
+from ._descriptors import is_out_of_descriptors
+
 if TYPE_CHECKING:
     from ._exchange import Exchange
 
@@ -25,6 +29,11 @@ def explain(error: BaseException, exchange: Exchange) -> BaseException:
     return better
 
 
+def cause_of(error: BaseException, exchange: Exchange) -> BaseException | None:
+    """What to name as the cause of an explained error: not one whose message repeats what the request says."""
+    return None if isinstance(error, exchange.engine.family.httpcore.LocalProtocolError) else error
+
+
 def _explain(error: Exception, exchange: Exchange, httpcore: Any) -> Any:
     socket = exchange.socket
     what = exchange.title
@@ -40,20 +49,36 @@ def _explain(error: Exception, exchange: Exchange, httpcore: Any) -> Any:
         return error
     if isinstance(error, httpcore.TimeoutException):
         return type(error)(f"{what}: {_timeout(error, exchange)}")
+    if connecting and is_out_of_descriptors(error):
+        return httpcore.ConnectError(f"{what}: {_out_of_descriptors(exchange)}")
     if isinstance(error, ssl.SSLError):
         return (httpcore.ConnectError if connecting else httpcore.ReadError)(f"{what}: {error}")
     if connecting and isinstance(error, (OSError, UnicodeError)):
         return httpcore.ConnectError(f"{what}: {error}")
     if exchange.is_stale(error):
         return type(error)(f"{what}: {_stale(error, exchange)}")
+    if isinstance(error, (httpcore.LocalProtocolError, h11.LocalProtocolError)):  # httpcore lets some of h11's out
+        return httpcore.LocalProtocolError(f"{what}: {_without_values(str(error), exchange.request.headers)}")
     if isinstance(error, (httpcore.NetworkError, httpcore.ProtocolError, httpcore.ProxyError)):
-        return type(error)(f"{what}: {_words(error)}")
+        return type(error)(f"{what}: {_text(error)}")
     return error
 
 
-def _words(error: BaseException) -> str:
-    """What an error says, or its cause: those of anyio often say nothing."""
-    return str(error) or str(error.__cause__ or "") or "the connection broke"
+def _text(error: BaseException) -> str:
+    """What an error says, or the one that caused it: trio's say nothing of themselves."""
+    found: BaseException | None = error
+    while found is not None:
+        if str(found):
+            return str(found)
+        found = found.__cause__
+    return "the connection broke"
+
+
+def _without_values(message: str, headers: list[tuple[bytes, bytes]]) -> str:
+    """A message without the values of headers: an `Authorization` with a line break at its end is a secret as well."""
+    for name, value in headers:
+        message = message.replace(repr(value), f"of {name.decode('latin-1')}")
+    return message
 
 
 def _timeout(error: BaseException, exchange: Exchange) -> str:
@@ -80,6 +105,16 @@ def _goaway(error: BaseException, exchange: Exchange) -> str:
     if not exchange.has_replayable_body():
         return f"{happened}, and the body cannot be sent again"
     return f"{happened}, and so did those of {exchange.goaways} connections before"
+
+
+def _out_of_descriptors(exchange: Exchange) -> str:
+    """How many sockets are the agent's."""
+    _, sockets, _ = exchange.engine.snapshot()
+    held = sum(socket is not exchange.socket for _, socket in sockets)
+    return (
+        "no file descriptor is left to open a socket, and none came free when the agent closed its free ones; it "
+        f"holds {held} socket(s) in use. Raise the limit (`ulimit -n`), or lower max_total_sockets."
+    )
 
 
 def _stale(error: BaseException, exchange: Exchange) -> str:

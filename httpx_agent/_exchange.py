@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from . import _errors
+from ._descriptors import is_out_of_descriptors
 from ._status import RequestInfo
 from ._steps import CloseStream, Drain, Send, Wait
 
@@ -55,6 +56,7 @@ class Exchange:
     queued = False  # found no socket when it came, and has none yet
     started = False  # something may have been sent
     retried = False
+    made_room = False  # closed the agent's free sockets, because no descriptor was left
     goaways = 0  # so many connections were closed to it
     refused = False  # the agent was closed
     answered = False  # its response began
@@ -101,14 +103,20 @@ class Exchange:
                 try:
                     response = yield Send(socket.connection, self.request)
                 except Exception as error:
-                    if not self._may_send_again(error):
+                    again = self._may_send_again(error)
+                    if again:
+                        self.retried = True
+                    elif self._may_make_room(error):
+                        self.made_room = True
+                        yield from engine.settle(self.home, engine.close_free_sockets(self.home))
+                    else:
                         raise
-                    self.retried = True
                     self.started = False
                     leaving = self.is_goaway(error)
                     self.goaways += leaving
                     is_error = not leaving and not socket.wire.ended
-                    yield from engine.settle(self.home, engine.replace(self, fresh=True, error=is_error))
+                    closing = engine.replace(self, fresh=True, again=again, error=is_error)
+                    yield from engine.settle(self.home, closing)
                     continue
                 closing = self._accept(response)
                 if closing:
@@ -122,7 +130,7 @@ class Exchange:
             yield from self._fail(error)
             if explained is error:
                 raise
-            raise explained from error
+            raise explained from _errors.cause_of(error, self)
 
     def read(self, stream: Any) -> Flow[None] | None:
         """The response was read to its end: the socket is free for the next request (R7, R12).
@@ -195,9 +203,10 @@ class Exchange:
         timeout = self.request.extensions.get("timeout", {}).get("pool")
         deadline = None if timeout is None else self.submitted + timeout
         while self.grant is None and not self.refused:
+            event = self.event  # before the clock is read: who sets the clock sets the event
             left = None if deadline is None else deadline - self.engine.now()
             if left is None or left > 0:
-                yield Wait(self.event, left)
+                yield Wait(event, left)
             elif reason := self.engine.why_waiting(self):
                 raise self.engine.family.httpcore.PoolTimeout(reason)
 
@@ -311,6 +320,14 @@ class Exchange:
         if not self.is_stale(error) or not self.engine.options.retry_stale_sockets:
             return False
         return not socket.wire.wrote or (self.is_idempotent() and self.has_replayable_body())
+
+    def _may_make_room(self, error: Exception) -> bool:
+        """Whether a new socket could not be opened, once, because no descriptor was left."""
+        socket = self.socket
+        assert socket is not None
+        if self.made_room or self.refused or socket.wire.broken or socket.usable or socket.wire.wrote:
+            return False
+        return is_out_of_descriptors(error)
 
     def is_stale(self, error: BaseException) -> bool:
         """Whether an error means that a used socket was dead: not one byte of a response came."""

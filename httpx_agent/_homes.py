@@ -8,6 +8,7 @@ import threading
 import weakref
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
+from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -46,20 +47,29 @@ class Home:
         if engine is not None:
             engine.expire(self)
 
-    def watch(self, socket: Socket) -> None:
-        """Looks after a socket while it is free, unless it does that itself."""
+    def watch(self, socket: Socket, is_free: Callable[[int], bool]) -> None:
+        """Looks after a socket while it is free, unless it does that itself.
+
+        Args:
+            socket: The socket. It was free a moment ago; another thread may have got it meanwhile.
+            is_free: Tells whether it still is.
+        """
         if socket.wire.tells_of_loss:
             return
-        descriptor = socket.wire.descriptor()
-        if descriptor is not None:
-            socket.watched = descriptor
-            self.keeper.watch(descriptor, socket.id)
+        with socket.watching:  # whoever gets it comes to `unwatch` afterwards
+            descriptor = socket.wire.descriptor()
+            if descriptor is not None and is_free(socket.id):
+                socket.watched = descriptor
+                self.keeper.watch(descriptor, socket.id)
 
     def unwatch(self, socket: Socket) -> None:
         """Looks after it no longer."""
-        if socket.watched is not None:
-            self.keeper.unwatch(socket.watched)
-            socket.watched = None
+        if socket.wire.tells_of_loss:
+            return
+        with socket.watching:
+            if socket.watched is not None:
+                self.keeper.unwatch(socket.watched)
+                socket.watched = None
 
     def new_event(self) -> Any:
         """An event to wait for in this home."""
@@ -209,12 +219,14 @@ class AsyncioHome(AsyncHome):
         self._tasks: set[asyncio.Task[None]] = set()
         try:
             self.keeper = LoopKeeper(self, engine.now, loop)
-        except (AttributeError, NotImplementedError):  # a selector without a descriptor, a loop without readers
+        # A selector without a descriptor, a loop without readers, no descriptor left.
+        except (AttributeError, NotImplementedError, OSError):
             self.keeper = ThreadKeeper(self, engine.now)
 
     def call_soon(self, function: Callable[[], object]) -> None:
+        # Not in the caller's context: from a task of trio it would say that this is trio, and nothing would work.
         with suppress(RuntimeError):  # closed
-            self.loop.call_soon_threadsafe(function)
+            self.loop.call_soon_threadsafe(function, context=Context())
 
     def do_soon(self, flow: Flow[None]) -> None:
         self.call_soon(lambda: self._start(flow))

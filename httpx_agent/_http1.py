@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 #: What h11 is told by httpcore: an event must be complete within so many bytes.
 MAX_INCOMPLETE = 100 * 1024
 
+#: Bytes that may come before a response has begun: its own head, and the interim responses before it (RFC 9110, 15.2),
+#: of which a server may send as many as it likes. Go limits both together, too.
+MAX_BEFORE_RESPONSE = 512 * 1024
+
 #: More than this at once is sent piece by piece, so that a server that does not read costs no memory.
 PIECE = 64 * 1024
 
@@ -111,7 +115,7 @@ class Fields:
         for name, value in self.headers:
             lower = _names.get(name) or self._check_name(name)
             if _is_value(value) is None:
-                raise self._error(f"Illegal header value {value!r}")
+                raise self._error(f"Illegal header value of {name.decode('latin-1')}")  # which may be a secret
             if lower not in _SPECIAL:
                 lines.append(b"%b: %b\r\n" % (name, value))
                 continue
@@ -226,6 +230,7 @@ class Incoming:
         "_error",
         "_expected",
         "_feed",
+        "_interim",
         "_left",
         "_method",
         "_parser",
@@ -253,6 +258,7 @@ class Incoming:
         self._feed = Incoming._feed_head  # not bound: that would be a cycle, and one for each response
         self._buffer: bytes | bytearray = b""
         self._searched = 0
+        self._interim = 0
         self.failure: Exception | None = None
         self.has_head = False
         self.is_complete = False
@@ -300,36 +306,39 @@ class Incoming:
     # Heads ------------------------------------------------------------------------------------------------------------
 
     def _feed_head(self, data: bytes) -> None:
-        if self._buffer:
-            self._buffer += data  # a bytearray
-            data = self._buffer  # type: ignore[assignment]
-        if data[0] < 0x21:  # h11: no line begins so; it also means an empty line, and with that no status line
-            raise self._error("illegal status line")
-        end = _find_end(data, self._searched)
-        if end is None:
-            if len(data) > MAX_INCOMPLETE:
+        while data:
+            if self._buffer:
+                self._buffer += data  # a bytearray
+                data = self._buffer  # type: ignore[assignment]
+            if data[0] < 0x21:  # h11: no line begins so; it also means an empty line, and with that no status line
+                raise self._error("illegal status line")
+            end = _find_end(data, self._searched)
+            if end is None:
+                if len(data) > MAX_INCOMPLETE:
+                    raise self._error("Receive buffer too long")
+                if not self._buffer:
+                    self._buffer = bytearray(data)
+                self._searched = max(0, len(data) - 2)
+                return
+            at = end.end()
+            if at > MAX_INCOMPLETE:
                 raise self._error("Receive buffer too long")
-            if not self._buffer:
-                self._buffer = bytearray(data)
-            self._searched = max(0, len(data) - 2)
-            return
-        at = end.end()
-        if at > MAX_INCOMPLETE:
-            raise self._error("Receive buffer too long")
-        head, rest = bytes(data[:at]), bytes(data[at:])
-        self._buffer = b""
-        self._searched = 0
-        self._read_head(head)
-        framing = self._read_framing()
-        if self.status < 200 and self.status != 101:
+            head, rest = bytes(data[:at]), bytes(data[at:])
+            self._buffer = b""
+            self._searched = 0
+            self._read_head(head)
+            framing = self._read_framing()
+            if self.status >= 200 or self.status == 101:
+                self._begin_body(framing)
+                if rest:
+                    self._feed(self, rest)
+                return
             self.headers = []
             self.reason = b""
-            if rest:
-                self._feed_head(rest)
-            return
-        self._begin_body(framing)
-        if rest:
-            self._feed(self, rest)
+            self._interim += at
+            if self._interim > MAX_BEFORE_RESPONSE:
+                raise self._error(f"the server sent more than {MAX_BEFORE_RESPONSE} bytes before its response")
+            data = rest
 
     def _read_head(self, head: bytes) -> None:
         if _is_usual(head) is not None:

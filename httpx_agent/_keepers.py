@@ -36,6 +36,9 @@ class Owner(Protocol):
 class ThreadKeeper:
     """A keeper with a thread.
 
+    Where no descriptor is left for what it needs itself, it does nothing: a free socket is looked at before its next
+    use anyway, and one whose time is over is closed then.
+
     Args:
         owner: Who is told, in the thread; referred to weakly.
         clock: Gives the time in which `arm` is meant.
@@ -53,11 +56,12 @@ class ThreadKeeper:
 
     def watch(self, descriptor: int, number: int) -> None:
         """Begins to watch a descriptor."""
-        with self._lock:
-            self._fresh[descriptor] = number
+        with self._lock, suppress(OSError):  # no descriptor is left for the watcher
             if self._settle_at is None:
+                watcher = self._running()
                 self._settle_at = time.monotonic() + SETTLING
-                self._running().wake()
+                watcher.wake()
+            self._fresh[descriptor] = number
 
     def unwatch(self, descriptor: int) -> None:
         """Ends it."""
@@ -69,10 +73,11 @@ class ThreadKeeper:
 
     def arm(self, when: float) -> None:
         """Asks to be told at a time, unless an earlier one is asked for already."""
-        with self._lock:
+        with self._lock, suppress(OSError):  # no descriptor is left for the watcher
             if self._when is None or when < self._when:
+                watcher = self._running()
                 self._when = when
-                self._running().wake()
+                watcher.wake()
 
     def stop(self) -> None:
         """Forgets everything; the thread ends."""

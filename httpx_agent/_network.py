@@ -22,6 +22,7 @@ import anyio
 
 from . import _fork
 from ._goaway import GoawayHold
+from ._http1 import MAX_BEFORE_RESPONSE
 
 if TYPE_CHECKING:
     from ._family import Family
@@ -42,6 +43,9 @@ _MAX_CONCURRENT_STREAMS = 3
 
 class Listener(Protocol):
     """Hears what happens on the wire of one socket."""
+
+    multiplexed: bool
+    """Whether several requests share it."""
 
     def connected(self, stream: Any) -> None:
         """The other end, or the proxy, took the connection."""
@@ -85,7 +89,8 @@ class Wire:
         self.socket_options = socket_options
         self.stream: Any = None  # the outermost stream so far
         self.wrote = False  # since `begin_request`
-        self.received = False  # since `begin_request`
+        self.received = 0  # bytes since `begin_request`
+        self.answered = False  # a response has begun since `begin_request`
         self.ended = False  # the other end has closed
         self.unasked = False  # bytes came in that no request had asked for
         self.tells_of_loss = False  # the connection hears of its end by itself: nobody need watch the descriptor
@@ -98,13 +103,15 @@ class Wire:
         self.descriptors = _fork.Descriptors()
         self.greets_proxy = self._by_socks = greets_proxy
         self._opening_ends: float | None = None  # one deadline for TCP, proxy and TLS
+        self._tls: list[Any] = []  # what does TLS; with an HTTPS proxy, one over the other
         self._breakers: list[Any] = []  # what wakes those who are in here
         self._wake = threading.Event()
         self._left: threading.Event | None = None
 
     def begin_request(self) -> None:
-        """From here on `wrote` and `received` speak of another request."""
-        self.wrote = self.received = False
+        """From here on `wrote`, `received` and `answered` speak of another request."""
+        self.wrote = self.answered = False
+        self.received = 0
 
     def break_off(self) -> None:
         """Wakes whoever waits for this socket, from any thread; what they do next fails."""
@@ -120,9 +127,25 @@ class Wire:
             self._left.wait(timeout)
 
     def is_readable(self) -> bool:
-        """Whether the other end has closed, or written, as far as the system knows. Costs one poll."""
+        """Whether the other end has closed, or written. Costs one poll; what can be read may be lost by it."""
         look = self.look
-        return self.unasked or (bool(self.stream.get_extra_info("is_readable")) if look is None else look())
+        readable = self.unasked or (bool(self.stream.get_extra_info("is_readable")) if look is None else look())
+        return readable or self._has_unread()
+
+    def _has_unread(self) -> bool:
+        """Whether TLS holds something that came in together with what was read, of which the system knows nothing.
+
+        In event loops TLS works on memory, into which everything is received that has come. HTTP/2 is let alone: there
+        it may be a frame that is due, and nothing in it can be taken for an answer to another request.
+        """
+        if self.tells_of_loss or self.listener.multiplexed:
+            return False
+        return any(_holds_data(tls) for tls in self._tls)
+
+    def secured(self, stream: Any) -> None:
+        """A TLS handshake is done."""
+        self._tls.append(stream.get_extra_info("ssl_object"))
+        self.listener.secured(stream)
 
     def descriptor(self) -> int | None:
         """The file descriptor, where there is one to watch."""
@@ -251,7 +274,7 @@ class Wire:
         if not data:
             self.ended = True
         else:
-            self.received = True
+            self.received += len(data)
             if self.preface is not None:
                 self.preface += data
                 self._read_settings(self.preface)
@@ -269,6 +292,13 @@ class Wire:
         """Whether the server takes no new request."""
         return self.goaway is not None and self.goaway.is_leaving
 
+    def check_head(self) -> None:
+        """Raises if the server has said too much without a response; h11 takes interim ones for ever."""
+        if self.received > MAX_BEFORE_RESPONSE and not self.answered and not self.listener.multiplexed:
+            raise self.family.httpcore.RemoteProtocolError(
+                f"the server sent more than {MAX_BEFORE_RESPONSE} bytes before its response"
+            )
+
     def _read_settings(self, preface: bytearray) -> None:
         """The first frame of an HTTP/2 server is its SETTINGS (RFC 9113, 3.4)."""
         length = int.from_bytes(preface[:3], "big")
@@ -279,6 +309,17 @@ class Wire:
         entries = [preface[at : at + 6] for at in range(9, 9 + length, 6)] if is_settings else []
         values = {int.from_bytes(entry[:2], "big"): int.from_bytes(entry[2:], "big") for entry in entries}
         self.listener.settings(values.get(_MAX_CONCURRENT_STREAMS))
+
+
+def _holds_data(tls: Any) -> bool:
+    if not isinstance(tls, ssl.SSLObject):  # reads no more from its socket than it is asked for
+        return False
+    with suppress(ssl.SSLError):  # what makes no sense is unasked as well
+        try:
+            tls.read(1)  # nothing is the end
+        except ssl.SSLWantReadError:
+            return False
+    return True
 
 
 def shut_down(sock: socket.socket) -> None:
@@ -452,6 +493,7 @@ class SyncStream:
             finally:
                 self.leave()
             data = wire.heard(incoming)
+        wire.check_head()
         return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
@@ -478,7 +520,8 @@ class SyncStream:
             self._wire.break_off()
         elif not self._closed:
             self._closed = True
-            self.inner.close()
+            with suppress(Exception):  # it must not take the place of a response, or of the error before it
+                self.inner.close()
 
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
@@ -497,7 +540,7 @@ class SyncStream:
             if handle is not None:
                 handle.close()
         stream = _begin_sync(wire, type(self)(wire, inner))
-        wire.listener.secured(stream)
+        wire.secured(stream)
         return stream
 
     def get_extra_info(self, info: str) -> Any:
@@ -527,10 +570,11 @@ class SyncStream:
         sock = self.inner.get_extra_info("socket")
         if type(sock) is not socket.socket:
             return None
-        with _fork.opening:
+        with _fork.opening, suppress(OSError):  # no descriptor is left: its timeout ends the handshake, not a close
             handle = sock.dup()
             self._wire.descriptors.note(handle.fileno())
-        return handle
+            return handle
+        return None
 
 
 # Async ----------------------------------------------------------------------------------------------------------------
@@ -626,6 +670,7 @@ class AsyncStream:
         data = wire.due()
         while data is None:
             data = wire.heard(await self.inner.read(max_bytes, timeout))
+        wire.check_head()
         return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
@@ -649,7 +694,7 @@ class AsyncStream:
     async def aclose(self) -> None:
         """Closes, once; not in a forked child, whose event loop is another."""
         if not self._closed and not self._wire.inherited:
-            with anyio.move_on_after(CLOSE_TIMEOUT, shield=True) as patience:
+            with anyio.move_on_after(CLOSE_TIMEOUT, shield=True) as patience, suppress(Exception):  # as in threads
                 await self.inner.aclose()
             self._closed = True
             if patience.cancelled_caught:
@@ -663,7 +708,7 @@ class AsyncStream:
         context = wire.listener.context_for(ssl_context)
         inner = await self.inner.start_tls(context, server_hostname, wire.time_left(timeout))
         stream = await _begin_async(wire, type(self)(wire, inner))
-        wire.listener.secured(stream)
+        wire.secured(stream)
         return stream
 
     def get_extra_info(self, info: str) -> Any:

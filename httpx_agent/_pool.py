@@ -67,10 +67,10 @@ class BasePool:
         except BaseException:
             self._requests.discard(exchange)
             raise
-        if exchange.over:
-            self._requests.discard(exchange)
-        else:
+        if exchange.answered:
             response.stream = _Body(self, exchange, response.stream)
+        else:  # a mock did, and its response stays as it made it
+            self._requests.discard(exchange)
         return response
 
     async def handle_async_request(self, request: Any) -> Any:
@@ -84,10 +84,10 @@ class BasePool:
         except BaseException:
             self._requests.discard(exchange)
             raise
-        if exchange.over:
-            self._requests.discard(exchange)
-        else:
+        if exchange.answered:
             response.stream = _AsyncBody(self, exchange, response.stream)
+        else:  # a mock did, and its response stays as it made it
+            self._requests.discard(exchange)
         return response
 
     def close(self) -> None:

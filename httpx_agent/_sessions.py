@@ -4,9 +4,21 @@ from __future__ import annotations
 
 import socket
 import ssl
+import sys
 from collections.abc import Hashable
+from typing import Any
 
 from ._locks import Lock, is_held_here
+
+#: Python loses some 7 KB whenever it gives a session away, until 3.12.8 and 3.13.1 (python/cpython#116810).
+GIVING_LEAKS = sys.version_info[:3] < (3, 12, 8) or sys.version_info[:3] == (3, 13, 0)
+
+
+def take_session(ssl_object: Any) -> ssl.SSLSession | None:
+    """The session of a connection, to be kept; none if it has none that is new and worth its price."""
+    if GIVING_LEAKS and getattr(ssl_object, "session_reused", False):
+        return None  # the one that it has resumed can be resumed again
+    return getattr(ssl_object, "session", None)
 
 
 class SessionCache:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import anyio
 from ._core import CloseReason
 from ._http1_connection import Http1Connection
 from ._network import CLOSE_TIMEOUT
-from ._sessions import ResumingContext
+from ._sessions import ResumingContext, take_session
 
 if TYPE_CHECKING:
     import ssl
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from ._connector import Key
     from ._engine import Engine
     from ._homes import Home
+    from ._network import Wire
     from ._status import Address
 
 
@@ -37,11 +39,12 @@ class Socket:
         self.home = home
         self.key = key
         self.connection: Any = None  # made by the request that opens it
-        self.wire = engine.connector.wire(key, self, engine.options_for(key))
+        self.wire: Wire = engine.connector.wire(key, self, engine.options_for(key))
         self.usable = False
         self.multiplexed = False
         self.request_count = 0  # requests that it was given to
         self.watched: int | None = None  # the descriptor that the keeper watches
+        self.watching = threading.Lock()  # guards it; taken before the engine's, never after
         self.http_version: str | None = None
         self.local_address: Address | None = None
         self.peer_address: Address | None = None
@@ -110,6 +113,7 @@ class Socket:
 
     def answered(self, response: Any) -> None:
         """A response came: whatever was in doubt, the socket works."""
+        self.wire.answered = True
         self.http_version = response.extensions["http_version"].decode("ascii")
         if not self.usable:
             self._handshakes_left = 0
@@ -126,7 +130,7 @@ class Socket:
 
     def _keep_session(self) -> None:
         if self._engine.connector.resumes(self.key):
-            session = getattr(self.wire.stream.get_extra_info("ssl_object"), "session", None)
+            session = take_session(self.wire.stream.get_extra_info("ssl_object"))
             if session is not None:
                 self._engine.connector.sessions.put(self.key, session)
 

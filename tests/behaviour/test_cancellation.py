@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from httpx_agent import Agent, AgentTransport
-from tests.support.scripted import FIN, HANG, REFUSED, Network, Script, chunked, respond
+from httpx_agent.testing import FIN, HANG, REFUSED, Network, Script, chunked, respond
 
 CONTEXT = ssl.create_default_context()
 URL = "http://a.test/"

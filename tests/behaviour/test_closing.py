@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from httpx_agent import Agent, AgentTransport
-from tests.support.scripted import FIN, HANG, Gate, Network, Script, chunked, respond
+from httpx_agent.testing import FIN, HANG, Gate, Network, Script, chunked, respond
 from tests.support.servers import Server, hanging_port
 from tests.support.worlds import World
 

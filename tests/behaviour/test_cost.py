@@ -17,8 +17,8 @@ import pytest
 
 from httpx_agent import Agent, AgentTransport, _keepers
 from httpx_agent._http1_connection import Http1Connection
+from httpx_agent.testing import Network
 from tests.support.counting import Meter, watch
-from tests.support.scripted import Network
 from tests.support.servers import Server
 from tests.support.worlds import World
 

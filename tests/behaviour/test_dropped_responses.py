@@ -17,7 +17,7 @@ import pytest
 from anyio import to_thread
 
 from httpx_agent import Agent, AgentTransport
-from tests.support.scripted import HANG, Network, Script, chunked, respond
+from httpx_agent.testing import HANG, Network, Script, chunked, respond
 from tests.support.worlds import World
 
 URL = "http://a.test/"

@@ -6,8 +6,7 @@ import httpx
 import pytest
 
 from httpx_agent import Agent, AgentTransport
-from tests.support.clock import Clock
-from tests.support.scripted import Network, Script, respond
+from httpx_agent.testing import Network, Script, VirtualClock, respond
 from tests.support.servers import Server
 from tests.support.worlds import World
 
@@ -30,15 +29,15 @@ async def test_how_long_a_socket_stays_free(
     world: World, options: dict[str, float], headers: dict[str, str], lives: float
 ) -> None:
     """The smallest of free_socket_timeout, hint - buffer and the TTL left (N4, A3, A5, A6)."""
-    clock = Clock()
+    clock = VirtualClock()
     network = Network(default=Script(then=respond(b"ok", headers=headers.items())))
     agent = clock.agent(**options, **network.options)
     async with world.client(transport=AgentTransport(agent=agent)) as client:
         await client.get(URL)
         assert agent.sockets()[0].expires_in == lives
-        clock.advance(agent, lives - 0.001)
+        clock.advance(lives - 0.001)
         assert agent.status().free_sockets == {"http://a.test:80": 1}
-        clock.advance(agent, 0.001)
+        clock.advance(0.001)
         await world.until(lambda: network.open == 0)
         await world.until(lambda: agent.sockets() == ())
         status = agent.status()
@@ -66,12 +65,12 @@ async def test_a_socket_that_is_not_kept(world: World, options: dict[str, int], 
 
 async def test_a_long_response_is_not_cut_by_the_ttl(world: World) -> None:
     """R34, A11: the socket is closed when the response is over."""
-    clock = Clock()
+    clock = VirtualClock()
     network = Network()
     agent = clock.agent(socket_active_ttl=10, **network.options)
     async with world.client(transport=AgentTransport(agent=agent)) as client:
         async with client.stream("GET", URL) as response:
-            clock.advance(agent, 60)
+            clock.advance(60)
             assert network.open == 1
             assert await response.aread() == b"ok"
         assert network.open == 0
@@ -80,7 +79,7 @@ async def test_a_long_response_is_not_cut_by_the_ttl(world: World) -> None:
 
 async def test_a_late_timer_does_not_let_an_expired_socket_serve(world: World) -> None:
     """A5: it is looked at when it is picked, too."""
-    clock = Clock()
+    clock = VirtualClock()
     network = Network()
     agent = clock.agent(**network.options)
     async with world.client(transport=AgentTransport(agent=agent)) as client:
@@ -92,7 +91,7 @@ async def test_a_late_timer_does_not_let_an_expired_socket_serve(world: World) -
 
 
 async def test_a_used_socket_lives_on(world: World) -> None:
-    clock = Clock()
+    clock = VirtualClock()
     network = Network()
     agent = clock.agent(**network.options)
     async with world.client(transport=AgentTransport(agent=agent)) as client:
@@ -100,7 +99,7 @@ async def test_a_used_socket_lives_on(world: World) -> None:
             info = (await client.get(URL)).extensions["agent"]
             assert (info.socket_id, info.requests_on_socket) == (0, turn + 1)
             assert info.idle_for == (10.0 if turn else None)
-            clock.advance(agent, 10)
+            clock.advance(10)
     await world.close(agent)
 
 

@@ -32,7 +32,7 @@ from anyio import to_thread
 
 from httpx_agent import Agent, AgentTransport, _fork
 from httpx_agent._keepers import ThreadKeeper
-from tests.support.scripted import Network
+from httpx_agent.testing import Network
 from tests.support.servers import Certificates, Server, hanging_port
 from tests.support.worlds import World, clean_environment
 

@@ -11,7 +11,7 @@ import pytest
 from httpx_agent import Agent, AgentTransport
 from httpx_agent._exchange import MAX_GOAWAYS
 from httpx_agent._goaway import GoawayHold
-from tests.support.scripted import RST, Connection, Gate, Network, Script, goaway, http2
+from httpx_agent.testing import RST, Connection, Gate, Network, Script, goaway, http2
 from tests.support.worlds import World
 
 URL = "https://a.test/"

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from httpx_agent import Agent, AgentTransport
-from tests.support.scripted import HANG, REFUSED, Gate, Network, Script, respond
+from httpx_agent.testing import HANG, REFUSED, Gate, Network, Script, respond
 from tests.support.servers import Certificates, Server
 from tests.support.worlds import World
 

@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from httpx_agent import Agent, AgentTransport
-from tests.support.scripted import Gate, Network, Script, respond
+from httpx_agent.testing import Gate, Network, Script, respond
 from tests.support.worlds import World
 
 ORIGINS = ["http://a.test", "http://b.test", "http://c.test"]

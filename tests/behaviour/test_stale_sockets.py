@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from httpx_agent import Agent, AgentTransport
-from tests.support.scripted import FIN, RST, TIMEOUT, Network, Script, respond
+from httpx_agent.testing import FIN, RST, TIMEOUT, Network, Script, respond
 from tests.support.servers import Server
 from tests.support.worlds import World
 

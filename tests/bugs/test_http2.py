@@ -16,8 +16,8 @@ from typing import Any
 import httpx
 import pytest
 
+from httpx_agent.testing import FIN, HANG, Connection, Gate, Network, Script, http2
 from tests.bugs.stock import Stack
-from tests.support.scripted import FIN, HANG, Connection, Gate, Network, Script, http2
 from tests.support.servers import Certificates, Server
 from tests.support.worlds import World
 

@@ -18,9 +18,9 @@ import httpcore
 import httpx
 import pytest
 
+from httpx_agent.testing import HANG, Gate, Network, Script, chunked, respond
 from tests.bugs.stock import Stack
 from tests.support import scripted
-from tests.support.scripted import HANG, Gate, Network, Script, chunked, respond
 from tests.support.worlds import World, _Counted
 
 A, B, C = "http://a.test/", "http://b.test/", "http://c.test/"

@@ -20,8 +20,8 @@ import httpx
 import pytest
 
 from httpx_agent import _network
+from httpx_agent.testing import FIN, RST, Network, Script, respond
 from tests.bugs.stock import Stack
-from tests.support.scripted import FIN, RST, Network, Script, respond
 from tests.support.servers import Certificates, Server
 from tests.support.worlds import World
 

@@ -280,12 +280,14 @@ class Driver(RuleBasedStateMachine):
                 self.do("expire", home, self.now)
 
     @precondition(lambda self: self.next_request % 8 == 7)
-    @rule(what=mostly(2, 1, 0), home=st.sampled_from(HOMES), a=limits, b=limits, total=limits, free=total_free)
+    @rule(what=mostly(2, 3, 1, 0), home=st.sampled_from(HOMES), a=limits, b=limits, total=limits, free=total_free)
     def upheaval(self, what: int, home: str, a: float, b: float, total: float, free: float) -> None:
         if what == 0:
             self.do("close", self.now)
         elif what == 1:
             self.end_home(home)
+        elif what == 3:
+            self.do("close_free", self.now)
         else:
             self.reconfigure(a, b, total, free)
 

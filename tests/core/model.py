@@ -189,6 +189,12 @@ class Model:
                 self.shut(gone, "error" if error else "server_closed")
         return self.answer()
 
+    def close_free(self, now: float) -> list[Action]:
+        self.now = now
+        for gone in sorted(self.free, key=lambda socket: socket.id):
+            self.shut(gone, "evicted")
+        return self.answer()
+
     def closed(self, socket: int, now: float) -> list[Action]:
         self.now = now
         gone = self.socket(socket)

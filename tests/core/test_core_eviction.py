@@ -259,3 +259,20 @@ def test_no_limit_is_infinity() -> None:
     connect_many(core, *range(1000))
 
     assert core.total == 1000
+
+
+def test_all_free_sockets_are_closed_when_the_system_has_no_room() -> None:
+    """Of every key and home, and no other; who waits for a slot gets one as they close."""
+    core = make(max_sockets=2, max_total_sockets=4)
+    connect(core, 0, "a")
+    connect(core, 1, "b", "loop")
+    connect(core, 2, "c")
+    connect(core, 3, "a")
+    for request in (0, 1):
+        finish(core, request)
+
+    assert core.close_free(1.0) == [Close(0, CloseReason.EVICTED), Close(1, CloseReason.EVICTED)]
+    assert core.close_free(1.0) == []
+    assert states(core) == {0: State.CLOSING, 1: State.CLOSING, 2: State.ACTIVE, 3: State.ACTIVE}
+    assert core.submit(4, "d", "sync", 1.0) == []
+    assert core.closed(0, 2.0) == [new(4, 4, queued=1.0)]

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from httpx_agent import Agent, AgentTransport
-from tests.support.scripted import respond
+from httpx_agent.testing import respond
 from tests.support.servers import Server, refusing_port
 from tests.support.worlds import World
 

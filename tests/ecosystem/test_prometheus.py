@@ -8,7 +8,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 
 from httpx_agent import Agent, AgentTransport
 from httpx_agent.otel import instrument
-from tests.support.scripted import FIN, Network, Script, respond
+from httpx_agent.testing import FIN, Network, Script, respond
 from tests.support.servers import Server
 from tests.support.worlds import World
 

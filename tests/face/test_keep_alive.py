@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from httpx_agent import Agent, AgentTransport
-from tests.support.clock import Clock
-from tests.support.scripted import FIN, Answer, Connection, Gate, Network, Script, respond
+from httpx_agent.testing import FIN, Answer, Connection, Gate, Network, Script, VirtualClock, respond
 from tests.support.servers import Certificates, Proxy, Server, Socks
 from tests.support.worlds import World
 
@@ -213,7 +212,7 @@ async def test_an_old_server_is_not_believed_when_it_says_keep_alive(world: Worl
 async def test_how_the_hint_is_read(world: World, values: list[str], expires_in: float | None) -> None:
     """It must begin with `timeout=` and digits; less than the buffer means that the socket is not kept."""
     network = Network(default=Script(then=respond(headers=[("KEEP-alive", value) for value in values])))
-    agent = Clock().agent(**network.options)
+    agent = VirtualClock().agent(**network.options)
     async with world.client(transport=AgentTransport(agent=agent)) as client:
         await client.get(URL)
         assert [info.expires_in for info in agent.sockets()] == ([] if expires_in is None else [expires_in])
@@ -242,7 +241,7 @@ async def test_the_smallest_limit_holds(
     world: World, options: dict[str, Any], hint: int, expires_in: float | None
 ) -> None:
     network = Network(default=Script(then=respond(headers=[("Keep-Alive", f"timeout={hint}")])))
-    agent = Clock().agent(**options, **network.options)
+    agent = VirtualClock().agent(**options, **network.options)
     async with world.client(transport=AgentTransport(agent=agent)) as client:
         await client.get(URL)
         assert [info.expires_in for info in agent.sockets()] == ([] if expires_in is None else [expires_in])
@@ -251,7 +250,7 @@ async def test_the_smallest_limit_holds(
 
 async def test_nothing_limits_a_free_socket_without_limits(world: World) -> None:
     network = Network()
-    agent = Clock().agent(free_socket_timeout=None, **network.options)
+    agent = VirtualClock().agent(free_socket_timeout=None, **network.options)
     async with world.client(transport=AgentTransport(agent=agent)) as client:
         await client.get(URL)
         assert [(info.state, info.expires_in) for info in agent.sockets()] == [("free", None)]
@@ -260,7 +259,7 @@ async def test_nothing_limits_a_free_socket_without_limits(world: World) -> None
 
 async def test_the_hint_of_the_last_response_counts(world: World) -> None:
     network = Network(Script(respond(headers=[("Keep-Alive", "timeout=5")]), respond()))
-    clock = Clock()
+    clock = VirtualClock()
     agent = clock.agent(**network.options)
     async with world.client(transport=AgentTransport(agent=agent)) as client:
         await client.get(URL)
@@ -274,7 +273,7 @@ async def test_the_hint_of_the_last_response_counts(world: World) -> None:
 async def test_a_free_socket_past_the_hint_is_not_used(world: World) -> None:
     """Even before its timer has rung."""
     network = Network(default=Script(then=respond(headers=[("Keep-Alive", "timeout=5")])))
-    clock = Clock()
+    clock = VirtualClock()
     agent = clock.agent(**network.options)
     async with world.client(transport=AgentTransport(agent=agent)) as client:
         await client.get(URL)

@@ -22,7 +22,7 @@ import pytest
 
 from httpx_agent import Agent, AgentOptions, AgentTransport
 from httpx_agent._options import LIVE_OPTIONS, ORIGIN_OPTIONS, UNSET, AgentKeywords
-from tests.support.scripted import Gate, Network, Script, respond
+from httpx_agent.testing import Gate, Network, Script, respond
 from tests.support.servers import Certificates
 from tests.support.worlds import World
 

@@ -12,8 +12,7 @@ from httpx._utils import URLPattern
 from httpx_agent import Agent, AgentOptions, AgentTransport
 from httpx_agent._options import ORIGIN_OPTIONS
 from httpx_agent._patterns import OriginPattern
-from tests.support.clock import Clock
-from tests.support.scripted import Gate, Network, Script, respond
+from httpx_agent.testing import Gate, Network, Script, VirtualClock, respond
 from tests.support.worlds import World
 
 #: Patterns of httpx's `mounts`, from its documentation and beyond.
@@ -327,7 +326,7 @@ async def test_keep_alive_initial_delay(world: World) -> None:
 async def test_times(world: World, changes: dict[str, Any], expected: float) -> None:
     """What is left of a free socket whose server said `timeout=10`."""
     network = Network(default=Script(then=respond(headers=[("Keep-Alive", "timeout=10")])))
-    agent = Clock().agent(**of_a(**changes), **network.options)
+    agent = VirtualClock().agent(**of_a(**changes), **network.options)
     async with world.client(transport=AgentTransport(agent=agent)) as client:
         await client.get(A)
         await client.get(B)

@@ -13,8 +13,7 @@ import pytest
 
 from httpx_agent import Agent, AgentOptions, AgentStatus, AgentTransport, RequestInfo, SocketInfo
 from httpx_agent._status import format_table, is_number
-from tests.support.clock import Clock
-from tests.support.scripted import FIN, HANG, REFUSED, RST, TIMEOUT, Gate, Network, Script, respond
+from httpx_agent.testing import FIN, HANG, REFUSED, RST, TIMEOUT, Gate, Network, Script, VirtualClock, respond
 from tests.support.servers import Proxy, Server, Socks
 from tests.support.worlds import World
 
@@ -353,7 +352,7 @@ def info_of(**values: Any) -> SocketInfo:
 async def test_the_life_of_one_socket(world: World) -> None:
     connect, answer = Gate(), Gate()
     network = Network(Script([answer, LARGE], connect=connect))
-    clock = Clock()
+    clock = VirtualClock()
     agent = clock.agent(socket_active_ttl=30, **network.options)
     assert agent.sockets() == ()
     async with world.client(transport=AgentTransport(agent=agent)) as client:
@@ -363,7 +362,7 @@ async def test_the_life_of_one_socket(world: World) -> None:
             clock.time += 1
             nothing_yet = {"local_address": None, "peer_address": None, "http_version": None}
             assert agent.sockets() == (info_of(state="connecting", age=1.0, **nothing_yet),)
-            assert repr(agent) == "<ClockedAgent sockets: 1 connecting; requests waiting: 0>"
+            assert repr(agent) == "<Agent sockets: 1 connecting; requests waiting: 0>"
             connect.open()
             await world.until(lambda: network.request_count == 1)
             clock.time += 1
@@ -410,7 +409,7 @@ async def test_a_socket_that_is_being_closed(world: World) -> None:
 
 async def test_sockets_come_oldest_first_and_are_numbered_by_age(world: World) -> None:
     network = Network(default=Script(then=LARGE))
-    clock = Clock()
+    clock = VirtualClock()
     agent = clock.agent(**network.options)
     async with world.client(transport=AgentTransport(agent=agent)) as client:
         async with client.stream("GET", "http://c.test") as first:
@@ -429,7 +428,7 @@ async def test_sockets_come_oldest_first_and_are_numbered_by_age(world: World) -
         assert [info.id for info in agent.sockets()] == [0, 2]  # number 1 was closed before its response had ended
         await client.get(URL)
         assert [info.id for info in agent.sockets()] == [0, 2, 3]
-    assert repr(agent) == "<ClockedAgent sockets: 3 free; requests waiting: 0>"
+    assert repr(agent) == "<Agent sockets: 3 free; requests waiting: 0>"
     await world.close(agent)
 
 
@@ -514,7 +513,7 @@ async def test_how_a_response_was_got(world: World) -> None:
     """New; from the free ones; handed over after a wait."""
     gate = Gate()
     network = Network(Script(respond(), [gate, respond()]))
-    clock = Clock()
+    clock = VirtualClock()
     agent = clock.agent(max_sockets=1, **network.options)
     async with world.client(transport=AgentTransport(agent=agent)) as client:
         first = (await client.get(URL)).extensions["agent"]
@@ -540,7 +539,7 @@ async def test_how_a_response_was_got(world: World) -> None:
 
 async def test_a_request_that_was_sent_again(world: World) -> None:
     network = Network(Script(respond(), FIN))
-    clock = Clock()
+    clock = VirtualClock()
     agent = clock.agent(**network.options)
     async with world.client(transport=AgentTransport(agent=agent)) as client:
         await client.get(URL)

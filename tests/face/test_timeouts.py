@@ -10,8 +10,7 @@ import httpx
 import pytest
 
 from httpx_agent import Agent, AgentTransport, _network
-from tests.support.clock import Clock
-from tests.support.scripted import HANG, REFUSED, TIMEOUT, Gate, Network, Script, chunked, respond
+from httpx_agent.testing import HANG, REFUSED, TIMEOUT, Gate, Network, Script, VirtualClock, chunked, respond
 from tests.support.worlds import World
 
 URL = "http://a.test/"
@@ -280,7 +279,7 @@ async def test_a_wait_has_one_absolute_deadline(world: World) -> None:
     """Being woken does not begin it anew: it runs from the arrival of the request."""
     gate = Gate()
     network = Network(Script([gate, respond()]))
-    clock = Clock()
+    clock = VirtualClock()
     agent = clock.agent(max_sockets=1, **network.options)
     transport = AgentTransport(agent=agent)
     exchanges: Any = transport._pool._requests

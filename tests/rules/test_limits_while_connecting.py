@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from httpx_agent import Agent, AgentTransport
-from tests.support.scripted import Gate, Network, Script, respond
+from httpx_agent.testing import Gate, Network, Script, respond
 from tests.support.worlds import World
 
 CONNECTED = b"HTTP/1.1 200 Connection established\r\n\r\n"

@@ -11,7 +11,7 @@ import httpcore
 import pytest
 
 from httpx_agent import Agent, AgentTransport
-from tests.support.scripted import Gate, Network, Script, respond
+from httpx_agent.testing import Gate, Network, Script, respond
 from tests.support.servers import Certificates, Server
 from tests.support.worlds import World
 

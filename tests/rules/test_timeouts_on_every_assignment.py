@@ -8,8 +8,7 @@ import httpx
 import pytest
 
 from httpx_agent import Agent, AgentTransport
-from tests.support.clock import Clock
-from tests.support.scripted import HANG, Gate, Network, Script, respond
+from httpx_agent.testing import HANG, Gate, Network, Script, VirtualClock, respond
 from tests.support.servers import Server
 from tests.support.worlds import World
 
@@ -88,7 +87,7 @@ async def test_a_limit_that_fires_frees_one_slot(world: World, engine: str) -> N
 
 async def test_the_time_of_a_free_socket_is_over_when_it_is_picked(world: World, engine: str) -> None:
     """A9: a timer that rings in the moment of the reuse, or later, closes nothing; the time begins anew."""
-    clock = Clock()
+    clock = VirtualClock()
     network = Network()
     agent = clock.agent(free_socket_timeout=15, http1_engine=engine, **network.options)
     async with world.client(transport=AgentTransport(agent=agent)) as client:
@@ -97,11 +96,11 @@ async def test_the_time_of_a_free_socket_is_over_when_it_is_picked(world: World,
         async with client.stream("GET", URL) as response:
             assert response.extensions["agent"].socket_id == 0
             for seconds in (0.001, 100):
-                clock.advance(agent, seconds)
+                clock.advance(seconds)
                 assert [info.state for info in agent.sockets()] == ["active"]
             assert await response.aread() == b"ok"
         assert agent.sockets()[0].expires_in == 15
-        clock.advance(agent, 14)
+        clock.advance(14)
         assert agent.status().free_sockets == {"http://a.test:80": 1}
         assert agent.status().timeout_socket_count == 0
     await world.close(agent)

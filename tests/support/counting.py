@@ -23,6 +23,7 @@ import httpx_agent
 
 PACKAGE = "httpx_agent"
 FOLDER = str(Path(httpx_agent.__file__).parent)
+TESTING = str(Path(FOLDER, "testing"))
 _TOOL = 4  # a number that `sys.monitoring` leaves to anyone
 
 WAKERS = frozenset({"set", "notify", "notify_all", "call_soon_threadsafe", "run_sync_soon"})
@@ -85,7 +86,7 @@ class Meter:
         return self._stepped
 
     def _executed(self, code: CodeType, offset: int) -> Any:
-        if not code.co_filename.startswith(FOLDER):
+        if not code.co_filename.startswith(FOLDER) or code.co_filename.startswith(TESTING):
             return sys.monitoring.DISABLE
         self.steps += threading.get_ident() == self._thread
         return None
@@ -102,7 +103,11 @@ _meter: Meter | None = None
 
 
 def _is_ours(frame: FrameType | None) -> bool:
-    return frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == PACKAGE
+    """Whether it is the package's code; what stands in the place of the network is not."""
+    if frame is None:
+        return False
+    package, _, module = frame.f_globals.get("__name__", "").partition(".")
+    return package == PACKAGE and module.partition(".")[0] != "testing"
 
 
 def _counted(entries: Iterable[Any]) -> Iterator[Any]:

@@ -8,7 +8,7 @@ import anyio
 import httpcore
 import pytest
 
-from tests.support.scripted import (
+from httpx_agent.testing import (
     FIN,
     HANG,
     REFUSED,

@@ -22,8 +22,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 import httpx_agent.otel
 from httpx_agent import Agent, AgentTransport
 from httpx_agent.otel import instrument, uninstrument
-from tests.support.clock import Clock
-from tests.support.scripted import FIN, Gate, Network, Script, respond
+from httpx_agent.testing import FIN, Gate, Network, Script, VirtualClock, respond
 from tests.support.servers import Certificates, Proxy, Server
 from tests.support.worlds import World, clean_environment
 from tests.telemetry.reading import Reading
@@ -69,7 +68,7 @@ def reading() -> Iterator[Reading]:
 
 async def test_names_units_and_boundaries(world: World, reading: Reading) -> None:
     """Everything that there is, after one run in which everything happens."""
-    clock = Clock()
+    clock = VirtualClock()
     gate = Gate()
     network = Network(Script(ok, FIN), Script([gate, ok]))
     limits = {"max_sockets": 1, "max_total_sockets": 2, "max_total_free_sockets": 2}
@@ -211,14 +210,14 @@ async def test_limits(world: World, reading: Reading) -> None:
 
 async def test_connections_that_were_closed(world: World, reading: Reading) -> None:
     """How long each was open, and why it was closed."""
-    clock = Clock()
+    clock = VirtualClock()
     network = Network(Script(), Script(respond(b"ok", headers=[("Connection", "close")])))
     agent = clock.agent(**network.options)
     instrument(agent, meter_provider=reading.provider)
     async with world.client(transport=AgentTransport(agent=agent)) as client:
         await client.get(URL)
         await client.get(OTHER)
-        clock.advance(agent, 15)
+        clock.advance(15)
         await world.until(lambda: agent.sockets() == ())
 
         closed = (*ADDRESS, "network.protocol.version", "httpx_agent.connection.close_reason")
@@ -237,7 +236,7 @@ async def test_connections_that_were_closed(world: World, reading: Reading) -> N
 
 
 async def test_how_long_requests_waited(world: World, reading: Reading) -> None:
-    clock = Clock()
+    clock = VirtualClock()
     gate = Gate()
     network = Network(Script([gate, ok]))
     agent = clock.agent(max_sockets=1, **network.options)
@@ -388,7 +387,7 @@ async def test_agents_are_added_up_unless_they_have_names(world: World, reading:
 
 async def test_an_agent_that_has_sockets_already(world: World, reading: Reading) -> None:
     """And that goes on when it is measured no more."""
-    clock = Clock()
+    clock = VirtualClock()
     network = Network()
     agent = clock.agent(**network.options)
     async with world.client(transport=AgentTransport(agent=agent)) as client:
@@ -396,7 +395,7 @@ async def test_an_agent_that_has_sockets_already(world: World, reading: Reading)
         clock.time += 3
         instrument(agent, meter_provider=reading.provider)
         assert reading.values("http.client.open_connections", STATE) == {"active": 0, "idle": 1}
-        clock.advance(agent, 12)
+        clock.advance(12)
         await world.until(lambda: agent.sockets() == ())
         duration: Any = reading.collect()["http.client.connection.duration"].data.data_points[0]
         assert duration.sum == 15.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from typing import Any
 
@@ -9,8 +10,7 @@ import httpx
 import pytest
 
 from httpx_agent import Agent, AgentTransport
-from tests.support.clock import Clock
-from tests.support.scripted import FIN, HANG, REFUSED, RST, TIMEOUT, Gate, Network, Script, respond
+from httpx_agent.testing import FIN, HANG, REFUSED, RST, TIMEOUT, Gate, Network, Script, VirtualClock, respond
 from tests.support.servers import Certificates, Server
 from tests.support.worlds import World
 
@@ -69,13 +69,13 @@ async def test_why_a_free_socket_is_closed(
     world: World, options: dict[str, Any], headers: dict[str, str], passes: float, reason: str
 ) -> None:
     """And for how long it was open."""
-    clock = Clock()
+    clock = VirtualClock()
     network = Network(default=Script(then=respond(b"ok", headers=headers.items())))
     agent = clock.agent(**options, **network.options)
     notes = observed(agent)
     async with world.client(transport=AgentTransport(agent=agent)) as client:
         await client.get(URL)
-        clock.advance(agent, passes)
+        clock.advance(passes)
         await world.until(lambda: notes.closed)
         assert notes.closed == [("http://a.test:80", passes, reason)]
     await world.close(agent)
@@ -234,7 +234,7 @@ def test_a_request_that_waits_when_its_loop_ends_has_waited_in_vain(world: World
 
 async def test_how_long_a_request_waited(world: World) -> None:
     """Only one that found no socket; the time is that of its `RequestInfo`."""
-    clock = Clock()
+    clock = VirtualClock()
     gate = Gate()
     network = Network(Script([gate, ok]))
     agent = clock.agent(max_sockets=1, **network.options)
@@ -382,3 +382,16 @@ async def test_nothing_is_noted_for_nobody(world: World) -> None:
     await world.close(agent)
     assert agent.status().close_socket_count == 2
     assert (told, notes.closed, notes.waited, notes.retried) == ([], [], [], [])
+
+
+async def test_room_that_is_made_at_the_limit_on_open_files_is_no_retry(world: World) -> None:
+    """Nothing had been sent; the free socket went for a request that it could not serve."""
+    network = Network(Script(), Script(connect=OSError(errno.EMFILE, "Too many open files")))
+    agent = Agent(**network.options)
+    notes = observed(agent)
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        await client.get(URL)
+        assert not (await client.get(OTHER)).extensions["agent"].retried
+        assert notes.retried == []
+        assert notes.reasons == ["evicted"]
+    await world.close(agent)

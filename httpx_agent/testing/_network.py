@@ -19,7 +19,6 @@ Nothing here sleeps. What waits (a `Gate`, `HANG`, a read with no answer) waits 
 
 from __future__ import annotations
 
-import enum
 import functools
 import ssl
 import threading
@@ -34,69 +33,13 @@ import anyio.lowlevel
 import httpcore
 import sniffio
 
+from ._scripts import FIN, HANG, REFUSED, RST, TIMEOUT, Gate, Mark, Step, respond
+
 LIMIT = 10.0
 """Seconds after which a wait that has no timeout of its own is taken for a deadlock."""
 
 
-class Mark(enum.Enum):
-    """What may stand in a script besides bytes, gates and exceptions."""
-
-    FIN = "the server closes its end: from here on reads return nothing"
-    RST = "the server resets: from here on reads and writes raise"
-    HANG = "nothing happens any more: until the timeout, a cancellation, or a close"
-    TIMEOUT = "the timeout of the operation is over at once"
-    REFUSED = "the connect is refused, or the handshake fails"
-
-
-FIN = Mark.FIN
-RST = Mark.RST
-HANG = Mark.HANG
-TIMEOUT = Mark.TIMEOUT
-REFUSED = Mark.REFUSED
-
-
-class Gate:
-    """Holds what stands after it in a script, until the test opens it. One gate may stand in several scripts."""
-
-    def __init__(self, name: str = "") -> None:
-        self.name = name
-        self.is_open = False
-        self._networks: set[Network] = set()
-
-    def open(self) -> None:
-        """Let pass whoever waits here, and all who come later."""
-        self.is_open = True
-        for network in list(self._networks):
-            network.changed()
-
-    def __repr__(self) -> str:
-        return f"<Gate {self.name} {'open' if self.is_open else 'shut'}>"
-
-
-Step: TypeAlias = "bytes | Gate | Mark | Exception"
 Answer: TypeAlias = "Step | Sequence[Step] | Callable[[Connection, bytes], Answer]"
-
-
-def respond(
-    body: bytes = b"ok",
-    status: int = 200,
-    headers: Iterable[tuple[str, str]] = (),
-    *,
-    reason: str = "OK",
-    length: bool = True,
-) -> bytes:
-    """An HTTP/1.1 response, with its `Content-Length` unless `length` is false."""
-    lines = [f"HTTP/1.1 {status} {reason}", *(f"{name}: {value}" for name, value in headers)]
-    if length:
-        lines.append(f"Content-Length: {len(body)}")
-    return "\r\n".join([*lines, "", ""]).encode() + body
-
-
-def chunked(*parts: Step, end: bool = True) -> list[Step]:
-    """A chunked response: each `bytes` is a chunk, other steps stand between them; `end` writes the last chunk."""
-    steps: list[Step] = [respond(b"", headers=[("Transfer-Encoding", "chunked")], length=False)]
-    steps += [b"%x\r\n%s\r\n" % (len(part), part) if isinstance(part, bytes) else part for part in parts]
-    return [*steps, b"0\r\n\r\n"] if end else steps
 
 
 @dataclass
@@ -110,6 +53,8 @@ class Script:
         connect: What the connect meets before it succeeds; `REFUSED`, `TIMEOUT` and exceptions end it.
         tls: The same for each `start_tls`.
         writes: The same for single writes, by their number from 0.
+        close: What the close meets: a gate and `HANG` hold it up, in event loops only; an exception is raised by it.
+            Either way the connection is closed after it.
         early: The numbers of the requests that are answered as soon as their head has come.
         greeting: What the server sends of its own accord after the connect.
         alpn: The protocol that TLS agrees on.
@@ -121,6 +66,7 @@ class Script:
     connect: Step | Sequence[Step]
     tls: Step | Sequence[Step]
     writes: dict[int, Step | Sequence[Step]]
+    close: Step | Sequence[Step]
     early: frozenset[int]
     greeting: Answer
     alpn: str | None
@@ -133,6 +79,7 @@ class Script:
         connect: Step | Sequence[Step] = (),
         tls: Step | Sequence[Step] = (),
         writes: dict[int, Step | Sequence[Step]] | None = None,
+        close: Step | Sequence[Step] = (),
         early: Iterable[int] = (),
         greeting: Answer = (),
         alpn: str | None = None,
@@ -143,6 +90,7 @@ class Script:
         self.connect = connect
         self.tls = tls
         self.writes = writes or {}
+        self.close = close
         self.early = frozenset(early)
         self.greeting = greeting
         self.alpn = alpn
@@ -337,6 +285,10 @@ class Connection:
             for step in answer:
                 self._put(step, head)
 
+    def _past(self, gate: Gate) -> Callable[[], bool]:
+        """Whether the client may go on, or has given the connection up."""
+        return lambda: gate.is_open or not self.is_open
+
     def _write_checks(self) -> list[Any]:
         with self.network.condition:
             steps = self.script.writes.get(self._writes, ())
@@ -345,6 +297,12 @@ class Connection:
                 self._reset = True
                 self._inbox.append(RST)
         return self.network._checks(steps, self.network.exceptions.WriteError, self.network.exceptions.WriteTimeout)
+
+    def _close_checks(self) -> list[Any]:
+        if not self.is_open:
+            return []
+        errors = self.network.exceptions
+        return self.network._checks(self.script.close, errors.WriteError, errors.WriteTimeout)
 
     def _receive(self, data: bytes) -> None:
         if self._reset or self.state != "open":
@@ -423,7 +381,7 @@ class Network:
 
     def adopt(self, gate: Gate) -> None:
         """Be told when this gate opens."""
-        gate._networks.add(self)
+        gate.tell(self)
 
     def changed(self) -> None:
         """Wake all who wait, to look again."""
@@ -647,15 +605,19 @@ class _Stream(_Info, httpcore.NetworkStream):
             for check in connection._write_checks():
                 if isinstance(check, Exception):
                     raise check
-                network._wait(lambda gate=check: gate.is_open or not connection.is_open, timeout, errors.WriteTimeout)
+                network._wait(connection._past(check), timeout, errors.WriteTimeout)
             with network.condition:
                 connection._receive(bytes(buffer))
 
     def close(self) -> None:
         connection, network = self.connection, self.connection.network
         with network._op(connection.number, "close"):
+            checks = connection._close_checks()
             with network.condition:
                 connection._end("closed")
+            for check in checks:
+                if isinstance(check, Exception):
+                    raise check
 
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
@@ -668,9 +630,7 @@ class _Stream(_Info, httpcore.NetworkStream):
                 for check in network._checks(connection.script.tls, errors.ConnectError, errors.ConnectTimeout):
                     if isinstance(check, Exception):
                         raise check
-                    network._wait(
-                        lambda gate=check: gate.is_open or not connection.is_open, timeout, errors.ConnectTimeout
-                    )
+                    network._wait(connection._past(check), timeout, errors.ConnectTimeout)
                 if not connection.is_open:
                     raise errors.ConnectError("the stream was closed")
             except Exception:
@@ -700,9 +660,7 @@ class _AsyncStream(_Info, httpcore.AsyncNetworkStream):
             for check in connection._write_checks():
                 if isinstance(check, Exception):
                     raise check
-                await network._wait_async(
-                    lambda gate=check: gate.is_open or not connection.is_open, timeout, errors.WriteTimeout
-                )
+                await network._wait_async(connection._past(check), timeout, errors.WriteTimeout)
             with network.condition:
                 connection._receive(bytes(buffer))
 
@@ -710,8 +668,14 @@ class _AsyncStream(_Info, httpcore.AsyncNetworkStream):
         connection, network = self.connection, self.connection.network
         with network._op(connection.number, "close"):
             await anyio.lowlevel.checkpoint()
-            with network.condition:
-                connection._end("closed")
+            try:
+                for check in connection._close_checks():
+                    if isinstance(check, Exception):
+                        raise check
+                    await network._wait_async(connection._past(check), None, network.exceptions.WriteTimeout)
+            finally:
+                with network.condition:
+                    connection._end("closed")
 
     async def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
@@ -725,9 +689,7 @@ class _AsyncStream(_Info, httpcore.AsyncNetworkStream):
                 for check in network._checks(connection.script.tls, errors.ConnectError, errors.ConnectTimeout):
                     if isinstance(check, Exception):
                         raise check
-                    await network._wait_async(
-                        lambda gate=check: gate.is_open or not connection.is_open, timeout, errors.ConnectTimeout
-                    )
+                    await network._wait_async(connection._past(check), timeout, errors.ConnectTimeout)
                 if not connection.is_open:
                     raise errors.ConnectError("the stream was closed")
             except Exception:
@@ -768,7 +730,7 @@ class _Backend(httpcore.NetworkBackend):
                 for check in network._checks(connection.script.connect, errors.ConnectError, errors.ConnectTimeout):
                     if isinstance(check, Exception):
                         raise check
-                    network._wait(lambda gate=check: gate.is_open, timeout, errors.ConnectTimeout)
+                    network._wait(connection._past(check), timeout, errors.ConnectTimeout)
             except BaseException:
                 with network.condition:
                     connection._end("failed")
@@ -817,7 +779,7 @@ class _AsyncBackend(httpcore.AsyncNetworkBackend):
                 for check in network._checks(connection.script.connect, errors.ConnectError, errors.ConnectTimeout):
                     if isinstance(check, Exception):
                         raise check
-                    await network._wait_async(lambda gate=check: gate.is_open, timeout, errors.ConnectTimeout)
+                    await network._wait_async(connection._past(check), timeout, errors.ConnectTimeout)
             except BaseException:
                 with network.condition:
                     connection._end("failed")

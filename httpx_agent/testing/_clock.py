@@ -1,0 +1,104 @@
+"""A clock that the test sets."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+from weakref import WeakSet
+
+from sniffio import AsyncLibraryNotFoundError
+
+from .._agent import BaseAgent
+
+if TYPE_CHECKING:
+    from .. import Agent
+    from .._engine import Engine
+    from .._homes import Home
+
+#: The class whose attribute gives all agents their clock, for once to be set.
+_AGENTS: Any = BaseAgent
+
+
+class VirtualClock:
+    """Gives agents their time, which stands still until the test moves it.
+
+        with VirtualClock() as clock:
+            agent = Agent(free_socket_timeout=15)
+        ...
+        clock.advance(15)
+
+    Agents that are made within the block live by this clock, also after it; those of transports, too. All times of
+    an agent go by it: how long a socket is free, how old it grows, how long a request waits for one. The timeouts of
+    the network (connect, read, write) do not; a `Network` has `TIMEOUT` for these.
+
+    Within the block every agent that is made gets this clock, by whichever thread: one block at a time.
+    """
+
+    def __init__(self) -> None:
+        self.time = 1000.0
+        """Seconds since some moment."""
+        self._agents: WeakSet[BaseAgent[Any, Any, Any]] = WeakSet()
+        self._before: list[Any] = []
+
+    def __call__(self) -> float:
+        """The time."""
+        return self.time
+
+    def __enter__(self) -> Self:
+        self._before.append(vars(_AGENTS)["_clock"])
+        _AGENTS._clock = _Registering(self)
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        _AGENTS._clock = self._before.pop()
+
+    def agent(self, **options: Any) -> Agent:
+        """An `httpx_agent.Agent` that lives by this clock."""
+        from .. import Agent
+
+        with self:
+            return Agent(**options)
+
+    def advance(self, seconds: float) -> None:
+        """Lets time pass: sockets expire, and requests that have waited for long enough give up.
+
+        What belongs to the calling event loop, and to the sync world, has been told when this returns; a loop does
+        the closing as soon as it comes to run. Other event loops are told, and do the same when they get to it.
+        """
+        self.time += seconds
+        for agent in list(self._agents):
+            _look_at_the_clock(agent._engine)
+
+
+class _Registering:
+    """Stands as the `_clock` of agents, and notes who asks for it: an agent that is made."""
+
+    def __init__(self, clock: VirtualClock) -> None:
+        self._clock = clock
+
+    def __get__(self, agent: BaseAgent[Any, Any, Any], owner: type) -> VirtualClock:
+        self._clock._agents.add(agent)
+        return self._clock
+
+
+def _look_at_the_clock(engine: Engine) -> None:
+    here: Home | None = None
+    with suppress(AsyncLibraryNotFoundError):
+        here = engine.find_async_home()
+    _ring(engine, engine.sync_home, here)
+    for home in list(engine._homes.values()):
+        if home is here:
+            _ring(engine, home, here)
+        else:
+            home.call_soon(partial(_ring, engine, home, home))
+
+
+def _ring(engine: Engine, home: Home, here: Home | None) -> None:
+    """Does what a home's timers do, and has those who wait for a socket look at their deadlines."""
+    engine.expire(home)
+    for event in engine.renew_events(home):
+        home.wake(event, here)

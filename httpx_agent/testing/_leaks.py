@@ -1,0 +1,43 @@
+"""Whether anything is left over."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .._agent import BaseAgent
+    from .._exchange import Exchange
+
+
+def assert_no_leaks(agent: BaseAgent[Any, Any, Any]) -> None:
+    """Fails if a request of an agent waits or holds a socket, or if the agent's counters do not add up.
+
+    To be called when all that the test began should be over: every response read or closed, every task at its end.
+    Free sockets are no leak, and sockets that another event loop is about to close are none either.
+
+    Args:
+        agent: The agent. If it was made with ``debug=True``, the message says where each response was asked for.
+
+    Raises:
+        AssertionError: If anything is left; the message lists it.
+    """
+    status = agent.status()
+    held = sum(status.sockets.values()) + sum(status.free_sockets.values())
+    known = status.create_socket_error_count + status.close_socket_count + status.detached_socket_count + held
+    if status.create_socket_count != known:
+        raise AssertionError(
+            f"the agent's books do not balance: of {status.create_socket_count} sockets {known} are "
+            f"accounted for\n{status}"
+        )
+    left = agent._engine.exchanges()
+    if left:
+        hint = "" if agent.debug else "\nAgent(debug=True) remembers where each was asked for."
+        lines = "".join(f"\n  {_describe(exchange)}" for exchange in left)
+        raise AssertionError(f"{len(left)} request(s) are not over:{lines}{hint}")
+
+
+def _describe(exchange: Exchange) -> str:
+    socket = exchange.socket
+    what = "waits for a socket" if socket is None else f"holds socket {socket.id}; read or close its response"
+    where = f", asked for at {exchange.asked_for_at}" if exchange.asked_for_at else ""
+    return f"{exchange.title}{where}: {what}"

@@ -1,0 +1,83 @@
+"""What a server does, as data: bytes, marks and gates. The scripted network and the chaos server play the same."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable
+from typing import Protocol, TypeAlias
+
+
+class Mark(enum.Enum):
+    """What may stand in a script besides bytes, gates and exceptions."""
+
+    FIN = "the server closes its end: from here on reads return nothing"
+    RST = "the server resets: from here on reads and writes raise"
+    HANG = "nothing happens any more: until the timeout, a cancellation, or a close"
+    TIMEOUT = "the timeout of the operation is over at once"
+    REFUSED = "the connect is refused, or the handshake fails"
+
+
+FIN = Mark.FIN
+RST = Mark.RST
+HANG = Mark.HANG
+TIMEOUT = Mark.TIMEOUT
+REFUSED = Mark.REFUSED
+
+
+class Stage(Protocol):
+    """Where scripts are played."""
+
+    def changed(self) -> None:
+        """A gate was opened: look again."""
+
+
+class Gate:
+    """Holds what stands after it in a script, until the test opens it. One gate may stand in several scripts."""
+
+    def __init__(self, name: str = "") -> None:
+        self.name = name
+        self.is_open = False
+        self._stages: set[Stage] = set()
+
+    def open(self) -> None:
+        """Lets pass whoever waits here, and all who come later."""
+        self.is_open = True
+        for stage in list(self._stages):
+            stage.changed()
+
+    def tell(self, stage: Stage) -> None:
+        """Lets a stage know when this opens."""
+        self._stages.add(stage)
+
+    def __repr__(self) -> str:
+        return f"<Gate {self.name} {'open' if self.is_open else 'shut'}>"
+
+
+Step: TypeAlias = bytes | Gate | Mark | Exception
+
+
+def respond(
+    body: bytes = b"ok",
+    status: int = 200,
+    headers: Iterable[tuple[str, str]] = (),
+    *,
+    reason: str = "OK",
+    length: bool = True,
+) -> bytes:
+    """An HTTP/1.1 response, with its `Content-Length` unless `length` is false."""
+    lines = [f"HTTP/1.1 {status} {reason}", *(f"{name}: {value}" for name, value in headers)]
+    if length:
+        lines.append(f"Content-Length: {len(body)}")
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+def trickle(data: bytes) -> list[Step]:
+    """The same bytes, one by one."""
+    return [data[at : at + 1] for at in range(len(data))]
+
+
+def chunked(*parts: Step, end: bool = True) -> list[Step]:
+    """A chunked response: each `bytes` is a chunk, other steps stand between them; `end` writes the last chunk."""
+    steps: list[Step] = [respond(b"", headers=[("Transfer-Encoding", "chunked")], length=False)]
+    steps += [b"%x\r\n%s\r\n" % (len(part), part) if isinstance(part, bytes) else part for part in parts]
+    return [*steps, b"0\r\n\r\n"] if end else steps

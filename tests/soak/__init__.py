@@ -1,0 +1,4 @@
+"""Random load, faults and cancellations on one agent, sync and async together, for as long as one likes.
+
+python -m tests.soak --minutes 60 --seed 7
+"""
