@@ -19,8 +19,8 @@ import httpx
 import pytest
 
 from httpx_agent.testing import HANG, Gate, Network, Script, chunked, respond
+from httpx_agent.testing import _network as scripted
 from tests.bugs.stock import Stack
-from tests.support import scripted
 from tests.support.worlds import World, _Counted
 
 A, B, C = "http://a.test/", "http://b.test/", "http://c.test/"
