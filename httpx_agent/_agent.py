@@ -173,6 +173,9 @@ class BaseAgent(Generic[Limits, Proxy, URL]):
         `httpx.ReadError`. Sync sockets are closed when this returns; those of event loops are handed to them. May be
         called again, from any thread; used again, the agent opens new sockets.
         """
+        if self._engine.is_locked_here():
+            self._engine.sync_home.call_soon(self.close)
+            return
         run(self._engine.close(self._engine.sync_home))
 
     async def aclose(self) -> None:

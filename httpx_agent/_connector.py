@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import socket
 import ssl
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._http1 import is_installed
@@ -55,16 +54,24 @@ class Connector:
         self._family = family
         self._options = options
         self.proxy = self._make_proxy()
-        self.sessions = SessionCache(options.max_cached_sessions)
+        self.forget_sessions()
+        self._made_context: ssl.SSLContext | None = None
         if options.verify is not True or options.cert is not None:
             _ = self._ssl_context  # what is wrong with these is told at once; the default costs 30 ms, and can wait
 
-    @cached_property
+    def forget_sessions(self) -> None:
+        """Begins with an empty cache of TLS sessions."""
+        self.sessions = SessionCache(self._options.max_cached_sessions)
+
+    @property
     def _ssl_context(self) -> ssl.SSLContext:
-        options = self._options
-        context: ssl.SSLContext = self._family.httpx.create_ssl_context(
-            verify=options.verify, cert=options.cert, trust_env=options.trust_env
-        )
+        # Not a `cached_property`: that of Python 3.11 has a lock, which may be held for ever in a forked child.
+        context = self._made_context
+        if context is None:
+            options = self._options
+            context = self._made_context = self._family.httpx.create_ssl_context(
+                verify=options.verify, cert=options.cert, trust_env=options.trust_env
+            )
         return context
 
     def wire(self, key: Key, listener: Listener, options: AgentOptions) -> Wire:
@@ -74,6 +81,7 @@ class Connector:
             listener,
             local_address=options.local_address,
             socket_options=_socket_options(options),
+            greets_proxy=self.proxy is not None and self.proxy.url.scheme.startswith(b"socks"),
         )
 
     def sync_connection(self, key: Key, wire: Wire) -> Any:
@@ -88,7 +96,7 @@ class Connector:
         httpcore = self._family.httpcore
         inner = self._options.async_network_backend
         if library == "asyncio" and self._is_fast(key, inner, is_async=True):
-            backend = AsyncBackend(wire, AsyncioConnector(self._family), call_soon)
+            backend = AsyncBackend(wire, AsyncioConnector(wire), call_soon)
             return self._create_fast(self._family.asyncio_http1_connection, key, wire, backend)
         if inner is None:
             inner = httpcore.TrioBackend() if library == "trio" else httpcore.AnyIOBackend()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 from collections import deque
 from contextlib import suppress
 from dataclasses import replace
@@ -17,10 +16,12 @@ from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, Unpack
 
 import sniffio
 
+from . import _fork
 from ._connector import Connector, Key
 from ._core import Action, Close, Core, Counters, Grant, Refuse, SocketView
 from ._goaway import GoawayHold
 from ._homes import AsyncHome, AsyncioHome, Home, SyncHome, TrioHome
+from ._locks import Lock, is_held_here
 from ._options import UNSET, AgentOptions, OptionsPerOrigin, check_option, check_options, no_limit
 from ._socket import Socket
 from ._steps import CloseSocket, Flow
@@ -93,8 +94,12 @@ class Engine:
         self._per_origin = OptionsPerOrigin(self.options)
         self._known_keys: dict[tuple[bytes, bytes, int | None, Any], Key] = {}
         self._known_options: dict[Key, AgentOptions] = {}
-        # The mutable state, all of it guarded by the lock.
-        self._lock = threading.Lock()
+        self._begin_empty()
+        _fork.register(self)
+
+    def _begin_empty(self) -> None:
+        """The mutable state, all of it guarded by the lock."""
+        self._lock = Lock()
         self._core = Core(
             self._rules_for,
             max_total_sockets=no_limit(self.options.max_total_sockets),
@@ -104,8 +109,33 @@ class Engine:
         self._exchanges: dict[int, Exchange] = {}
         self._sockets: dict[int, Socket] = {}
         self._homes: dict[int, AsyncHome] = {}
-        # Exchanges that were dropped; finalisers append, whoever comes next clears up.
+        # Exchanges that were dropped. Finalisers append, without the lock, and have them cleared up.
         self._abandoned: deque[Exchange] = deque()
+
+    def begin_anew(self) -> None:
+        """In a forked child: everything that it inherited is the parent's (see `_fork`)."""
+        exchanges, sockets, homes = self._exchanges, self._sockets, self._homes
+        self._begin_empty()
+        for exchange in exchanges.values():
+            exchange.over = True
+        for socket in sockets.values():
+            socket.wire.disown()
+            if socket.home.is_async:
+                _fork.bury(socket)
+        for home in homes.values():
+            home.disown()
+            _fork.bury(home)
+        self.sync_home.disown()
+        self.connector.forget_sessions()
+
+    def is_locked_here(self) -> bool:
+        """Whether this thread holds one of the agent's locks: then a finaliser runs (see `_locks`)."""
+        homes = [self.sync_home, *self._homes.values()]
+        return (
+            is_held_here(self._lock)
+            or self.connector.sessions.is_locked_here()
+            or any(home.is_locked_here() for home in homes)
+        )
 
     # Looking ----------------------------------------------------------------------------------------------------------
 
@@ -322,8 +352,9 @@ class Engine:
         return self._carry_out(effects, home)
 
     def abandon(self, exchange: Exchange) -> None:
-        """The request was dropped by its caller. Callable from finalisers: takes no lock."""
+        """The request was dropped by its caller. Finalisers call this, so it takes no lock; the home clears up."""
         self._abandoned.append(exchange)
+        exchange.home.call_soon(self._clear_up)
 
     def settle(self, home: Home, closing: list[Socket]) -> Flow[None]:
         """Closes sockets in their home, and what that leads to; an interruption comes out at the end."""

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ._exchange import Exchange
 
 CLOSED = "the agent was closed"
+FORKED = "the process was forked"
 
 
 def explain(error: BaseException, exchange: Exchange) -> BaseException:
@@ -40,7 +41,8 @@ def _explain(error: Exception, exchange: Exchange, httpcore: Any) -> Any:
     if exchange.refused or (socket is not None and socket.wire.broken):
         if connecting:
             return httpcore.ConnectError(f"{what}: {CLOSED}; nothing was sent")
-        return httpcore.ReadError(f"{what}: {CLOSED} while the request was in flight")
+        why = FORKED if socket is not None and socket.wire.inherited else CLOSED
+        return httpcore.ReadError(f"{what}: {why} while the request was in flight")
     if exchange.is_goaway(error):
         return httpcore.RemoteProtocolError(f"{what}: {_goaway(error, exchange)}")
     if isinstance(error, httpcore.PoolTimeout):

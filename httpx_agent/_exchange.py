@@ -193,6 +193,11 @@ class Exchange:
             return error
         return None
 
+    def check_process(self) -> None:
+        """Raises in a forked child, where nothing would ever be heard of the parent's event loop."""
+        if self.socket is not None and self.socket.wire.inherited:
+            raise _errors.explain(self.engine.family.httpcore.ReadError(), self)
+
     def _wait(self) -> Flow[None]:
         """Waits for a socket, until one absolute deadline."""
         timeout = self.request.extensions.get("timeout", {}).get("pool")

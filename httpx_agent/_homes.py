@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import threading
 import weakref
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from ._keepers import LoopKeeper, ThreadKeeper
+from ._locks import Lock, is_held_here
 from ._steps import arun, run
 
 if TYPE_CHECKING:
@@ -33,6 +35,16 @@ class Home:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = weakref.ref(engine)
+        self._watching = Lock()  # guards `Socket.watched`; taken before the engine's, never after
+
+    def is_locked_here(self) -> bool:
+        """Whether this thread holds a lock of this home or of its keeper."""
+        return is_held_here(self._watching) or self.keeper.is_locked_here()
+
+    def disown(self) -> None:
+        """Forgets in a forked child what was watched: all of it is the parent's."""
+        self._watching = Lock()
+        self.keeper.disown()
 
     def on_readable(self, number: int) -> None:
         """A free socket was closed by its server, or written to."""
@@ -55,7 +67,7 @@ class Home:
         """
         if socket.wire.tells_of_loss:
             return
-        with socket.watching:  # whoever gets it comes to `unwatch` afterwards
+        with self._watching:  # whoever gets it comes to `unwatch` afterwards
             descriptor = socket.wire.descriptor()
             if descriptor is not None and is_free(socket.id):
                 socket.watched = descriptor
@@ -65,7 +77,7 @@ class Home:
         """Looks after it no longer."""
         if socket.wire.tells_of_loss:
             return
-        with socket.watching:
+        with self._watching:
             if socket.watched is not None:
                 self.keeper.unwatch(socket.watched)
                 socket.watched = None
@@ -91,6 +103,13 @@ class Home:
         """Drives a flow in this home, from any thread; at once where nothing in it can block."""
         raise NotImplementedError
 
+    def call_soon(self, function: Callable[[], object]) -> None:
+        """Calls a function in this home, from any thread; not at all if the home is over.
+
+        Finalisers call this, wherever they happen to run: in any thread, and under any lock.
+        """
+        raise NotImplementedError
+
 
 class SyncHome(Home):
     """The sync world: all threads. Its sockets can be closed from any of them."""
@@ -114,6 +133,11 @@ class SyncHome(Home):
 
     def do_soon(self, flow: Flow[None]) -> None:
         run(flow)
+
+    def call_soon(self, function: Callable[[], object]) -> None:
+        # `threading.Thread` takes locks of Python's own, and waits for the new thread.
+        with suppress(RuntimeError):  # no more threads, or the interpreter is about to end
+            _thread.start_new_thread(function, ())
 
 
 #: The generators that wait for the end of their loops. An agent that is dropped must not take its own with it: trio
@@ -169,6 +193,11 @@ class AsyncHome(Home):
             self.is_ending = self._ended = True
             self.keeper.stop()
 
+    def disown(self) -> None:
+        """Ends it in a forked child: the loop is the parent's, and nothing is done through it."""
+        self.is_ending = self._ended = True
+        super().disown()
+
     def new_event(self) -> anyio.Event:
         return anyio.Event()
 
@@ -180,10 +209,6 @@ class AsyncHome(Home):
 
     def connect(self, engine: Engine, socket: Socket) -> Any:
         return engine.connector.async_connection(socket.key, socket.wire, self.library, self.call_soon)
-
-    def call_soon(self, function: Callable[[], None]) -> None:
-        """Calls a function in the loop, from any thread; not at all if the loop is over."""
-        raise NotImplementedError
 
     def is_over(self) -> bool:
         """Whether this home has ended, so that nothing can be done in it any more."""
@@ -209,7 +234,7 @@ class AsyncioHome(AsyncHome):
         except (AttributeError, NotImplementedError, OSError):
             self.keeper = ThreadKeeper(self, engine.now)
 
-    def call_soon(self, function: Callable[[], None]) -> None:
+    def call_soon(self, function: Callable[[], object]) -> None:
         # Not in the caller's context: from a task of trio it would say that this is trio, and nothing would work.
         with suppress(RuntimeError):  # closed
             self.loop.call_soon_threadsafe(function, context=Context())
@@ -242,7 +267,7 @@ class TrioHome(AsyncHome):
         super().__init__(engine, token)
         self.keeper = ThreadKeeper(self, engine.now)
 
-    def call_soon(self, function: Callable[[], None]) -> None:
+    def call_soon(self, function: Callable[[], object]) -> None:
         import trio
 
         with suppress(trio.RunFinishedError):

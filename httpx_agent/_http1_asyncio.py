@@ -27,8 +27,8 @@ from ._steps import arun
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
-    from ._family import Family
     from ._http1 import Incoming
+    from ._network import Wire
     from ._trace import Trace
 
 #: More than this is not kept for a slow reader: the server has to wait.
@@ -47,11 +47,12 @@ class AsyncioConnector:
     """Opens sockets as `httpcore.AnyIOBackend` does, for `AsyncioStream`.
 
     Args:
-        family: The libraries.
+        wire: The wire of the socket.
     """
 
-    def __init__(self, family: Family) -> None:
-        self._family = family
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+        self._family = wire.family
 
     async def connect_tcp(
         self, host: str, port: int, timeout: float | None, local_address: str | None, socket_options: Iterable[Any]
@@ -60,7 +61,7 @@ class AsyncioConnector:
 
         async def connect() -> socket.socket:
             addresses = await _resolve(host, port)
-            return await _race([_Attempt(address, local_address) for address in addresses])
+            return await _race([_Attempt(self._wire, address, local_address) for address in addresses])
 
         def prepare(sock: socket.socket) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -73,7 +74,7 @@ class AsyncioConnector:
         """Connects to a path."""
 
         async def connect() -> socket.socket:
-            return await _Attempt((socket.AF_UNIX, socket.SOCK_STREAM, 0, "", path), None)()
+            return await _Attempt(self._wire, (socket.AF_UNIX, socket.SOCK_STREAM, 0, "", path), None)()
 
         def prepare(sock: socket.socket) -> None:
             for option in socket_options:
@@ -126,13 +127,14 @@ async def _resolve(host: str, port: int) -> list[Any]:
 class _Attempt:
     """An attempt to connect to one address."""
 
-    def __init__(self, address: Any, local_address: str | None) -> None:
+    def __init__(self, wire: Wire, address: Any, local_address: str | None) -> None:
+        self._wire = wire
         self._address = address
         self._local_address = local_address
 
     async def __call__(self) -> socket.socket:
         family, kind, protocol, _, address = self._address
-        sock = socket.socket(family, kind, protocol)
+        sock = self._wire.new_socket(family, kind, protocol)
         try:
             sock.setblocking(False)
             if self._local_address is not None:
@@ -202,9 +204,7 @@ class AsyncioStream(asyncio.Protocol):
         self._kept = bytearray()
         self._is_paused = False
         self._waiter: asyncio.Future[None] | None = None
-        self._room: asyncio.Event | None = (
-            None  # for `write`: of the two who may use an upgraded stream at once, one reads
-        )
+        self._room: asyncio.Event | None = None  # for `write`: an upgraded stream may be read at the same time
         self._gone: asyncio.Future[None] | None = None
         self._deadline: float | None = None
         self._timer: asyncio.TimerHandle | None = None

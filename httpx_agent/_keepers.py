@@ -16,6 +16,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Protocol
 
+from ._locks import Lock, is_held_here
+
 #: So long, in seconds, a socket has to be free before the selector is told of it: most are in use again by then, and
 #: each of them is looked at before it is used.
 SETTLING = 0.02
@@ -45,7 +47,7 @@ class ThreadKeeper:
     def __init__(self, owner: Owner, clock: Callable[[], float]) -> None:
         self._owner = weakref.ref(owner)
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._watched: dict[int, int] = {}  # descriptor to number
         self._fresh: dict[int, int] = {}  # the same of those that the selector is not told of yet
         self._settle_at: float | None = None  # when it is; by the system's clock, whatever the other one says
@@ -91,6 +93,19 @@ class ThreadKeeper:
                 self._when = self._settle_at = None
                 if self._watcher is not None:
                     self._watcher.wake()
+
+    def is_locked_here(self) -> bool:
+        """Whether this thread holds the keeper's lock."""
+        return is_held_here(self._lock)
+
+    def disown(self) -> None:
+        """Forgets everything in a forked child, where there is no thread, and the selector is the parent's too."""
+        self._lock = Lock()
+        self._watched, self._fresh = {}, {}
+        self._when = self._settle_at = None
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            watcher.close()
 
     def _running(self) -> _Watcher:
         if self._watcher is None:
@@ -217,6 +232,16 @@ class LoopKeeper:
                 timer.cancel()
         if not self._loop.is_closed():
             self._loop.remove_reader(self._selector.fileno())
+        self._selector.close()
+
+    def is_locked_here(self) -> bool:
+        """It has no lock."""
+        return False
+
+    def disown(self) -> None:
+        """Forgets everything in a forked child, without a word to the loop, whose selector is the parent's too."""
+        self._watched.clear()
+        self._fresh.clear()
         self._selector.close()
 
     def _settle(self) -> None:

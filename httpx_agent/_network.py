@@ -10,20 +10,32 @@ from __future__ import annotations
 
 import socket
 import ssl
+import struct
 import threading
+import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from traceback import walk_tb
 from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 
+from . import _fork
 from ._goaway import GoawayHold
 from ._http1 import MAX_BEFORE_RESPONSE
 
 if TYPE_CHECKING:
     from ._family import Family
     from ._options import SocketOption
+
+#: A stream that has not finished closing after so many seconds is aborted; a thread that is in one is not waited for.
+CLOSE_TIMEOUT = 1.0
+
+#: A timeout that is over at once; to a socket of Python's, 0 would mean something else.
+_NO_TIME = 1e-6
+
+#: How the messages of a SOCKS5 client begin: with the version, and where it logs in with another one (RFC 1928, 1929).
+_SOCKS_MESSAGES = (b"\x05", b"\x01")
 
 #: RFC 9113, 6.5.2: SETTINGS_MAX_CONCURRENT_STREAMS.
 _MAX_CONCURRENT_STREAMS = 3
@@ -59,6 +71,7 @@ class Wire:
         listener: Who wants to know.
         local_address: Address to connect from.
         socket_options: Arguments for `setsockopt`.
+        greets_proxy: Whether a SOCKS handshake comes first.
     """
 
     def __init__(
@@ -68,6 +81,7 @@ class Wire:
         *,
         local_address: str | None,
         socket_options: tuple[SocketOption, ...] | None,
+        greets_proxy: bool = False,
     ) -> None:
         self.family = family
         self.listener = listener
@@ -86,6 +100,10 @@ class Wire:
         self.goaway: GoawayHold | None = None  # where HTTP/2 is spoken
         self.broken = False
         self._tls: list[Any] = []  # what does TLS; with an HTTPS proxy, one over the other
+        self.inherited = False  # by a forked child: the socket is the parent's
+        self.descriptors = _fork.Descriptors()
+        self.greets_proxy = self._by_socks = greets_proxy
+        self._opening_ends: float | None = None  # one deadline for TCP, proxy and TLS
         self._breakers: list[Any] = []  # what wakes those who are in here
         self._wake = threading.Event()
         self._left: threading.Event | None = None
@@ -138,10 +156,75 @@ class Wire:
 
     def close_raw(self) -> None:
         """Closes the descriptor and nothing else: for sockets of an event loop that is no more."""
-        sock = self.stream.get_extra_info("socket") if self.stream is not None else None
-        sock = getattr(sock, "_sock", sock)  # asyncio and trio hide the socket
-        if isinstance(sock, socket.socket):
+        sock = self._system_socket()
+        if sock is not None:
             sock.close()
+
+    def disown(self) -> None:
+        """In a forked child: closes our copies of the descriptors, and nothing else."""
+        self.broken = self.inherited = True
+        sock = self._system_socket()
+        if sock is not None:
+            sock.detach()  # it must not close what its number stands for later
+        self.descriptors.close()
+
+    def _system_socket(self) -> socket.socket | None:
+        """Python's own socket object, where there is one."""
+        sock = self.stream.get_extra_info("socket") if self.stream is not None else None
+        sock = getattr(sock, "_sock", sock)  # asyncio and trio hide it
+        return sock if isinstance(sock, socket.socket) else None
+
+    def new_socket(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
+        """Python's socket object to connect, known from its first moment."""
+        with _fork.opening:
+            sock = socket.socket(family, kind, protocol)
+            self.descriptors.note(sock.fileno())
+        return sock
+
+    def begin_opening(self, timeout: float | None) -> None:
+        """An attempt to open it begins, and ends within the connect timeout, whatever steps it takes."""
+        self.greets_proxy = self._by_socks
+        self._opening_ends = None if timeout is None else time.monotonic() + timeout
+
+    def opened(self) -> None:
+        """It is usable: from here on each operation has a timeout of its own."""
+        self.greets_proxy = False
+        self._opening_ends = None
+
+    def time_left(self, otherwise: float | None = None) -> float | None:
+        """What is left of the connect timeout while it is being opened, and what it is ``otherwise``."""
+        if self._opening_ends is None:
+            return otherwise
+        return max(_NO_TIME, self._opening_ends - time.monotonic())
+
+    def still_greets(self, message: bytes) -> bool:
+        """Whether a message belongs to the SOCKS handshake; the first that does not, ends it."""
+        self.greets_proxy = message[:1] in _SOCKS_MESSAGES
+        return self.greets_proxy
+
+    @contextmanager
+    def shaking_hands(self) -> Iterator[float | None]:
+        """Around what httpcore does of a SOCKS handshake, for which it has no timeout, or that of the response."""
+        httpcore = self.family.httpcore
+        try:
+            yield self.time_left()
+        except (httpcore.ReadTimeout, httpcore.WriteTimeout) as error:
+            raise httpcore.ConnectTimeout(str(error)) from error
+
+    def connected(self) -> None:
+        """Its stream is there: the other end, or the proxy, took the connection."""
+        descriptor = self.descriptor()
+        if descriptor is not None:
+            self.descriptors.note(descriptor)
+        self.listener.connected(self.stream)
+
+    def abort(self) -> None:
+        """Ends the connection, whoever is stuck in closing it: they are woken, and nothing is sent any more."""
+        sock = self._system_socket()
+        if sock is not None:
+            with suppress(OSError):  # closed after all
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            shut_down(sock)
 
     # For the backends and streams ---------------------------------------------------------------------------------
 
@@ -240,21 +323,23 @@ def _holds_data(tls: Any) -> bool:
     return True
 
 
-def close_what_was_begun(error: BaseException) -> None:
-    """Closes the TLS socket of a handshake that failed: Python leaves it open where the other end went at once."""
-    cause: BaseException | None = error
-    while cause is not None:
-        for frame, _ in walk_tb(cause.__traceback__):
-            begun = frame.f_locals.get("self")
-            if isinstance(begun, ssl.SSLSocket):
-                begun.close()
-        cause = cause.__cause__
-
-
 def shut_down(sock: socket.socket) -> None:
     """Wakes a thread that waits for a socket: connecting, reading or writing."""
     with suppress(OSError):  # not connected, or closed in the meantime
         sock.shutdown(socket.SHUT_RDWR)
+
+
+def close_forgotten(error: BaseException | None) -> None:
+    """Closes the TLS socket that is left in the frames of a failed handshake.
+
+    Where a connection was reset before its handshake began, Python before 3.13 does not close it, and nobody has it.
+    """
+    while error is not None:
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            sock = frame.f_locals.get("self")
+            if isinstance(sock, ssl.SSLSocket):
+                sock.close()
+        error = error.__cause__
 
 
 # Sync -----------------------------------------------------------------------------------------------------------------
@@ -274,11 +359,11 @@ class SyncConnector:
         with _OsErrors(self._wire.family, connecting=True):
             for family, kind, protocol, _, address in socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM):
                 try:
-                    sock = socket.socket(family, kind, protocol)
+                    sock = self._wire.new_socket(family, kind, protocol)
                     try:
                         if local_address is not None:
                             sock.bind((local_address, 0))
-                        self._connect(sock, address, timeout)
+                        self._connect(sock, address, self._wire.time_left(timeout))
                         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                         for option in socket_options:  # the user's come last, and win
                             sock.setsockopt(*option)
@@ -294,7 +379,7 @@ class SyncConnector:
     def connect_unix_socket(self, path: str, timeout: float | None, socket_options: Iterable[Any]) -> Any:
         """Connects to a path."""
         with _OsErrors(self._wire.family, connecting=True):
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            sock = self._wire.new_socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
                 for option in socket_options:
                     sock.setsockopt(*option)
@@ -351,6 +436,7 @@ class SyncBackend:
         """Opens a TCP connection; the agent's own address and options hold, through proxies too."""
         wire = self._wire
         wire.check()
+        wire.begin_opening(timeout)
         return self._opened(self._inner.connect_tcp(host, port, timeout, wire.local_address, wire.socket_options or ()))
 
     def connect_unix_socket(
@@ -358,6 +444,7 @@ class SyncBackend:
     ) -> Any:
         """Opens a connection to a Unix socket."""
         self._wire.check()
+        self._wire.begin_opening(timeout)
         return self._opened(self._inner.connect_unix_socket(path, timeout, socket_options or ()))
 
     def sleep(self, seconds: float) -> None:
@@ -366,7 +453,7 @@ class SyncBackend:
 
     def _opened(self, inner: Any) -> Any:
         stream = _begin_sync(self._wire, self._wire.family.sync_stream(self._wire, inner))
-        self._wire.listener.connected(stream)
+        self._wire.connected()
         return stream
 
 
@@ -390,6 +477,13 @@ class SyncStream:
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """Reads at least one byte, or none at the end."""
         wire = self._wire
+        if wire.greets_proxy:
+            with wire.shaking_hands() as left:
+                return self._read(max_bytes, left)
+        return self._read(max_bytes, timeout)
+
+    def _read(self, max_bytes: int, timeout: float | None) -> bytes:
+        wire = self._wire
         if wire.impatient and not self.inner.get_extra_info("is_readable"):
             raise wire.family.httpcore.ReadError("the rest of the response has not arrived")
         data = wire.due()
@@ -405,6 +499,14 @@ class SyncStream:
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """Writes all of it."""
+        wire = self._wire
+        if wire.greets_proxy and wire.still_greets(buffer):
+            with wire.shaking_hands() as left:
+                self._write(buffer, left)
+        else:
+            self._write(buffer, timeout)
+
+    def _write(self, buffer: bytes, timeout: float | None) -> None:
         wire = self._wire
         self.enter()
         try:
@@ -431,9 +533,9 @@ class SyncStream:
         try:
             with wire.breakable(lambda: shut_down(handle) if handle is not None else None):
                 context = wire.listener.context_for(ssl_context)
-                inner = self.inner.start_tls(context, server_hostname, timeout)
-        except Exception as error:
-            close_what_was_begun(error)
+                inner = self.inner.start_tls(context, server_hostname, wire.time_left(timeout))
+        except BaseException as error:
+            close_forgotten(error)
             raise
         finally:
             if handle is not None:
@@ -467,8 +569,15 @@ class SyncStream:
     def _duplicate(self) -> socket.socket | None:
         """A second descriptor, to break a handshake by: TLS takes the first one away from its socket object."""
         sock = self.inner.get_extra_info("socket")
-        with suppress(OSError):  # no descriptor is left: then its timeout ends the handshake, not a close
-            return sock.dup() if type(sock) is socket.socket else None
+        if type(sock) is not socket.socket:
+            return None
+        with (
+            _fork.opening,
+            suppress(OSError),
+        ):  # no descriptor is left: then its timeout ends the handshake, not a close
+            handle = sock.dup()
+            self._wire.descriptors.note(handle.fileno())
+            return handle
         return None
 
 
@@ -499,6 +608,7 @@ class AsyncBackend:
     ) -> Any:
         """Opens a TCP connection; the agent's own address and options hold, through proxies too."""
         wire = self._wire
+        wire.begin_opening(timeout)
         return await self._opened(
             await self._unless_broken(
                 self._inner.connect_tcp, host, port, timeout, wire.local_address, wire.socket_options or ()
@@ -509,6 +619,7 @@ class AsyncBackend:
         self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None
     ) -> Any:
         """Opens a connection to a Unix socket."""
+        self._wire.begin_opening(timeout)
         return await self._opened(
             await self._unless_broken(self._inner.connect_unix_socket, path, timeout, socket_options or ())
         )
@@ -526,7 +637,7 @@ class AsyncBackend:
 
     async def _opened(self, inner: Any) -> Any:
         stream = await _begin_async(self._wire, self._wire.family.async_stream(self._wire, inner))
-        self._wire.listener.connected(stream)
+        self._wire.connected()
         return stream
 
 
@@ -551,6 +662,13 @@ class AsyncStream:
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """Reads at least one byte, or none at the end."""
         wire = self._wire
+        if wire.greets_proxy:
+            with wire.shaking_hands() as left:
+                return await self._read(max_bytes, left)
+        return await self._read(max_bytes, timeout)
+
+    async def _read(self, max_bytes: int, timeout: float | None) -> bytes:
+        wire = self._wire
         if wire.impatient and not self.inner.get_extra_info("is_readable"):
             raise wire.family.httpcore.ReadError("the rest of the response has not arrived")
         data = wire.due()
@@ -562,6 +680,14 @@ class AsyncStream:
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """Writes all of it; on a shared connection that is broken, the next read says so, after what has arrived."""
         wire = self._wire
+        if wire.greets_proxy and wire.still_greets(buffer):
+            with wire.shaking_hands() as left:
+                await self._write(buffer, left)
+        else:
+            await self._write(buffer, timeout)
+
+    async def _write(self, buffer: bytes, timeout: float | None) -> None:
+        wire = self._wire
         wire.said(buffer)
         try:
             await self.inner.write(buffer, timeout)
@@ -570,18 +696,21 @@ class AsyncStream:
                 raise
 
     async def aclose(self) -> None:
-        """Closes, once."""
-        if not self._closed:
-            with suppress(Exception):  # as in threads
+        """Closes, once; not in a forked child, whose event loop is another."""
+        if not self._closed and not self._wire.inherited:
+            with suppress(Exception), anyio.move_on_after(CLOSE_TIMEOUT, shield=True) as patience:
                 await self.inner.aclose()
             self._closed = True
+            if patience.cancelled_caught:
+                self._wire.abort()
 
     async def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> Any:
         """Secures the connection."""
         wire = self._wire
-        inner = await self.inner.start_tls(wire.listener.context_for(ssl_context), server_hostname, timeout)
+        context = wire.listener.context_for(ssl_context)
+        inner = await self.inner.start_tls(context, server_hostname, wire.time_left(timeout))
         stream = await _begin_async(wire, type(self)(wire, inner))
         wire.secured(stream)
         return stream

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any, Self
 
+from . import _fork
 from ._exchange import Exchange
 from ._options import UNSET, full_name
 from ._steps import arun, end_iteration, run
@@ -33,6 +34,11 @@ class BasePool:
         if proxy is not None:  # pytest-httpx reads these of an `httpcore.HTTPProxy`; see `Family.pool`
             self._proxy_url = proxy.url
             self._proxy_headers = proxy.headers
+        _fork.register(self)
+
+    def begin_anew(self) -> None:
+        """In a forked child: what is in flight or waits is the parent's."""
+        self._requests = set()
 
     @classmethod
     def for_transport(cls, agent_class: type[AnyAgent], agent: object, options: Mapping[str, Any]) -> Self:
@@ -117,6 +123,9 @@ class _Body:
     there is nothing more: the socket may serve another request by then, whose answer this must not take.
     """
 
+    # Without slots `tracemalloc` on Python 3.11 does not find where it was made.
+    __slots__ = ("_ended", "_exchange", "_iterator", "_pool", "_stream")
+
     def __init__(self, pool: BasePool, exchange: Exchange, stream: Any) -> None:
         self._pool = pool
         self._exchange = exchange
@@ -155,6 +164,9 @@ class _Body:
         if self._exchange.over:
             self._pool._requests.discard(self._exchange)
             return
+        if self._pool._engine.is_locked_here():
+            _drop(self)
+            return
         try:
             run(self._exchange.close(self._stream))
         finally:
@@ -166,6 +178,8 @@ class _Body:
 
 class _AsyncBody:
     """The same in an event loop."""
+
+    __slots__ = ("_ended", "_exchange", "_iterator", "_pool", "_stream", "_take")
 
     def __init__(self, pool: BasePool, exchange: Exchange, stream: Any) -> None:
         self._pool = pool
@@ -186,6 +200,8 @@ class _AsyncBody:
         exchange = self._exchange
         if self._ended:
             raise StopAsyncIteration
+        if exchange.over:
+            exchange.check_process()
         chunk = self._take() if self._take is not None else None
         if chunk:
             return chunk
@@ -226,13 +242,20 @@ class _AsyncBody:
         _forget(self)
 
 
+def _drop(body: _Body | _AsyncBody) -> None:
+    """Ends a request from a finaliser, wherever that runs: under the agent's lock, too."""
+    body._pool._requests.discard(body._exchange)
+    body._exchange.engine.abandon(body._exchange)
+
+
 def _forget(body: _Body | _AsyncBody) -> None:
     """A response was dropped. This may run anywhere, under the agent's lock too, so it only leaves a note."""
     exchange = body._exchange
     if exchange.over:
         return
-    body._pool._requests.discard(exchange)
-    exchange.engine.abandon(exchange)
+    _drop(body)
+    if body._ended:  # it was closed, if only by another finaliser
+        return
     where = f", asked for at {exchange.asked_for_at}," if exchange.asked_for_at else ""
     warnings.warn(
         f"the response to {exchange.title}{where} was neither read nor closed, which costs its socket",

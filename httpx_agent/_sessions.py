@@ -5,9 +5,10 @@ from __future__ import annotations
 import socket
 import ssl
 import sys
-import threading
 from collections.abc import Hashable
 from typing import Any
+
+from ._locks import Lock, is_held_here
 
 #: Python loses some 7 KB whenever it gives a session away, until 3.12.8 and 3.13.1 (python/cpython#116810).
 GIVING_LEAKS = sys.version_info[:3] < (3, 12, 8) or sys.version_info[:3] == (3, 13, 0)
@@ -29,8 +30,12 @@ class SessionCache:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._sessions: dict[Hashable, ssl.SSLSession] = {}
+
+    def is_locked_here(self) -> bool:
+        """Whether this thread holds the cache's lock."""
+        return is_held_here(self._lock)
 
     def get(self, key: Hashable) -> ssl.SSLSession | None:
         """The session to resume, if there is one."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ import anyio
 
 from ._core import CloseReason
 from ._http1_connection import Http1Connection
+from ._network import CLOSE_TIMEOUT
 from ._sessions import ResumingContext, take_session
 
 if TYPE_CHECKING:
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from ._homes import Home
     from ._network import Wire
     from ._status import Address
-
-#: A socket that has not finished closing after so many seconds is left to the system.
-CLOSE_TIMEOUT = 1.0
 
 
 class Socket:
@@ -46,7 +43,6 @@ class Socket:
         self.multiplexed = False
         self.request_count = 0  # requests that it was given to
         self.watched: int | None = None  # the descriptor that the keeper watches
-        self.watching = threading.Lock()  # guards it; taken before the engine's, never after
         self.http_version: str | None = None
         self.local_address: Address | None = None
         self.peer_address: Address | None = None
@@ -127,6 +123,7 @@ class Socket:
     def _progress(self, stream: Any) -> None:
         if self._handshakes_left == 0 and not self.usable:
             self.usable = True
+            self.wire.opened()
             self._engine.socket_opened(self, stream)
 
     def _keep_session(self) -> None:
@@ -151,7 +148,7 @@ class Socket:
     async def aclose(self) -> None:
         """The same in an event loop, cancelled or not."""
         self.wire.break_off()
-        with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
+        with anyio.CancelScope(shield=True):  # its stream aborts what takes too long
             try:
                 if self.connection is not None:
                     await self.connection.aclose()

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
-from .._network import close_what_was_begun
+from .._network import close_forgotten
 
 LIMIT = 10.0
 """Seconds after which a wait is taken for a deadlock."""
@@ -169,7 +169,7 @@ class Peer:
         try:
             self.sock = context.wrap_socket(self.sock, server_side=True)
         except (OSError, ssl.SSLError) as exc:
-            close_what_was_begun(exc)
+            close_forgotten(exc)
             with self.server.changes:
                 self.server.handshake_errors.append(exc)
                 self.server.changes.notify_all()

@@ -653,7 +653,7 @@ async def test_a_socket_that_cannot_be_prepared_is_closed() -> None:
         port = httpx.URL(url).port
         assert port is not None
         with pytest.raises(httpcore.ConnectError):
-            await AsyncioConnector(FAMILY).connect_tcp("127.0.0.1", port, 5.0, None, [(-1, -1, 0)])
+            await AsyncioConnector(new_wire()).connect_tcp("127.0.0.1", port, 5.0, None, [(-1, -1, 0)])
 
 
 async def test_an_agent_closed_from_a_thread(world: World) -> None:

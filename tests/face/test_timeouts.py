@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 
-from httpx_agent import Agent, AgentTransport
-from httpx_agent.testing import HANG, TIMEOUT, Gate, Network, Script, VirtualClock, chunked, respond
+from httpx_agent import Agent, AgentTransport, _network
+from httpx_agent.testing import HANG, REFUSED, TIMEOUT, Gate, Network, Script, VirtualClock, chunked, respond
 from tests.support.worlds import World
 
 URL = "http://a.test/"
@@ -55,9 +56,32 @@ async def test_which_timeout_counts(
     connect, read, write = expected
     assert seen == {"connect": {connect}, "read": {read}}
     assert writes == [write] * 2
-    assert [op.details["timeout"] for op in network.ops if op.name == "start_tls"] == [connect]
+    (handshake,) = [op.details["timeout"] for op in network.ops if op.name == "start_tls"]
+    assert handshake == (None if connect is None else pytest.approx(connect, abs=0.9))  # what is left of it
     assert (extension or {}) == before  # the caller's own is not written to
     await world.close(agent)
+
+
+@pytest.mark.parametrize("taken", [3.0, 5.0])
+async def test_the_connect_timeout_is_one_deadline(world: World, taken: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """B25: what TCP took is not there for TLS; a new attempt begins with all of it."""
+    now = 100.0
+    monkeypatch.setattr(_network, "time", SimpleNamespace(monotonic=lambda: now))
+
+    def pass_time(name: str, info: dict[str, Any]) -> None:
+        nonlocal now
+        if name == "connection.connect_tcp.complete":
+            now += taken
+
+    network = Network(default=Script(tls=REFUSED if taken == 3.0 else HANG))
+    transport = AgentTransport(retries=1, **network.options)
+    async with world.client(transport=transport, timeout=5) as client:
+        with pytest.raises(httpx.ConnectTimeout if taken == 5.0 else httpx.ConnectError):
+            await client.get("https://a.test/", extensions={"trace": world.callback(pass_time)})
+    assert [op.details["timeout"] for op in network.ops if op.name == "connect"] == [5.0, 5.0]
+    left = [op.details["timeout"] for op in network.ops if op.name == "start_tls"]
+    assert left == ([2.0, 2.0] if taken == 3.0 else [1e-6, 1e-6])
+    assert network.open == 0
 
 
 async def test_a_client_says_all_four_values(world: World) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.servers import Server
+from tests.support.servers import Certificates, Server
 from tests.support.worlds import clean_environment
 
 SYNC = """
@@ -26,22 +26,27 @@ import sys, anyio, httpx
 from httpx_agent import AgentTransport
 
 async def main():
-    client = httpx.AsyncClient(transport=AgentTransport(verify=False))
+    client = httpx.AsyncClient(transport=AgentTransport(verify=False, http1_engine=sys.argv[4]))
     for _ in range(2):
         print((await client.get(sys.argv[1] + "/bytes/3")).status_code)
     if sys.argv[3] == "global":
         globals()["keep"] = client
 
-anyio.run(main, backend=sys.argv[2])
+loop = sys.argv[2]
+options = {"use_uvloop": True} if loop == "uvloop" else {}
+anyio.run(main, backend="asyncio" if loop == "uvloop" else loop, backend_options=options)
 """
 
 
 @pytest.mark.parametrize("kept", ["local", "global"])
-@pytest.mark.parametrize("name", ["asyncio", "trio"])
-def test_async_programs(server: Server, name: str, kept: str) -> None:
-    assert run(ASYNC, server, name, kept) == ""
-    server.wait_closed()
-    assert server.accepted == 1
+@pytest.mark.parametrize("name", ["asyncio", "uvloop", "trio"])
+@pytest.mark.parametrize("engine", ["httptools", "h11"])
+@pytest.mark.parametrize("kind", ["plain", "tls"])
+def test_async_programs(certificates: Certificates, name: str, kept: str, engine: str, kind: str) -> None:
+    with Server(tls=certificates.server() if kind == "tls" else None) as server:
+        assert run(ASYNC, server, name, kept, engine) == ""
+        server.wait_closed()
+        assert server.accepted == 1
 
 
 def test_sync_programs(server: Server) -> None:

@@ -1,0 +1,86 @@
+"""Forks: a child starts with nothing of what its parent's agents hold, and leaves the parent's sockets whole.
+
+A child has a copy of every descriptor. While it keeps one, the server never hears that the parent closed its own; and
+whatever the child does through the inherited event loop, its selector or a TLS object, it does to the parent's
+connection. So the child closes its copies with `close(2)`, and forgets the rest.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from typing import Any, Protocol
+
+
+class Heir(Protocol):
+    """What must begin anew in a child."""
+
+    def begin_anew(self) -> None:
+        """Forgets everything that belongs to the parent. No other thread exists; locks may be held by some that did."""
+
+
+_heirs: weakref.WeakSet[Any] = weakref.WeakSet()
+
+#: Kept for ever in a child. The parent's event loops have their hands on these; finalised here, they would reach for
+#: the loop's selector, which the two processes share, or close descriptors that mean something else by now.
+_remains: list[Any] = []
+
+#: Held while a descriptor is opened and noted: a child of that moment would not know of it.
+opening = threading.RLock()
+
+
+def register(heir: Heir) -> None:
+    """From now on it begins anew in every child."""
+    _heirs.add(heir)
+
+
+def bury(remains: object) -> None:
+    """Keeps something of the parent's from being finalised in this process."""
+    _remains.append(remains)
+
+
+class Descriptors:
+    """The descriptors of one socket, from the moment they are opened.
+
+    A number may have been closed and given to another file meanwhile, so what it stood for is noted with it.
+    """
+
+    def __init__(self) -> None:
+        self._files: dict[int, tuple[int, int]] = {}
+
+    def note(self, descriptor: int) -> None:
+        """It is open, and the socket's."""
+        file = _file(descriptor)
+        if file is not None:
+            self._files[descriptor] = file
+
+    def close(self) -> None:
+        """Closes those that are still open, and does nothing else to them."""
+        for descriptor, file in self._files.items():
+            if _file(descriptor) == file:
+                os.close(descriptor)
+        self._files.clear()
+
+
+def _file(descriptor: int) -> tuple[int, int] | None:
+    """What a descriptor stands for; the system gives each socket a number of its own."""
+    try:
+        status = os.fstat(descriptor)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _begin_anew() -> None:
+    opening.release()  # by the thread that forked, which is the one that goes on
+    for heir in list(_heirs):
+        heir.begin_anew()
+
+
+if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows cannot fork
+    os.register_at_fork(
+        before=opening.acquire,
+        after_in_parent=opening.release,
+        after_in_child=_begin_anew,
+    )
