@@ -125,7 +125,7 @@ class Engine:
         for home in homes.values():
             home.disown()
             _fork.bury(home)
-        self.sync_home.keeper.disown()
+        self.sync_home.disown()
         self.connector.forget_sessions()
 
     def is_locked_here(self) -> bool:
@@ -134,7 +134,7 @@ class Engine:
         return (
             is_held_here(self._lock)
             or self.connector.sessions.is_locked_here()
-            or any(home.keeper.is_locked_here() for home in homes)
+            or any(home.is_locked_here() for home in homes)
         )
 
     # Looking ----------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from ._keepers import LoopKeeper, ThreadKeeper
+from ._locks import Lock, is_held_here
 from ._steps import arun, run
 
 if TYPE_CHECKING:
@@ -34,6 +35,16 @@ class Home:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = weakref.ref(engine)
+        self._watching = Lock()  # guards `Socket.watched`; taken before the engine's, never after
+
+    def is_locked_here(self) -> bool:
+        """Whether this thread holds a lock of this home or of its keeper."""
+        return is_held_here(self._watching) or self.keeper.is_locked_here()
+
+    def disown(self) -> None:
+        """Forgets in a forked child what was watched: all of it is the parent's."""
+        self._watching = Lock()
+        self.keeper.disown()
 
     def on_readable(self, number: int) -> None:
         """A free socket was closed by its server, or written to."""
@@ -56,7 +67,7 @@ class Home:
         """
         if socket.wire.tells_of_loss:
             return
-        with socket.watching:  # whoever gets it comes to `unwatch` afterwards
+        with self._watching:  # whoever gets it comes to `unwatch` afterwards
             descriptor = socket.wire.descriptor()
             if descriptor is not None and is_free(socket.id):
                 socket.watched = descriptor
@@ -66,7 +77,7 @@ class Home:
         """Looks after it no longer."""
         if socket.wire.tells_of_loss:
             return
-        with socket.watching:
+        with self._watching:
             if socket.watched is not None:
                 self.keeper.unwatch(socket.watched)
                 socket.watched = None
@@ -185,7 +196,7 @@ class AsyncHome(Home):
     def disown(self) -> None:
         """Ends it in a forked child: the loop is the parent's, and nothing is done through it."""
         self.is_ending = self._ended = True
-        self.keeper.disown()
+        super().disown()
 
     def new_event(self) -> anyio.Event:
         return anyio.Event()

@@ -694,7 +694,7 @@ class AsyncStream:
     async def aclose(self) -> None:
         """Closes, once; not in a forked child, whose event loop is another."""
         if not self._closed and not self._wire.inherited:
-            with anyio.move_on_after(CLOSE_TIMEOUT, shield=True) as patience, suppress(Exception):  # as in threads
+            with suppress(Exception), anyio.move_on_after(CLOSE_TIMEOUT, shield=True) as patience:
                 await self.inner.aclose()
             self._closed = True
             if patience.cancelled_caught:

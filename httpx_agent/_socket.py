@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +43,6 @@ class Socket:
         self.multiplexed = False
         self.request_count = 0  # requests that it was given to
         self.watched: int | None = None  # the descriptor that the keeper watches
-        self.watching = threading.Lock()  # guards it; taken before the engine's, never after
         self.http_version: str | None = None
         self.local_address: Address | None = None
         self.peer_address: Address | None = None

@@ -248,7 +248,7 @@ async def test_a_socket_that_is_being_opened_at_the_fork(world: World, server: S
             async with world.tasks() as tasks:
                 tasks.start(client.get, url)
                 if step == "shaking hands":
-                    await world.until(lambda: server.peers and server.peers[0]._buffer)
+                    await world.until(lambda: server.peers and server.peers[0].buffer)
                 elif world.is_sync:
                     await world.until(noted_descriptors)
                 else:

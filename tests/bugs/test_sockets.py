@@ -74,7 +74,7 @@ async def test_b17_a_tls_handshake_that_is_cancelled(world: World, stack: Stack,
     with uncollected():
         async with world.client(transport=transport) as client, world.tasks() as tasks:
             job = tasks.start(client.get, f"https://{server.netloc}/")
-            await world.until(lambda: server.peers and server.peers[0]._buffer)
+            await world.until(lambda: server.peers and server.peers[0].buffer)
             job.cancel()
             await job.wait()
             await world.until(lambda: server.open == 0)
@@ -131,7 +131,7 @@ async def test_b18_a_socks_handshake_that_gets_no_answer(world: World, stack: St
         async with world.client(transport=transport, timeout=timeout) as client, world.tasks() as tasks:
             for turn in range(2):
                 job = tasks.start(client.get, A)
-                await world.until(lambda turn=turn: len(server.peers) == turn + 1 and server.peers[turn]._buffer)
+                await world.until(lambda turn=turn: len(server.peers) == turn + 1 and server.peers[turn].buffer)
                 if how == "cancelled":
                     job.cancel()
                 await job.wait()

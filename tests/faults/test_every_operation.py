@@ -298,13 +298,19 @@ async def test_a_close_that_fails(world: World, what: str, close: Any) -> None:
         await check_that_it_works(world, client, agent, network, URLS[0])
 
 
-async def test_a_close_that_hangs(world: World) -> None:
-    """It is given a second; then the request that needs the slot has it. A thread is not held up by a close."""
-    network, agent, client = make(world, Script(close=HANG))
+@pytest.mark.parametrize("what", ["an error", "another origin that needs the slot"])
+async def test_a_close_that_hangs(world: World, what: str) -> None:
+    """It is given a second; then the next request has the slot. A thread is not held up by a close."""
+    script, outcome = BEFORE_A_CLOSE[what]
+    network, agent, client = make(world, Script(*script.answers, close=HANG))
     async with client:
-        for url in (URLS[0], "http://b.test/"):
-            assert (await client.get(url)).text == "ok"
-        assert network.connections[0].op_names[-1] == "close"
+        if outcome is None:
+            assert (await client.get(URLS[0])).text == "ok"
+        else:
+            with pytest.raises(outcome):
+                await client.get(URLS[0])
+        assert (await client.get("http://b.test/")).text == "ok"
+        assert "close" in network.connections[0].op_names
         await check_that_it_works(world, client, agent, network, URLS[0])
 
 
