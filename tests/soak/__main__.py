@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import faulthandler
 import gc
 import json
 import os
 import ssl
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -16,7 +16,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,8 +37,8 @@ PATIENCE = 10.0
 #: What the resident memory may have grown by at the end, against the end of the first minute.
 GROWTH = 1.05
 
-#: Seconds whose median counts, so that one moment does not.
-WINDOW = 15
+#: Seconds of which the least counts: what is lost stays lost, what is only in use comes and goes.
+WINDOW = 30
 
 
 class Servers:
@@ -82,7 +82,8 @@ class Soak:
         self.tally = Tally()
         self.looks = 0
         self.memory: list[int] = []
-        """Resident memory in KiB, second by second."""
+        """Resident memory in KiB, second by second, as it was when everything was last at rest."""
+        self._at_last_rest = _resident_memory()
         self.failures: list[str] = []
         self._started = time.monotonic()
 
@@ -119,6 +120,7 @@ class Soak:
                 self._fail(f"round {number} is stuck: its requests do not end")
         self._at_rest(f"after round {number}")
         self._wait_for_servers()
+        self._at_last_rest = _resident_memory()
 
     def _load(self, number: int, index: int) -> Load:
         agent = self.agents[(number + index) % len(self.agents)]
@@ -154,7 +156,7 @@ class Soak:
         self.looks += 1
         elapsed = int(time.monotonic() - self._started)
         while len(self.memory) <= elapsed:
-            self.memory.append(_resident_memory())
+            self.memory.append(self._at_last_rest)
 
     def _at_rest(self, when: str) -> None:
         """What holds when nothing runs."""
@@ -183,17 +185,21 @@ class Soak:
         """Whether it stays; in words."""
         if len(self.memory) < 60 + WINDOW + 5:
             return f"memory: {self.memory[-1]} KiB; not judged, for it takes a minute and a half"
-        before = statistics.median(self.memory[60 - WINDOW : 60])
-        after = statistics.median(self.memory[-WINDOW:])
+        before = min(self.memory[60 - WINDOW : 60])
+        after = min(self.memory[-WINDOW:])
         if after > before * GROWTH:
-            self._fail(f"resident memory grew from {before:.0f} to {after:.0f} KiB after the first minute")
-        return f"memory: {before:.0f} KiB after a minute, {after:.0f} KiB at the end ({after / before - 1:+.1%})"
+            self._fail(f"resident memory grew from {before} to {after} KiB after the first minute")
+        return f"memory: {before} KiB after a minute, {after} KiB at the end ({after / before - 1:+.1%})"
 
     def _fail(self, what: str) -> None:
         self.failures.append(what)
 
 
 def _resident_memory() -> int:
+    """In KiB, without what is garbage, and what the C library keeps for later: that comes and goes with the load."""
+    gc.collect()
+    with suppress(OSError, AttributeError):  # not glibc
+        ctypes.CDLL(None).malloc_trim(0)
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") // 1024
 
