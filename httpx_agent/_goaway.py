@@ -1,14 +1,16 @@
-"""An HTTP/2 server's GOAWAY, kept back until what the server still answers is answered.
+"""What the frames of an HTTP/2 server tell: a GOAWAY, which is kept back until what it still answers is answered.
 
 A server that ends a connection says up to which stream it will answer (RFC 9113, 6.8). httpcore gives up all of them at
 once when it hears that, finished or not. So it hears of it when the last of those that count is over; what is left
 then, the server has not touched, and httpcore says so.
+
+And how much comes in heads before a response begins, which h2 takes for ever.
 """
 
 from __future__ import annotations
 
 _HEADER = 9  # bytes before each frame's payload: length, type, flags, stream
-_DATA, _HEADERS, _RST_STREAM, _GOAWAY = 0, 1, 3, 7
+_DATA, _HEADERS, _RST_STREAM, _GOAWAY, _CONTINUATION = 0, 1, 3, 7, 9
 _END_STREAM = 1
 _NO_ERROR = 0
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -20,8 +22,11 @@ class GoawayHold:
     def __init__(self) -> None:
         #: Whether the server takes no new stream.
         self.is_leaving = False
+        #: The most bytes of heads that a stream got before its body began: interim responses, if they are many.
+        self.longest_heads = 0
         self._incoming = bytearray()
         self._open: set[int] = set()
+        self._heads: dict[int, int] = {}  # bytes of heads, by stream, until its body begins or it ends
         self._last = 0  # the last stream that the server answers
         self._held = b""
 
@@ -34,6 +39,7 @@ class GoawayHold:
                 self._open.add(stream)
             elif kind == _RST_STREAM:
                 self._open.discard(stream)
+                self._heads.pop(stream, None)
             at += _HEADER + length
 
     def received(self, data: bytes) -> bytes:
@@ -61,6 +67,11 @@ class GoawayHold:
                 passing += frame
             if kind == _RST_STREAM or (kind in (_DATA, _HEADERS) and flags & _END_STREAM):
                 self._open.discard(stream)
+            if kind in (_HEADERS, _CONTINUATION) and stream in self._open:
+                heads = self._heads[stream] = self._heads.get(stream, 0) + _HEADER + length
+                self.longest_heads = max(self.longest_heads, heads)
+            elif kind != _GOAWAY:
+                self._heads.pop(stream, None)
             at = end
         del incoming[:at]
         return bytes(passing)

@@ -293,8 +293,12 @@ class Wire:
         return self.goaway is not None and self.goaway.is_leaving
 
     def check_head(self) -> None:
-        """Raises if the server has said too much without a response; h11 takes interim ones for ever."""
-        if self.received > MAX_BEFORE_RESPONSE and not self.answered and not self.listener.multiplexed:
+        """Raises if the server has said too much without a response; h11 and h2 take interim ones for ever."""
+        if self.listener.multiplexed:
+            found = self.goaway.longest_heads if self.goaway is not None else 0
+        else:
+            found = 0 if self.answered else self.received
+        if found > MAX_BEFORE_RESPONSE:
             raise self.family.httpcore.RemoteProtocolError(
                 f"the server sent more than {MAX_BEFORE_RESPONSE} bytes before its response"
             )

@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+from hpack import Encoder
 
 from httpx_agent import Agent, AgentTransport
 from httpx_agent._exchange import MAX_GOAWAYS
@@ -15,7 +16,7 @@ from httpx_agent.testing import RST, Connection, Gate, Network, Script, goaway, 
 from tests.support.worlds import World
 
 URL = "https://a.test/"
-END_STREAM = 1
+END_STREAM, END_HEADERS = 1, 4
 NO_ERROR, INTERNAL_ERROR = 0, 2
 
 
@@ -113,6 +114,22 @@ def test_the_last_word_counts() -> None:
     assert hold.due() == b""
     hold.received(going_away(1))
     assert hold.due() == going_away(1)
+
+
+def test_heads_are_counted_until_the_body_begins_or_the_stream_ends() -> None:
+    hold = with_open_streams(1, 3, 5, 7)
+    head = b"x" * 91
+    for stream in (1, 3, 5, 7):
+        hold.received(frame("HEADERS", stream, head))
+    hold.received(frame("PING", 0, bytes(8)))
+    hold.received(frame("DATA", 1, b"body"))
+    hold.received(frame("HEADERS", 3, b"the last", END_STREAM))
+    hold.sent(frame("RST_STREAM", 5, bytes(4)))
+    for stream in (1, 3, 5):
+        hold.received(frame("HEADERS", stream, head))
+        assert hold.longest_heads == 100
+    hold.received(frame("HEADERS", 7, head))
+    assert hold.longest_heads == 200
 
 
 # What becomes of requests ---------------------------------------------------------------------------------------------
@@ -312,4 +329,22 @@ async def test_a_server_that_never_answers_is_left_at_last(world: World) -> None
         "POST https://a.test:443: the server closed the HTTP/2 connection to new requests, "
         f"and so did those of {MAX_GOAWAYS} connections before"
     )
+    await world.close(agent)
+
+
+@pytest.mark.in_loops
+async def test_interim_responses_are_bounded(world: World) -> None:
+    """They are of no use, and would never end."""
+    interim = Encoder().encode([(b":status", b"103", True), (b"link", b"x" * 16_000, True)])
+    network = Network(http2(hold=Gate()))
+    agent = Agent(http2=True, **network.options)
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        async with world.tasks() as tasks:
+            job = tasks.start(client.get, URL)
+            await world.until(lambda: network.connections and network.connections[0].streams)
+            for _ in range(50):
+                network.connections[0].send(frame("HEADERS", 1, interim, END_HEADERS))
+        assert (
+            str(job.exception) == "GET https://a.test:443: the server sent more than 524288 bytes before its response"
+        )
     await world.close(agent)
