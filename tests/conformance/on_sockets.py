@@ -422,7 +422,8 @@ class _Replay:
                     await anyio.sleep(ROUND)
             return
         if self.steered is not None and carrier is not None:
-            self.steered.interrupt(carrier.address[1])
+            origin, port = carrier.address
+            self.steered.interrupt(self.server.ports[origin], port)
         sent.job.cancel()
 
     def _time_in_queue(self, number: int) -> float | None:

@@ -25,7 +25,8 @@ class SteeredBackend(httpcore.NetworkBackend):
         self.may_connect = threading.Event()
         self.may_connect.set()
         self._inner = httpcore.SyncBackend()
-        self._streams: dict[int, _Stream] = {}
+        # By both ports: the system gives one port here to connections to several servers.
+        self._streams: dict[tuple[int, int], _Stream] = {}
 
     def connect_tcp(
         self,
@@ -38,12 +39,12 @@ class SteeredBackend(httpcore.NetworkBackend):
         """Connect, when the time has come."""
         self.may_connect.wait()
         stream = _Stream(self._inner.connect_tcp(host, port, timeout, local_address, socket_options))
-        self._streams[stream.get_extra_info("client_addr")[1]] = stream
+        self._streams[port, stream.get_extra_info("client_addr")[1]] = stream
         return stream
 
-    def interrupt(self, port: int) -> None:
-        """Make whoever reads from the connection of that port here stop; nothing is sent and nothing is closed."""
-        self._streams[port].interrupt()
+    def interrupt(self, server_port: int, port: int) -> None:
+        """Make whoever reads from the connection between these ports stop; nothing is sent and nothing is closed."""
+        self._streams[server_port, port].interrupt()
 
 
 class _Stream(httpcore.NetworkStream):
