@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 from collections.abc import Iterator
 
@@ -64,6 +65,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     names = r"(http(x|core)2?|tests\.support\.worlds\.World\.body)\."
     for item in items:
         item.add_marker(pytest.mark.filterwarnings(f"ignore:Async generator '{names}:ResourceWarning"))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _what_was_there_before() -> Iterator[None]:
+    """The collector passes over it while a file's tests run, so that it takes 1 ms in place of 30."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_unclosed(_what_was_there_before: None) -> Iterator[None]:
+    """What a test left for the collector is found at its end, and not in some later test's time."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="session")

@@ -160,7 +160,7 @@ def _fire_in_threads(load: Load, tally: Tally) -> None:
             else:
                 tally.answered(response, began)
 
-    with httpx.Client(transport=AgentTransport(agent=load.agent), timeout=None) as client:
+    with load.agent, httpx.Client(transport=AgentTransport(agent=load.agent), timeout=None) as client:
         ended: list[None] = []  # by each thread; after a Ctrl-C, `is_alive` of Python 3.11 cannot be trusted
         all_ended = threading.Event()
 

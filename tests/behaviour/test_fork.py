@@ -399,37 +399,50 @@ async def end_threads(world: World, agent: Agent) -> None:
             await world.until(lambda keeper=keeper: keeper._watcher is None)
 
 
-async def test_what_a_child_does(
+def test_what_a_child_does(
     world: World, any_server: Server, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same by hand, in this process, where closing a descriptor ends the connection."""
-    agent = Agent(verify=certificates.client())
-    transport = AgentTransport(agent=agent)
-    async with world.client(transport=transport) as client:
-        async with client.stream("GET", f"{any_server.url}/hold-body/c") as response:
-            await client.get(f"{any_server.url}/echo")
-            homes = list(agent._engine._homes.values())
-            await end_threads(world, agent)
-            buried = len(_fork._remains)
+    buried = len(_fork._remains)
 
-            monkeypatch.setattr(_fork, "_heirs", weakref.WeakSet([agent._engine, transport._pool]))
-            _fork.opening.acquire()
-            _fork._begin_anew()
+    async def main() -> None:
+        agent = Agent(verify=certificates.client())
+        transport = AgentTransport(agent=agent)
+        async with world.client(transport=transport) as client:
+            async with client.stream("GET", f"{any_server.url}/hold-body/c") as response:
+                sockets = [socket_of(response), socket_of(await client.get(f"{any_server.url}/echo"))]
+                homes = list(agent._engine._homes.values())
+                await end_threads(world, agent)
 
-            assert agent.sockets() == ()
-            assert len(transport._pool._requests) == 0
-            assert len(_fork._remains) - buried == (0 if world.is_sync else 3)  # two sockets and a home
-            assert all(home._ended for home in homes)
-            any_server.gate("c").open()
-            any_server.wait_closed()
-            with pytest.raises(httpx.ReadError, match="the process was forked while the request was in flight"):
-                await response.aread()
-        answers = await to_thread.run_sync(ask, world, transport, f"{any_server.url}/echo")
-        assert answers == [[200, False], [200, True]]
+                monkeypatch.setattr(_fork, "_heirs", weakref.WeakSet([agent._engine, transport._pool]))
+                _fork.opening.acquire()
+                _fork._begin_anew()
+
+                assert agent.sockets() == ()
+                assert len(transport._pool._requests) == 0
+                assert len(_fork._remains) - buried == (0 if world.is_sync else 3)  # two sockets and a home
+                assert all(home._ended for home in homes)
+                any_server.gate("c").open()
+                any_server.wait_closed()
+                with pytest.raises(httpx.ReadError, match="the process was forked while the request was in flight"):
+                    await response.aread()
+            answers = await to_thread.run_sync(ask, world, transport, f"{any_server.url}/echo")
+            assert answers == [[200, False], [200, True]]
+        await world.close(agent)
+        for inherited in sockets:
+            inherited.detach()  # its number is another file's by now
+
     with warnings.catch_warnings():  # in a child they are kept for ever
-        warnings.simplefilter("ignore")
-        del _fork._remains[buried:], homes, response, client
+        warnings.simplefilter("ignore", ResourceWarning)
+        world.run(main)
+        del _fork._remains[buried:]
         gc.collect()
+
+
+def socket_of(response: Any) -> socket.socket:
+    """The system's socket that a response came over; asyncio and trio show it in a wrapping."""
+    found = response.extensions["network_stream"].get_extra_info("socket")
+    return getattr(found, "_sock", found)  # type: ignore[no-any-return]
 
 
 async def test_what_a_child_does_without_sockets_of_the_system(world: World) -> None:

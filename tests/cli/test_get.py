@@ -148,6 +148,14 @@ def ctrl_c_url() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("in_threads", [False, True], ids=["async", "sync"])
+def test_no_socket_outlives_the_requests(server: DemoServer, in_threads: bool) -> None:
+    work = load(server.url, in_threads=in_threads)
+    tally = fire(work, lambda: None)
+    assert (tally.done, tally.failed, tally.status.free_sockets) == (1, 0, {server.url: 1})
+    assert work.agent.sockets() == ()
+
+
+@pytest.mark.parametrize("in_threads", [False, True], ids=["async", "sync"])
 def test_an_interruption_cuts_what_is_in_flight(ctrl_c_url: str, in_threads: bool) -> None:
     work = load(ctrl_c_url, in_threads=in_threads)
     tally = fire(work, lambda: None)
