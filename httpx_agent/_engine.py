@@ -286,6 +286,7 @@ class Engine:
                 self._note_closed(socket, effects)
             self._apply(self._core.end_home(home, self.now()), effects)
             self._sockets = {number: s for number, s in self._sockets.items() if s.home is not home}
+            home.settling = {}
         self._finish_outside(self._carry_out(effects, None))
 
     # What exchanges ask of the core: each answers with the sockets to be closed in their home -------------------------
@@ -342,6 +343,7 @@ class Engine:
             if exchange.over:
                 return []
             del self._sockets[socket.id]
+            socket.home.settling.pop(socket.id, None)
             effects = self._apply(self._core.detach(exchange.number, self.now()))
         return self._carry_out(effects, exchange.home)
 
@@ -432,6 +434,23 @@ class Engine:
             effects = self._apply(self._core.lost(number, self.now()))
         self._finish_outside(self._carry_out(effects, None))
 
+    def settled(self, home: Home) -> list[tuple[int, int]]:
+        """Descriptors and numbers of sockets that came free a while ago and still are; from now on they are watched."""
+        with self._lock:
+            candidates, home.settling = home.settling, {}
+        descriptors = {number: socket.wire.descriptor() for number, socket in candidates.items()}
+        watched = []
+        with self._lock:
+            free = [number for number in candidates if self._core.is_free(number)]
+            for number in free:
+                candidates[number].watched = descriptor = descriptors[number]
+                if descriptor is not None:
+                    watched.append((descriptor, number))
+            deadline = self._core.next_deadline(home) if free else None
+        if deadline is not None:  # the keeper may have been told to rest meanwhile
+            home.keeper.arm(deadline)
+        return watched
+
     def expire(self, home: Home) -> None:
         """Closes the free sockets of a home whose time is over, and looks when to come again."""
         with self._lock:
@@ -498,10 +517,6 @@ class Engine:
             self._tell(tell)
         return closing
 
-    def _is_free(self, number: int) -> bool:
-        with self._lock:
-            return self._core.is_free(number)
-
     def _tell(self, tell: Callable[[], None]) -> None:
         """Tells the observer of one event; nothing that it does can break a request."""
         try:
@@ -532,6 +547,7 @@ class Engine:
         with self._lock:
             if self._sockets.pop(socket.id, None) is None:
                 return []  # its home has ended meanwhile
+            socket.home.settling.pop(socket.id, None)
             effects = Effects()
             self._note_closed(socket, effects)
             self._apply(self._core.closed(socket.id, self.now()), effects)
@@ -539,7 +555,8 @@ class Engine:
 
     def _end_of(self, exchange: Exchange, tell_core: Callable[..., list[Action]], **outcome: Any) -> list[Socket]:
         """The request is over; its socket may be free now."""
-        socket = exchange.socket
+        socket, home = exchange.socket, exchange.home
+        deadline, settles = None, False
         with self._lock:
             if exchange.over:  # the agent was closed meanwhile
                 return []
@@ -547,14 +564,16 @@ class Engine:
             actions = tell_core(exchange.number, self.now(), **outcome)
             if actions:
                 effects = self._apply(actions, effects)
-            is_free = socket is not None and self._core.is_free(socket.id)
-            deadline = self._core.next_deadline(exchange.home) if is_free else None
-        closing = self._carry_out(effects, exchange.home)
-        if is_free:
-            assert socket is not None
-            socket.home.watch(socket, self._is_free)
-            if deadline is not None:
-                socket.home.keeper.arm(deadline)
+            if socket is not None and self._core.is_free(socket.id):
+                deadline = self._core.next_deadline(home)
+                settles = not socket.wire.tells_of_loss
+                if settles:
+                    home.settling[socket.id] = socket
+        closing = self._carry_out(effects, home)
+        if deadline is not None:
+            home.keeper.arm(deadline)
+        if settles:
+            home.keeper.settle()
         return closing
 
     def _end(self, exchange: Exchange, effects: Effects | None = None) -> Effects | None:

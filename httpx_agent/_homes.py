@@ -35,6 +35,8 @@ class Home:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = weakref.ref(engine)
+        #: Those that came free and are not watched yet; they may be in use again. Guarded by the engine's lock.
+        self.settling: dict[int, Socket] = {}
         self._watching = Lock()  # guards `Socket.watched`; taken before the engine's, never after
 
     def is_locked_here(self) -> bool:
@@ -43,6 +45,7 @@ class Home:
 
     def disown(self) -> None:
         """Forgets in a forked child what was watched: all of it is the parent's."""
+        self.settling = {}
         self._watching = Lock()
         self.keeper.disown()
 
@@ -58,25 +61,16 @@ class Home:
         if engine is not None:
             engine.expire(self)
 
-    def watch(self, socket: Socket, is_free: Callable[[int], bool]) -> None:
-        """Looks after a socket while it is free, unless it does that itself.
-
-        Args:
-            socket: The socket. It was free a moment ago; another thread may have got it meanwhile.
-            is_free: Tells whether it still is.
-        """
-        if socket.wire.tells_of_loss:
-            return
-        with self._watching:  # whoever gets it comes to `unwatch` afterwards
-            descriptor = socket.wire.descriptor()
-            if descriptor is not None and is_free(socket.id):
-                socket.watched = descriptor
-                self.keeper.watch(descriptor, socket.id)
+    def on_settled(self) -> None:
+        """Some sockets came free a while ago: those that still are free are watched from now on."""
+        engine = self._engine()
+        if engine is not None:
+            with self._watching:  # whoever gets one of them comes to `unwatch` afterwards
+                for descriptor, number in engine.settled(self):
+                    self.keeper.watch(descriptor, number)
 
     def unwatch(self, socket: Socket) -> None:
         """Looks after it no longer."""
-        if socket.wire.tells_of_loss:
-            return
         with self._watching:
             if socket.watched is not None:
                 self.keeper.unwatch(socket.watched)

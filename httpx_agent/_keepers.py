@@ -18,8 +18,8 @@ from typing import Any, Protocol
 
 from ._locks import Lock, is_held_here
 
-#: So long, in seconds, a socket has to be free before the selector is told of it: most are in use again by then, and
-#: each of them is looked at before it is used.
+#: So long, in seconds, a socket has to be free before it is watched: most are in use again by then, and each of them
+#: is looked at before it is used.
 SETTLING = 0.02
 
 
@@ -31,6 +31,9 @@ class Owner(Protocol):
 
     def on_time(self) -> None:
         """The time that was asked for has come."""
+
+    def on_settled(self) -> None:
+        """So long ago that it should be watched by now, some socket came free."""
 
 
 class ThreadKeeper:
@@ -49,30 +52,35 @@ class ThreadKeeper:
         self._clock = clock
         self._lock = Lock()
         self._watched: dict[int, int] = {}  # descriptor to number
-        self._fresh: dict[int, int] = {}  # the same of those that the selector is not told of yet
-        self._settle_at: float | None = None  # when it is; by the system's clock, whatever the other one says
+        self._settle_at: float | None = None  # by the system's clock, whatever the other one says
         self._when: float | None = None
         self._watcher: _Watcher | None = None
 
     def watch(self, descriptor: int, number: int) -> None:
         """Begins to watch a descriptor."""
         with self._lock, suppress(OSError):  # no descriptor is left for the watcher
-            if self._settle_at is None:
-                watcher = self._running()
-                self._settle_at = time.monotonic() + SETTLING
-                watcher.wake()
-            self._fresh[descriptor] = number
+            self._running().add(descriptor)
+            self._watched[descriptor] = number
 
     def unwatch(self, descriptor: int) -> None:
         """Ends it."""
         with self._lock:
-            if self._fresh.pop(descriptor, None) is not None:
-                return
             if self._watched.pop(descriptor, None) is not None and self._watcher is not None:
                 self._watcher.remove(descriptor)
 
+    def settle(self) -> None:
+        """Asks to be told when a socket that came free now should be watched."""
+        if self._settle_at is None:  # it is forgotten before its owner is told, who then looks at all that came free
+            with self._lock, suppress(OSError):  # no descriptor is left for the watcher
+                watcher = self._running()
+                self._settle_at = time.monotonic() + SETTLING
+                watcher.wake()
+
     def arm(self, when: float) -> None:
         """Asks to be told at a time, unless an earlier one is asked for already."""
+        known = self._when
+        if known is not None and known <= when:  # it is forgotten before its owner is told, who then asks for the next
+            return
         with self._lock, suppress(OSError):  # no descriptor is left for the watcher
             if self._when is None or when < self._when:
                 watcher = self._running()
@@ -83,14 +91,14 @@ class ThreadKeeper:
         """Forgets everything; the thread ends."""
         with self._lock:
             self._watched.clear()
-            self._fresh.clear()
+            self._settle_at = None
         self.rest()
 
     def rest(self) -> None:
-        """Ends the thread, if nothing is watched; it would end when the next deadline has passed."""
+        """Ends the thread, if nothing is watched or settles; it would end when the next deadline has passed."""
         with self._lock:
-            if not self._watched and not self._fresh:
-                self._when = self._settle_at = None
+            if not self._watched:
+                self._when = None
                 if self._watcher is not None:
                     self._watcher.wake()
 
@@ -101,7 +109,7 @@ class ThreadKeeper:
     def disown(self) -> None:
         """Forgets everything in a forked child, where there is no thread, and the selector is the parent's too."""
         self._lock = Lock()
-        self._watched, self._fresh = {}, {}
+        self._watched = {}
         self._when = self._settle_at = None
         watcher, self._watcher = self._watcher, None
         if watcher is not None:
@@ -128,12 +136,9 @@ class ThreadKeeper:
             del owner  # nobody is kept alive by being looked after
             ready = watcher.wait(wait)
             with self._lock:
-                if self._settle_at is not None and self._settle_at <= time.monotonic():
+                has_settled = self._settle_at is not None and self._settle_at <= time.monotonic()
+                if has_settled:
                     self._settle_at = None
-                    for descriptor in self._fresh:
-                        watcher.add(descriptor)
-                    self._watched |= self._fresh
-                    self._fresh.clear()
                 numbers = []
                 for descriptor in ready:
                     number = self._watched.pop(descriptor, None)
@@ -149,6 +154,8 @@ class ThreadKeeper:
                     owner.on_readable(number)
                 if on_time:
                     owner.on_time()
+                if has_settled:
+                    owner.on_settled()
 
 
 class _Watcher:
@@ -199,7 +206,6 @@ class LoopKeeper:
         self._loop = loop
         self._selector: Any = selectors.DefaultSelector()
         self._watched: dict[int, int] = {}  # descriptor to number
-        self._fresh: dict[int, int] = {}  # the same of those that the selector is not told of yet
         self._settling: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._when = 0.0
@@ -207,14 +213,18 @@ class LoopKeeper:
 
     def watch(self, descriptor: int, number: int) -> None:
         """Begins to watch a descriptor."""
-        self._fresh[descriptor] = number
-        if self._settling is None:
-            self._settling = self._loop.call_later(SETTLING, self._settle)
+        self._watched[descriptor] = number
+        register(self._selector, descriptor)
 
     def unwatch(self, descriptor: int) -> None:
         """Ends it."""
-        if self._fresh.pop(descriptor, None) is None and self._watched.pop(descriptor, None) is not None:
+        if self._watched.pop(descriptor, None) is not None:
             unregister(self._selector, descriptor)
+
+    def settle(self) -> None:
+        """Asks to be told when a socket that came free now should be watched."""
+        if self._settling is None:
+            self._settling = self._loop.call_later(SETTLING, self._have_settled)
 
     def arm(self, when: float) -> None:
         """Asks to be told at a time, unless an earlier one is asked for already."""
@@ -241,16 +251,11 @@ class LoopKeeper:
     def disown(self) -> None:
         """Forgets everything in a forked child, without a word to the loop, whose selector is the parent's too."""
         self._watched.clear()
-        self._fresh.clear()
         self._selector.close()
 
-    def _settle(self) -> None:
+    def _have_settled(self) -> None:
         self._settling = None
-        for descriptor, number in list(self._fresh.items()):
-            self._watched[descriptor] = number
-            register(self._selector, descriptor)
-            if self._fresh.pop(descriptor, None) is None:  # another thread was faster
-                self.unwatch(descriptor)
+        self._owner.on_settled()
 
     def _look(self) -> None:
         for key, _ in self._selector.select(0):

@@ -149,8 +149,10 @@ class Wire:
 
     def descriptor(self) -> int | None:
         """The file descriptor, where there is one to watch."""
-        sock = self.stream.get_extra_info("socket") if self.stream is not None else None
-        number = sock.fileno() if sock is not None else -1
+        number = -1
+        with suppress(Exception):  # the stream may be of a backend of the user's, and closed meanwhile
+            sock = self.stream.get_extra_info("socket") if self.stream is not None else None
+            number = sock.fileno() if sock is not None else -1
         return number if number >= 0 else None
 
     def close_raw(self) -> None:

@@ -307,6 +307,10 @@ def test_a_keeper_bears_descriptors_that_are_closed_and_numbers_that_come_again(
             told.append("time")
             done.set()
 
+        def on_settled(self) -> None:
+            told.append("settled")
+            done.set()
+
     owner = Owner()
     keeper = ThreadKeeper(owner, lambda: 0.0)
     one, other = socket.socketpair()
@@ -339,17 +343,17 @@ def test_a_keeper_bears_descriptors_that_are_closed_and_numbers_that_come_again(
     keeper.arm(0.0)
     assert done.wait(5)
     assert told == ["time"]
+    done.clear()
+    keeper.settle()
+    keeper.settle()
+    keeper.rest()  # which is for those that are watched
+    assert done.wait(5)
+    assert told == ["time", "settled"]
     keeper.stop()
 
 
 def test_a_loops_keeper_rings_once_and_for_the_earliest() -> None:
     told: list[Any] = []
-
-    class Faster(dict[int, int]):
-        """Another thread has taken it already."""
-
-        def pop(self, *_: Any) -> None:  # type: ignore[override]
-            return None
 
     class Owner:
         def on_readable(self, number: int) -> None:
@@ -357,6 +361,9 @@ def test_a_loops_keeper_rings_once_and_for_the_earliest() -> None:
 
         def on_time(self) -> None:
             told.append("time")
+
+        def on_settled(self) -> None:
+            told.append("settled")
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -370,21 +377,20 @@ def test_a_loops_keeper_rings_once_and_for_the_earliest() -> None:
             keeper.unwatch(99)
             selectors.SelectorKey  # noqa: B018
             other.send(b"x")
+            keeper.settle()
+            keeper.settle()
             with anyio.fail_after(5):
-                while len(told) < 2:
+                while len(told) < 3:
                     await asyncio.sleep(0)
             register(keeper._selector, one.fileno())
             register(keeper._selector, one.fileno())  # the number came again
             keeper._look()  # unwatched by another thread, in the moment before
-            keeper._fresh = Faster({one.fileno(): 8})
-            keeper._settle()
-            assert keeper._watched == {}
             keeper.watch(one.fileno(), 9)
             keeper.watch(one.fileno(), 10)
         keeper.stop()
 
     asyncio.run(main())
-    assert sorted(map(str, told)) == ["7", "time"]
+    assert sorted(map(str, told)) == ["7", "settled", "time"]
 
 
 def test_closing_twice_at_once(server: Server) -> None:
@@ -558,7 +564,7 @@ def test_a_keeper_whose_owner_is_gone_tells_nobody_and_ends() -> None:
         def on_readable(self, number: int) -> None:
             raise AssertionError("told")
 
-        on_time = on_readable  # type: ignore[assignment]
+        on_time = on_settled = on_readable  # type: ignore[assignment]
 
     owner = Owner()
     keeper = ThreadKeeper(owner, lambda: 0.0)
@@ -602,6 +608,8 @@ def test_a_keeper_that_has_something_to_do_does_not_rest() -> None:
         def on_time(self) -> None:
             raise AssertionError("nothing was armed")
 
+        on_settled = on_time
+
     owner = Owner()
     keeper = ThreadKeeper(owner, lambda: 0.0)
     one, other = socket.socketpair()
@@ -611,6 +619,49 @@ def test_a_keeper_that_has_something_to_do_does_not_rest() -> None:
         other.send(b"x")
         assert told.wait(5)
     keeper.stop()
+
+
+@pytest.mark.parametrize("ends", ["the server closes it", "its time is over"])
+def test_a_socket_that_came_free_while_the_keeper_was_told_to_rest(server: Server, ends: str) -> None:
+    """A close tells it, and a request may come right then; its socket is looked after all the same."""
+    agent = Agent(free_socket_timeout=0.2 if ends == "its time is over" else None)
+    with httpx.Client(transport=AgentTransport(agent=agent), trust_env=False) as client:
+        client.get(f"{server.url}/echo")
+        agent._engine.sync_home.keeper.rest()
+        if ends == "the server closes it":
+            server.close_idle()
+        anyio.run(World("sync").until, lambda: not agent.sockets())
+    agent.close()
+
+
+async def test_only_sockets_that_are_free_are_watched(world: World, server: Server) -> None:
+    """One that is in use again when the keeper comes is left alone until it comes free for good."""
+    agent = Agent(http1_engine="h11")
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        await client.get(f"{server.url}/echo")
+        [one] = agent._engine._sockets.values()
+        async with client.stream("GET", f"{server.url}/hold-body/c") as response:
+            await world.until(lambda: not one.home.settling)
+            assert one.watched is None
+            server.gate("c").open()
+            await response.aread()
+        await world.until(lambda: one.watched is not None)
+        server.close_idle()
+        await world.until(lambda: not agent.sockets())
+    await world.close(agent)
+
+
+def test_a_stream_that_tells_nothing_any_more_is_not_watched() -> None:
+    """It may be a user's, and what it says is asked for in the keeper's own thread."""
+
+    class Mute:
+        def get_extra_info(self, info: str) -> Any:
+            raise RuntimeError("closed")
+
+    agent = Agent()
+    one = Socket(agent._engine, 0, agent._engine.sync_home, agent._engine.key_of(FakeRequest()))
+    one.wire.stream = Mute()
+    assert one.wire.descriptor() is None
 
 
 async def test_many_origins_are_not_remembered_for_ever(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
