@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-import socket
 import ssl
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ._http1 import is_installed
+from ._http1 import RecentFields, is_installed
 from ._http1_asyncio import AsyncioConnector
 from ._network import AsyncBackend, SyncBackend, SyncConnector, Wire
 from ._sessions import SessionCache
@@ -17,13 +16,7 @@ if TYPE_CHECKING:
 
     from ._family import Family
     from ._network import Listener
-    from ._options import AgentOptions, SocketOption
-
-#: macOS has another name for it.
-_TCP_KEEPIDLE: int = next(getattr(socket, n) for n in ("TCP_KEEPIDLE", "TCP_KEEPALIVE") if hasattr(socket, n))
-
-#: What Linux takes for TCP_KEEPIDLE at most.
-_MAX_KEEP_IDLE = 32767
+    from ._options import AgentOptions
 
 
 class Key(NamedTuple):
@@ -56,6 +49,7 @@ class Connector:
         self.proxy = self._make_proxy()
         self.forget_sessions()
         self._made_context: ssl.SSLContext | None = None
+        self._recent_fields = RecentFields()
         if options.verify is not True or options.cert is not None:
             _ = self._ssl_context  # what is wrong with these is told at once; the default costs 30 ms, and can wait
 
@@ -79,8 +73,7 @@ class Connector:
         return Wire(
             self._family,
             listener,
-            local_address=options.local_address,
-            socket_options=_socket_options(options),
+            options,
             greets_proxy=self.proxy is not None and self.proxy.url.scheme.startswith(b"socks"),
         )
 
@@ -148,7 +141,8 @@ class Connector:
         )
 
     def _create_fast(self, connection: Any, key: Key, wire: Wire, backend: Any) -> Any:
-        return connection(key, wire, backend, self._options, self._ssl_context if _is_secure(key) else None)
+        context = self._ssl_context if _is_secure(key) else None
+        return connection(key, wire, backend, self._options, context, self._recent_fields)
 
     def _create(self, pool: Any, key: Key, backend: Any) -> Any:
         """One factory for each socket, so that its backend knows which one it opens; no request goes through it."""
@@ -186,13 +180,3 @@ class Connector:
 
 def _is_secure(key: Key) -> bool:
     return key.scheme in ("https", "wss")
-
-
-def _socket_options(options: AgentOptions) -> tuple[SocketOption, ...]:
-    """TCP keep-alive (R26), then the user's own, which win."""
-    own = options.socket_options or ()
-    delay = options.keep_alive_initial_delay
-    if delay is None or not options.keep_alive:
-        return own
-    seconds = min(math.ceil(delay), _MAX_KEEP_IDLE)
-    return ((socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1), (socket.IPPROTO_TCP, _TCP_KEEPIDLE, seconds), *own)

@@ -46,6 +46,8 @@ class Descriptors:
     A number may have been closed and given to another file meanwhile, so what it stood for is noted with it.
     """
 
+    __slots__ = ("_files",)
+
     def __init__(self) -> None:
         self._files: dict[int, tuple[int, int]] = {}
 

@@ -80,8 +80,6 @@ def is_installed() -> bool:
 class Fields:
     """The headers of a request as they go out, and what they say of the connection. Checks what h11 checks.
 
-    A connection keeps those of its last request: the next one's are often the same.
-
     Args:
         error: What is raised.
         headers: The headers.
@@ -152,13 +150,22 @@ class Fields:
         return lower
 
 
+class RecentFields:
+    """The headers of the request that was sent last: the next one's are often the same."""
+
+    __slots__ = ("fields",)
+
+    def __init__(self) -> None:
+        self.fields: Fields | None = None
+
+
 class Outgoing:
     """A request on its way out: its head, and how its body is framed.
 
     Args:
         httpcore: The library whose `LocalProtocolError` is raised.
         request: httpcore's request.
-        known: The headers of the request before on this connection.
+        known: Headers of requests before, which are taken if they are the same.
 
     Raises:
         LocalProtocolError: If the request cannot be sent as HTTP/1.1.
@@ -166,18 +173,21 @@ class Outgoing:
 
     __slots__ = ("_error", "_left", "fields", "head")
 
-    def __init__(self, httpcore: Any, request: Any, known: Fields | None = None) -> None:
+    def __init__(self, httpcore: Any, request: Any, *known: Fields | None) -> None:
         self._error = error = httpcore.LocalProtocolError
-        if known is None or known.headers != request.headers:
-            known = Fields(error, request.headers)
+        for fields in known:
+            if fields is not None and fields.headers == request.headers:
+                break
+        else:
+            fields = Fields(error, request.headers)
         method, target = request.method, request.url.target
         if _is_token(method) is None:
             raise error("Illegal method characters")
         if _is_target(target) is None:
             raise error("Illegal target characters")
-        self.fields = known
-        self._left = known.length or 0
-        self.head = b"%b %b HTTP/1.1\r\n%b\r\n" % (method, target, known.lines)
+        self.fields = fields
+        self._left = fields.length or 0
+        self.head = b"%b %b HTTP/1.1\r\n%b\r\n" % (method, target, fields.lines)
 
     def whole(self, body: bytes) -> bytes:
         """Head and body in one."""

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Self
 import anyio
 
 from ._http1 import PIECE
-from ._http1_connection import Http1Connection, Phase
+from ._http1_connection import Http1Connection, Parts, Phase, TracedParts
 from ._http1_sync import Poll
 from ._steps import arun
 
@@ -95,7 +95,7 @@ class AsyncioConnector:
     ) -> Any:
         httpcore = self._family.httpcore
         try:
-            with anyio.fail_after(timeout):
+            async with asyncio.timeout(timeout):
                 sock = await connect()
                 try:
                     prepare(sock)
@@ -721,16 +721,10 @@ class AsyncioHttp1Connection(Http1Connection):
             raise self.httpcore.ReadTimeout(str(error)) from error
 
 
-class _Parts:
+class _Parts(Parts):
     """The body of a response: an asynchronous iterator over its parts."""
 
-    __slots__ = ("_connection", "_incoming", "_is_closed", "_timeout")
-
-    def __init__(self, connection: AsyncioHttp1Connection, incoming: Incoming, timeout: float | None) -> None:
-        self._connection = connection
-        self._incoming = incoming
-        self._timeout = timeout
-        self._is_closed = False
+    __slots__ = ()
 
     def __aiter__(self) -> Self:
         return self
@@ -776,23 +770,10 @@ class Body(_Parts):
             self._connection.end_response()
 
 
-class TracedBody(_Parts):
+class TracedBody(_Parts, TracedParts):
     """The body of a response with trace events."""
 
-    __slots__ = ("_request", "_span", "_trace")
-
-    def __init__(
-        self,
-        connection: AsyncioHttp1Connection,
-        incoming: Incoming,
-        timeout: float | None,
-        request: Any,
-        trace: Trace,
-    ) -> None:
-        super().__init__(connection, incoming, timeout)
-        self._request = request
-        self._trace = trace
-        self._span: Any = None
+    __slots__ = ()
 
     async def __anext__(self) -> bytes:
         try:

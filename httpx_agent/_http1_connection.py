@@ -11,7 +11,7 @@ import logging
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from ._http1 import Fields, Incoming, Outgoing
+from ._http1 import Incoming, Outgoing
 from ._steps import Call
 from ._trace import Trace, trace_of
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ._connector import Key
+    from ._http1 import Fields, RecentFields
     from ._network import Wire
     from ._options import AgentOptions
     from ._steps import Flow
@@ -43,6 +44,7 @@ class Http1Connection:
         backend: What opens the stream.
         options: The agent's options.
         ssl_context: For https.
+        recent: What was sent last by any connection of the agent; they share what is the same.
     """
 
     def __init__(
@@ -52,14 +54,16 @@ class Http1Connection:
         backend: Any,
         options: AgentOptions,
         ssl_context: ssl.SSLContext | None,
+        recent: RecentFields,
     ) -> None:
         self.wire = wire
         self.httpcore = httpcore = wire.family.httpcore
         self.phase = Phase.NEW
         self._key = key
-        self._backend = backend
+        self._backend: Any = backend
         self._options = options
         self._ssl_context = ssl_context
+        self._recent = recent
         self._response = wire.family.http1_response
         self._plain_body = wire.family.httpx.ByteStream
         self._log = logging.getLogger(f"{httpcore.__name__}.http11")
@@ -129,6 +133,7 @@ class Http1Connection:
                         "timeout": timeout,
                     }
                     stream = yield from _told(trace, "connection.start_tls", stream.start_tls, info)
+                self._backend = None  # memory that each free socket would hold
                 return stream
             except (httpcore.ConnectError, httpcore.ConnectTimeout):
                 if not left:
@@ -148,8 +153,9 @@ class Http1Connection:
         return trace_of(self.httpcore.__name__, self._log, request)
 
     def _encode(self, request: Any) -> Outgoing:
-        self._outgoing = outgoing = Outgoing(self.httpcore, request, self._fields)
-        self._fields = outgoing.fields
+        recent = self._recent
+        self._outgoing = outgoing = Outgoing(self.httpcore, request, self._fields, recent.fields)
+        self._fields = recent.fields = outgoing.fields
         self._incoming = Incoming(self.httpcore, request.method, outgoing.fields.proposes_upgrade)
         return outgoing
 
@@ -182,6 +188,44 @@ class Http1Connection:
             self.phase = Phase.IDLE
             return True
         return False
+
+
+class Parts:
+    """The body of a response, as its two kinds of iterator have it.
+
+    Args:
+        connection: Where it comes from.
+        incoming: The response.
+        timeout: Seconds to wait for a part.
+    """
+
+    __slots__ = ("_connection", "_incoming", "_is_closed", "_timeout")
+
+    def __init__(self, connection: Any, incoming: Incoming, timeout: float | None) -> None:
+        self._connection = connection
+        self._incoming = incoming
+        self._timeout = timeout
+        self._is_closed = False
+
+
+class TracedParts(Parts):
+    """The same with trace events.
+
+    Args:
+        connection: Where it comes from.
+        incoming: The response.
+        timeout: Seconds to wait for a part.
+        request: httpcore's request.
+        trace: What is told.
+    """
+
+    __slots__ = ("_request", "_span", "_trace")
+
+    def __init__(self, connection: Any, incoming: Incoming, timeout: float | None, request: Any, trace: Trace) -> None:
+        super().__init__(connection, incoming, timeout)
+        self._request = request
+        self._trace = trace
+        self._span: Any = None  # not begun; false when it has ended
 
 
 def _told(

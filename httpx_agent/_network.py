@@ -16,6 +16,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
@@ -26,7 +27,7 @@ from ._http1 import MAX_BEFORE_RESPONSE
 
 if TYPE_CHECKING:
     from ._family import Family
-    from ._options import SocketOption
+    from ._options import AgentOptions
 
 #: A stream that has not finished closing after so many seconds is aborted; a thread that is in one is not waited for.
 CLOSE_TIMEOUT = 1.0
@@ -69,8 +70,7 @@ class Wire:
     Args:
         family: The libraries.
         listener: Who wants to know.
-        local_address: Address to connect from.
-        socket_options: Arguments for `setsockopt`.
+        options: The options that hold for it.
         greets_proxy: Whether a SOCKS handshake comes first.
     """
 
@@ -78,15 +78,13 @@ class Wire:
         self,
         family: Family,
         listener: Listener,
+        options: AgentOptions,
         *,
-        local_address: str | None,
-        socket_options: tuple[SocketOption, ...] | None,
         greets_proxy: bool = False,
     ) -> None:
         self.family = family
         self.listener = listener
-        self.local_address = local_address
-        self.socket_options = socket_options
+        self.options = options
         self.stream: Any = None  # the outermost stream so far
         self.wrote = False  # since `begin_request`
         self.received = 0  # bytes since `begin_request`
@@ -105,7 +103,7 @@ class Wire:
         self._opening_ends: float | None = None  # one deadline for TCP, proxy and TLS
         self._tls: list[Any] = []  # what does TLS; with an HTTPS proxy, one over the other
         self._breakers: list[Any] = []  # what wakes those who are in here
-        self._wake = threading.Event()
+        self._wake: threading.Event | None = None  # of who sleeps
         self._left: threading.Event | None = None
 
     def begin_request(self) -> None:
@@ -116,7 +114,8 @@ class Wire:
     def break_off(self) -> None:
         """Wakes whoever waits for this socket, from any thread; what they do next fails."""
         self.broken = True
-        self._wake.set()
+        if self._wake is not None:
+            self._wake.set()
         for breaker in list(self._breakers):
             breaker()
 
@@ -262,7 +261,9 @@ class Wire:
 
     def sleep(self, seconds: float) -> None:
         """Waits, unless the socket is broken."""
-        self._wake.wait(seconds)
+        self._wake = wake = threading.Event()
+        self.check()  # after the event is there: who breaks it says so before he looks for one
+        wake.wait(seconds)
         self.check()
 
     def said(self, data: bytes) -> None:
@@ -442,7 +443,10 @@ class SyncBackend:
         wire = self._wire
         wire.check()
         wire.begin_opening(timeout)
-        return self._opened(self._inner.connect_tcp(host, port, timeout, wire.local_address, wire.socket_options or ()))
+        options = wire.options
+        return self._opened(
+            self._inner.connect_tcp(host, port, timeout, options.local_address, options.tcp_socket_options())
+        )
 
     def connect_unix_socket(
         self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None
@@ -609,11 +613,11 @@ class AsyncBackend:
         socket_options: Iterable[Any] | None = None,
     ) -> Any:
         """Opens a TCP connection; the agent's own address and options hold, through proxies too."""
-        wire = self._wire
-        wire.begin_opening(timeout)
+        options = self._wire.options
+        self._wire.begin_opening(timeout)
         return await self._opened(
             await self._unless_broken(
-                self._inner.connect_tcp, host, port, timeout, wire.local_address, wire.socket_options or ()
+                self._inner.connect_tcp, host, port, timeout, options.local_address, options.tcp_socket_options()
             )
         )
 
@@ -631,10 +635,15 @@ class AsyncBackend:
         await self._unless_broken(self._inner.sleep, seconds)
 
     async def _unless_broken(self, function: Any, *args: Any) -> Any:
+        wire = self._wire
         with anyio.CancelScope() as scope:
-            with self._wire.breakable(lambda: self._call_soon(scope.cancel)):
+            breaker = partial(self._call_soon, scope.cancel)
+            wire.enter(breaker)
+            try:
                 return await function(*args)
-        self._wire.check()
+            finally:
+                wire.leave(breaker)
+        wire.check()
         return None  # pragma: no cover - the scope is cancelled only when the wire is broken
 
     async def _opened(self, inner: Any) -> Any:

@@ -6,6 +6,7 @@ import importlib.util
 import math
 import operator
 import os
+import socket
 import ssl
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -21,6 +22,12 @@ from ._patterns import OriginPattern
 
 Seconds = float | timedelta
 SocketOption = tuple[int, int, int] | tuple[int, int, bytes | bytearray] | tuple[int, int, None, int]
+
+#: macOS has another name for it.
+_TCP_KEEPIDLE: int = next(getattr(socket, n) for n in ("TCP_KEEPIDLE", "TCP_KEEPALIVE") if hasattr(socket, n))
+
+#: What Linux takes for TCP_KEEPIDLE at most.
+_MAX_KEEP_IDLE = 32767
 
 
 class Unset(Enum):
@@ -129,6 +136,15 @@ class AgentOptions:
     socket_options: tuple[SocketOption, ...] | None = None
     network_backend: Any = None
     async_network_backend: Any = None
+
+    def tcp_socket_options(self) -> tuple[SocketOption, ...]:
+        """TCP keep-alive (R26), then the user's own, which win."""
+        own = self.socket_options or ()
+        delay = self.keep_alive_initial_delay
+        if delay is None or not self.keep_alive:
+            return own
+        seconds = min(math.ceil(delay), _MAX_KEEP_IDLE)
+        return ((socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1), (socket.IPPROTO_TCP, _TCP_KEEPIDLE, seconds), *own)
 
 
 #: The options that may be set while the agent runs, as in Node.

@@ -18,6 +18,7 @@ import httpcore
 
 from httpx_agent import Agent
 from httpx_agent._connector import Key
+from httpx_agent._http1 import RecentFields
 from httpx_agent._http1_asyncio import AsyncioStream
 from httpx_agent._network import Wire
 
@@ -166,13 +167,13 @@ class _Listener:
 
 
 def _wire() -> Wire:
-    return Wire(FAMILY, _Listener(), local_address=None, socket_options=None)  # type: ignore[arg-type]
+    return Wire(FAMILY, _Listener(), OPTIONS)  # type: ignore[arg-type]
 
 
 def through_sync(case: Case) -> Outcome:
     """By our connection for threads."""
     stream = _SyncStream(_Socket(_at_most(case.parts, 64 * 1024)))
-    connection: Any = FAMILY.sync_http1_connection(KEY, _wire(), _Backend(stream), OPTIONS, None)
+    connection: Any = FAMILY.sync_http1_connection(KEY, _wire(), _Backend(stream), OPTIONS, None, RecentFields())
     outcome = Outcome()
     try:
         response = connection.handle_request(case.request())
@@ -249,7 +250,9 @@ async def through_asyncio(case: Case) -> Outcome:
     """By our connection for event loops."""
     stream = FAMILY.asyncio_stream(httpcore)
     transport = _Transport(stream, _at_most(case.parts, 64 * 1024))
-    connection: Any = FAMILY.asyncio_http1_connection(KEY, _wire(), _AsyncBackend(_Shell(stream)), OPTIONS, None)
+    connection: Any = FAMILY.asyncio_http1_connection(
+        KEY, _wire(), _AsyncBackend(_Shell(stream)), OPTIONS, None, RecentFields()
+    )
     outcome = Outcome()
     try:
         response = await connection.handle_async_request(case.request())
