@@ -93,7 +93,7 @@ def _small() -> list[Case]:
             title=f"sync, {_counted(tasks, 'thread')}",
             suite="sync",
             world="sync",
-            contenders=("floor", "ceiling", *SYNC),
+            contenders=(*bounds, *SYNC),
             tasks=tasks,
         )
         for tasks in (1, 20)
@@ -110,7 +110,7 @@ def _bodies() -> list[Case]:
             f"{_counted(tasks, task)}",
             suite="bodies",
             world=world,
-            contenders=contenders,
+            contenders=("ceiling", *contenders),
             tasks=tasks,
             body=body,
         )
@@ -282,43 +282,43 @@ class Ratio:
 
 
 def _ratios() -> list[Ratio]:
-    def row(group: str, case: str, contender: str, *others: str, per_cent: bool = False) -> Ratio:
-        return Ratio(group, case, contender, tuple((case, other) for other in others), per_cent)
+    def rows(
+        group: str, world: str, tasks: tuple[int, ...], *others: str, contender: str = FAST, per_cent: bool = False
+    ) -> list[Ratio]:
+        """For each of the others, one for each number of tasks."""
+        return [
+            Ratio(group, f"{world}-{count}", contender, ((f"{world}-{count}", other),), per_cent)
+            for other in others
+            for count in tasks
+        ]
 
-    def rows(group: str, world: str, tasks: tuple[int, ...], other: str, *, per_cent: bool = False) -> list[Ratio]:
-        return [row(group, f"{world}-{count}", FAST, other, per_cent=per_cent) for count in tasks]
+    def large(group: str, contender: str) -> list[Ratio]:
+        """With bodies of 10 MB, against the faster of httpx and aiohttp."""
+        return [
+            Ratio(group, f"{world}-{work}", contender, ((f"{world}-{work}", "httpx"), (f"async-{work}", "aiohttp")))
+            for world in ("async", "sync")
+            for work in ("10MB-1", "10MB-4")
+        ]
 
+    possible, bare = "Of what is possible under an httpx client", "What httpx over bare sockets reaches, with no pool"
     return [
         *rows("Async, against httpx's default transport", "async", (1, 20, 100, 1_000), "httpx"),
-        *rows("Async, against other transports of httpx", "async", (20, 100), "httpx-aiohttp"),
-        *rows("Async, against other transports of httpx", "async", (20, 100), "pyreqwest"),
+        *rows("Async, against other transports of httpx", "async", (20, 100), "httpx-aiohttp", "pyreqwest"),
         *rows("Async, against httpx2's default transport", "async", (20, 100), "httpx2"),
-        *(
-            row("The transport alone, against aiohttp's session", f"async-{tasks}", f"{FAST}-alone", "aiohttp")
-            for tasks in (20, 100)
+        *rows(
+            "The transport alone, against aiohttp's session", "async", (20, 100), "aiohttp", contender=f"{FAST}-alone"
         ),
-        *rows("Of what is possible under an httpx client", "async", (20, 100), "ceiling", per_cent=True),
-        *rows("Of what is possible under an httpx client", "async", (20, 100), "bare", per_cent=True),
-        *rows("Sync", "sync", (1, 20), "httpx"),
-        *rows("Sync", "sync", (1, 20), "urllib3"),
-        *(
-            row("Bodies of 10 MB, against the faster of httpx and aiohttp", f"async-10MB-{n}", FAST, "httpx", "aiohttp")
-            for n in (1, 4)
+        *rows(possible, "async", (20, 100), "ceiling", "bare", per_cent=True),
+        *rows(possible, "sync", (1, 20), "ceiling", "bare", per_cent=True),
+        *rows("Sync", "sync", (1, 20), "httpx", "urllib3"),
+        *large("Bodies of 10 MB, against the faster of httpx and aiohttp", FAST),
+        Ratio("Memory per free socket (less is better)", "memory", FAST, (("memory", "httpx"),)),
+        *rows(
+            "The h11 engine alone, against httpx's default transport", "async", (20, 100, 1_000), "httpx", contender=H11
         ),
-        *(
-            Ratio(
-                "Bodies of 10 MB, against the faster of httpx and aiohttp",
-                f"sync-10MB-{n}",
-                FAST,
-                ((f"sync-10MB-{n}", "httpx"), (f"async-10MB-{n}", "aiohttp")),
-            )
-            for n in (1, 4)
-        ),
-        row("Memory per free socket (less is better)", "memory", FAST, "httpx"),
-        *(
-            row("The h11 engine alone, against httpx's default transport", f"async-{tasks}", H11, "httpx")
-            for tasks in (20, 100, 1_000)
-        ),
+        *rows(bare, "async", (1, 20, 100), "httpx", "httpx-aiohttp", "pyreqwest", "httpx2", contender="bare"),
+        *rows(bare, "sync", (1, 20), "httpx", "urllib3", contender="bare"),
+        *large("What httpx over nothing reaches with bodies of 10 MB", "ceiling"),
     ]
 
 

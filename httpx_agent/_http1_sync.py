@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 
 from ._http1 import PIECE
-from ._http1_connection import Http1Connection, Phase
+from ._http1_connection import Http1Connection, Parts, Phase, TracedParts
 from ._steps import run
 
 if TYPE_CHECKING:
@@ -203,16 +203,10 @@ class SyncHttp1Connection(Http1Connection):
             incoming.feed_end()
 
 
-class _Parts:
+class _Parts(Parts):
     """The body of a response: an iterator over its parts."""
 
-    __slots__ = ("_connection", "_incoming", "_is_closed", "_timeout")
-
-    def __init__(self, connection: SyncHttp1Connection, incoming: Incoming, timeout: float | None) -> None:
-        self._connection = connection
-        self._incoming = incoming
-        self._timeout = timeout
-        self._is_closed = False
+    __slots__ = ()
 
     def __iter__(self) -> Self:
         return self
@@ -251,23 +245,10 @@ class Body(_Parts):
     close = close_now
 
 
-class TracedBody(_Parts):
+class TracedBody(_Parts, TracedParts):
     """The body of a response with trace events."""
 
-    __slots__ = ("_request", "_span", "_trace")
-
-    def __init__(
-        self,
-        connection: SyncHttp1Connection,
-        incoming: Incoming,
-        timeout: float | None,
-        request: Any,
-        trace: Trace,
-    ) -> None:
-        super().__init__(connection, incoming, timeout)
-        self._request = request
-        self._trace = trace
-        self._span: Any = None
+    __slots__ = ()
 
     def __next__(self) -> bytes:
         try:

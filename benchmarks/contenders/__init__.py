@@ -7,10 +7,14 @@ left out with the reason.
 
 from __future__ import annotations
 
+import ssl
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from importlib import metadata
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+if TYPE_CHECKING:
+    from httpx_agent import AgentTransport
 
 TIMEOUT = 300.0
 """Seconds. Every contender has the same, long enough never to fire, because a client in use has one."""
@@ -90,3 +94,27 @@ class SyncContender(Contender):
     @abstractmethod
     def close(self) -> None:
         """Close the client."""
+
+
+class OverAgent(Contender):
+    """httpx over `AgentTransport`, in both worlds."""
+
+    engine: ClassVar[Literal["httptools", "h11"]]
+
+    @classmethod
+    def version(cls) -> str:
+        from httpx_agent import __version__  # a checkout may not be installed
+
+        return __version__
+
+    def transport(self, setup: Setup) -> AgentTransport:
+        """The transport."""
+        from httpx_agent import AgentTransport
+
+        return AgentTransport(
+            verify=ssl.create_default_context(cafile=setup.certificate),
+            max_sockets=setup.sockets,
+            max_free_sockets=setup.sockets,
+            free_socket_timeout=TIMEOUT,
+            http1_engine=self.engine,
+        )

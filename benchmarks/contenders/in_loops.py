@@ -6,9 +6,9 @@ import ssl
 from abc import abstractmethod
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from . import TIMEOUT, AsyncContender, Setup
+from . import TIMEOUT, AsyncContender, OverAgent, Setup
 
 if TYPE_CHECKING:
     import aiohttp
@@ -67,27 +67,8 @@ class Httpx(OverHttpx, name="httpx", label="httpx, default transport", package="
         return httpx.AsyncHTTPTransport(verify=ssl.create_default_context(cafile=setup.certificate), limits=limits)
 
 
-class Agent(OverHttpx, package="httpx-agent"):
+class Agent(OverAgent, OverHttpx, package="httpx-agent"):
     """`AgentTransport`; its subclasses say with which engine."""
-
-    engine: Literal["httptools", "h11"]
-
-    @classmethod
-    def version(cls) -> str:
-        from httpx_agent import __version__  # a checkout may not be installed
-
-        return __version__
-
-    def transport(self, setup: Setup) -> httpx.AsyncBaseTransport:
-        from httpx_agent import AgentTransport
-
-        return AgentTransport(
-            verify=ssl.create_default_context(cafile=setup.certificate),
-            max_sockets=setup.sockets,
-            max_free_sockets=setup.sockets,
-            free_socket_timeout=TIMEOUT,
-            http1_engine=self.engine,
-        )
 
 
 class AgentHttptools(Agent, name="agent-httptools", label="AgentTransport, httptools"):

@@ -7,9 +7,9 @@ from abc import abstractmethod
 from datetime import timedelta
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from . import TIMEOUT, Setup, SyncContender, Unavailable
+from . import TIMEOUT, OverAgent, Setup, SyncContender, Unavailable
 
 if TYPE_CHECKING:
     import httpx
@@ -49,6 +49,15 @@ class Ceiling(OverHttpx, name="ceiling", label="ceiling: httpx over nothing", pa
         return Nothing()
 
 
+class Bare(OverHttpx, name="bare", label="httpx over a bare socket, no pool", package="httptools"):
+    """What an httpx client can do over sockets that nobody manages."""
+
+    def transport(self, setup: Setup) -> httpx.BaseTransport:
+        from ..bounds import BareSocketTransport
+
+        return BareSocketTransport()
+
+
 class Httpx(OverHttpx, name="httpx", label="httpx, default transport", package="httpx"):
     def transport(self, setup: Setup) -> httpx.BaseTransport:
         import httpx
@@ -59,27 +68,8 @@ class Httpx(OverHttpx, name="httpx", label="httpx, default transport", package="
         return httpx.HTTPTransport(verify=ssl.create_default_context(cafile=setup.certificate), limits=limits)
 
 
-class Agent(OverHttpx, package="httpx-agent"):
+class Agent(OverAgent, OverHttpx, package="httpx-agent"):
     """`AgentTransport`; its subclasses say with which engine."""
-
-    engine: Literal["httptools", "h11"]
-
-    @classmethod
-    def version(cls) -> str:
-        from httpx_agent import __version__  # a checkout may not be installed
-
-        return __version__
-
-    def transport(self, setup: Setup) -> httpx.BaseTransport:
-        from httpx_agent import AgentTransport
-
-        return AgentTransport(
-            verify=ssl.create_default_context(cafile=setup.certificate),
-            max_sockets=setup.sockets,
-            max_free_sockets=setup.sockets,
-            free_socket_timeout=TIMEOUT,
-            http1_engine=self.engine,
-        )
 
 
 class AgentHttptools(Agent, name="agent-httptools", label="AgentTransport, httptools"):
@@ -233,6 +223,7 @@ def require_the_real_urllib3() -> None:
 CONTENDERS: tuple[type[SyncContender], ...] = (
     Floor,
     Ceiling,
+    Bare,
     Httpx,
     AgentHttptools,
     AgentH11,

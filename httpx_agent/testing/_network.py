@@ -421,6 +421,23 @@ class Network:
         finally:
             self.changed()
 
+    @contextmanager
+    def _connecting(self, host: str, port: int, **details: Any) -> Iterator[tuple[Connection, list[Any]]]:
+        """Record an attempt to connect and how it ends; gives the connection, and the steps that it has to pass."""
+        with self.condition:
+            connection = self._begin(host, port)
+        errors = self.exceptions
+        with self._op(connection.number, "connect", host=host, port=port, **details):
+            try:
+                yield connection, self._checks(connection.script.connect, errors.ConnectError, errors.ConnectTimeout)
+            except BaseException:
+                with self.condition:
+                    connection._end("failed")
+                raise
+            with self.condition:
+                connection.state = "open"
+                connection._put(connection.script.greeting, b"")
+
     def _checks(self, steps: Step | Sequence[Step], refused: type[Exception], timed_out: type[Exception]) -> list[Any]:
         """The steps an operation has to pass: what it must wait for, and what it then raises if anything."""
         checks: list[Any] = []
@@ -722,23 +739,12 @@ class _Backend(httpcore.NetworkBackend):
 
     def _connect(self, host: str, port: int, timeout: float | None, **details: Any) -> httpcore.NetworkStream:
         network = self.network
-        with network.condition:
-            connection = network._begin(host, port)
-        with network._op(connection.number, "connect", host=host, port=port, timeout=timeout, **details):
-            errors = network.exceptions
-            try:
-                for check in network._checks(connection.script.connect, errors.ConnectError, errors.ConnectTimeout):
-                    if isinstance(check, Exception):
-                        raise check
-                    network._wait(connection._past(check), timeout, errors.ConnectTimeout)
-            except BaseException:
-                with network.condition:
-                    connection._end("failed")
-                raise
-            with network.condition:
-                connection.state = "open"
-                connection._put(connection.script.greeting, b"")
-            return _Stream(connection)
+        with network._connecting(host, port, timeout=timeout, **details) as (connection, checks):
+            for check in checks:
+                if isinstance(check, Exception):
+                    raise check
+                network._wait(connection._past(check), timeout, network.exceptions.ConnectTimeout)
+        return _Stream(connection)
 
     def sleep(self, seconds: float) -> None:
         self.network.sleeps.append(seconds)
@@ -770,24 +776,13 @@ class _AsyncBackend(httpcore.AsyncNetworkBackend):
         self, host: str, port: int, timeout: float | None, **details: Any
     ) -> httpcore.AsyncNetworkStream:
         network = self.network
-        with network.condition:
-            connection = network._begin(host, port)
-        with network._op(connection.number, "connect", host=host, port=port, timeout=timeout, **details):
-            errors = network.exceptions
-            try:
-                await anyio.lowlevel.checkpoint()
-                for check in network._checks(connection.script.connect, errors.ConnectError, errors.ConnectTimeout):
-                    if isinstance(check, Exception):
-                        raise check
-                    await network._wait_async(connection._past(check), timeout, errors.ConnectTimeout)
-            except BaseException:
-                with network.condition:
-                    connection._end("failed")
-                raise
-            with network.condition:
-                connection.state = "open"
-                connection._put(connection.script.greeting, b"")
-            return _AsyncStream(connection)
+        with network._connecting(host, port, timeout=timeout, **details) as (connection, checks):
+            await anyio.lowlevel.checkpoint()
+            for check in checks:
+                if isinstance(check, Exception):
+                    raise check
+                await network._wait_async(connection._past(check), timeout, network.exceptions.ConnectTimeout)
+        return _AsyncStream(connection)
 
     async def sleep(self, seconds: float) -> None:
         await anyio.lowlevel.checkpoint()
