@@ -92,7 +92,13 @@ class Connector:
             backend = AsyncBackend(wire, AsyncioConnector(wire), call_soon)
             return self._create_fast(self._family.asyncio_http1_connection, key, wire, backend)
         if inner is None:
-            inner = httpcore.TrioBackend() if library == "trio" else httpcore.AnyIOBackend()
+            if library == "trio":
+                inner = httpcore.TrioBackend()
+            elif self.proxy is not None or self.may_multiplex(key):
+                inner = httpcore.AnyIOBackend()
+            else:
+                inner = AsyncioConnector(wire)
+                wire.tells_of_loss = True
         return self._create(httpcore.AsyncConnectionPool, key, AsyncBackend(wire, inner, call_soon))
 
     def handshakes(self, key: Key) -> float:

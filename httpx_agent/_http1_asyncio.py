@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
     from ._http1 import Incoming
-    from ._network import Wire
+    from ._network import Listener, Wire
     from ._trace import Trace
 
 #: More than this is not kept for a slow reader: the server has to wait.
@@ -99,7 +99,7 @@ class AsyncioConnector:
                 sock = await connect()
                 try:
                     prepare(sock)
-                    stream = self._family.asyncio_stream(httpcore)
+                    stream = self._family.asyncio_stream(httpcore, self._wire.listener)
                     await create(lambda: stream, sock=sock)
                     prepare(sock)  # asyncio sets TCP_NODELAY by itself; the user's options come last, and win
                 except BaseException:
@@ -189,15 +189,17 @@ class AsyncioStream(asyncio.Protocol):
 
     Args:
         httpcore: The library whose exceptions are raised.
+        listener: Is told if something comes in, or the end, while nobody reads.
     """
 
-    def __init__(self, httpcore: Any) -> None:
+    def __init__(self, httpcore: Any, listener: Listener) -> None:
         self.consumer: AsyncioHttp1Connection | None = None
         self.has_ended = False  # nothing more comes in
         self.error: Exception | None = None  # why
         self.is_lost = False  # the descriptor is closed, or about to be
         self.can_write = True
         self._httpcore = httpcore
+        self._listener = listener
         self._loop = asyncio.get_running_loop()
         self._transport: Any = None
         self._tls: _Tls | None = None
@@ -271,6 +273,8 @@ class AsyncioStream(asyncio.Protocol):
         self.error = error
         if self.consumer is not None:
             self.consumer.ended(error)
+        elif self._waiter is None:
+            self._listener.lost()
         self.wake()
 
     def _salvage(self) -> None:
@@ -285,6 +289,8 @@ class AsyncioStream(asyncio.Protocol):
         self._kept += data
         if len(self._kept) > HIGH_WATER:
             self.pause_reading()
+        if self._waiter is None:
+            self._listener.lost()
         self.wake()
 
     # What the connection uses -----------------------------------------------------------------------------------------
@@ -453,8 +459,8 @@ class AsyncioStream(asyncio.Protocol):
         return None
 
     def is_readable(self) -> bool:
-        """Whether something has come that the loop did not see yet."""
-        if self.is_lost:
+        """Whether something has come that was not read, or that the loop did not see yet, or the end."""
+        if self._kept or self.has_ended:
             return True
         if self._poll is None:
             self._poll = Poll(self._transport.get_extra_info("socket"))

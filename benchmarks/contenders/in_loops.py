@@ -48,7 +48,7 @@ class Ceiling(OverHttpx, name="ceiling", label="ceiling: httpx over nothing", pa
         return Nothing()
 
 
-class Bare(OverHttpx, name="bare", label="httpx over a bare protocol, no pool", package="httptools"):
+class Bare(OverHttpx, name="bare", label="httpx over bare sockets, no pool", package="httptools"):
     """What an httpx client can do over sockets that nobody manages."""
 
     def transport(self, setup: Setup) -> httpx.AsyncBaseTransport:

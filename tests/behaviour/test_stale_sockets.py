@@ -11,7 +11,7 @@ import pytest
 
 from httpx_agent import Agent, AgentTransport
 from httpx_agent.testing import FIN, RST, TIMEOUT, Network, Script, respond
-from tests.support.servers import Server
+from tests.support.servers import Certificates, Server
 from tests.support.worlds import World
 
 URL = "http://a.test/"
@@ -201,9 +201,14 @@ async def test_a_handed_over_socket_counts_as_reused(world: World) -> None:
     await world.close(agent)
 
 
-async def test_a_server_that_closes_a_free_socket_is_noticed_without_a_request(world: World, server: Server) -> None:
-    """R14: the watch removes it at once."""
-    agent = Agent()
+@pytest.mark.both_engines
+@pytest.mark.parametrize("tls", [False, True], ids=["http", "https"])
+async def test_a_server_that_closes_a_free_socket_is_noticed_without_a_request(
+    world: World, server: Server, tls_server: Server, certificates: Certificates, tls: bool
+) -> None:
+    """R14: the watch removes it at once, or on asyncio the stream tells."""
+    server = tls_server if tls else server
+    agent = Agent(verify=certificates.client())
     async with world.client(transport=AgentTransport(agent=agent)) as client:
         for way in (server.close_idle, server.reset_idle, lambda: server.send_idle(b"HTTP/1.1 408 Late\r\n\r\n")):
             await client.get(f"{server.url}/echo")

@@ -248,7 +248,7 @@ class _Shell:
 
 async def through_asyncio(case: Case) -> Outcome:
     """By our connection for event loops."""
-    stream = FAMILY.asyncio_stream(httpcore)
+    stream = FAMILY.asyncio_stream(httpcore, _Listener())
     transport = _Transport(stream, _at_most(case.parts, 64 * 1024))
     connection: Any = FAMILY.asyncio_http1_connection(
         KEY, _wire(), _AsyncBackend(_Shell(stream)), OPTIONS, None, RecentFields()

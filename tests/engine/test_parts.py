@@ -24,7 +24,18 @@ from httpx_agent._http1 import Incoming, Outgoing, RecentFields
 from httpx_agent._http1_asyncio import HIGH_WATER, AsyncioConnector
 from httpx_agent._http1_sync import Poll
 from httpx_agent._mocks import Originals
-from tests.engine.drivers import FAMILY, KEY, OPTIONS, URL, _AsyncBackend, _Backend, _Shell, _Socket, _SyncStream
+from tests.engine.drivers import (
+    FAMILY,
+    KEY,
+    OPTIONS,
+    URL,
+    _AsyncBackend,
+    _Backend,
+    _Listener,
+    _Shell,
+    _Socket,
+    _SyncStream,
+)
 from tests.engine.drivers import _Transport as Scripted
 from tests.engine.drivers import _wire as new_wire
 from tests.engine.raw import Peer, raw_server
@@ -235,7 +246,7 @@ def in_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[[], None
 
 def connected(*parts: bytes) -> tuple[Any, Any, Any]:
     """A connection, its stream and its transport."""
-    stream = FAMILY.asyncio_stream(httpcore)
+    stream = FAMILY.asyncio_stream(httpcore, _Listener())
     transport = Scripted(stream, parts)
     connection = FAMILY.asyncio_http1_connection(
         KEY, new_wire(), _AsyncBackend(_Shell(stream)), OPTIONS, None, RecentFields()

@@ -295,7 +295,7 @@ async def test_switched_off_it_costs_nothing(
                 assert (await client.get(f"{server.url}/{path}")).status_code == 200
         await world.close(agent)
         assert server.requests_per_connection == [3, 2, 1]
-    by_ours = engine == "auto" and world.name == "asyncio"  # the fast engine speaks TLS itself
+    by_ours = world.name == "asyncio"  # the stream there speaks TLS itself
     assert context.handshakes == [(by_ours or through_ours, resumes) for through_ours, resumes in handshakes]
     assert len(kept) == sessions
     if not world.is_sync:  # there the object that knows the session is OpenSSL's own, and cannot be counted
