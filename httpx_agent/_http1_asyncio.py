@@ -22,6 +22,7 @@ import anyio
 from ._http1 import PIECE
 from ._http1_connection import Http1Connection, Parts, Phase, TracedParts
 from ._http1_sync import Poll
+from ._network import LEFT_UNREAD
 from ._steps import arun
 
 if TYPE_CHECKING:
@@ -448,6 +449,8 @@ class AsyncioStream(asyncio.Protocol):
         """What httpcore's streams know."""
         if info == "is_readable":
             return self.is_readable()
+        if info == LEFT_UNREAD:
+            return bool(self._kept) or self.has_ended
         if info == "ssl_object":
             return None if self._tls is None else self._tls.object
         if info == "client_addr":

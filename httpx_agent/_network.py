@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 #: A stream that has not finished closing after so many seconds is aborted; a thread that is in one is not waited for.
 CLOSE_TIMEOUT = 1.0
 
+#: What our streams of asyncio answer in `get_extra_info`: whether something came that nobody read, or the end.
+LEFT_UNREAD = "left_unread"
+
 #: A timeout that is over at once; to a socket of Python's, 0 would mean something else.
 _NO_TIME = 1e-6
 
@@ -130,6 +133,10 @@ class Wire:
         look = self.look
         readable = self.unasked or (bool(self.stream.get_extra_info("is_readable")) if look is None else look())
         return readable or self._has_unread()
+
+    def left_unread(self) -> bool:
+        """Whether something came that nobody read, or the end, as far as a stream of ours was told."""
+        return self.tells_of_loss and bool(self.stream.get_extra_info(LEFT_UNREAD))
 
     def _has_unread(self) -> bool:
         """Whether TLS holds something that came in together with what was read, of which the system knows nothing.

@@ -70,7 +70,7 @@ class Socket:
             and not self.wire.broken
             and not self.wire.is_leaving
             and connection.is_available()
-            and (isinstance(connection, Http1Connection) or not _has_leftovers(connection))
+            and (isinstance(connection, Http1Connection) or not (self.wire.left_unread() or _has_leftovers(connection)))
         )
 
     @contextmanager

@@ -202,6 +202,26 @@ async def test_a_handed_over_socket_counts_as_reused(world: World) -> None:
 
 
 @pytest.mark.both_engines
+@pytest.mark.parametrize("then", ["the end", "more"])
+async def test_what_comes_before_the_response_was_read_is_noticed_without_a_request(
+    world: World, server: Server, then: str
+) -> None:
+    """The socket is in use when it comes, so its coming ends nothing; but no such socket stays free."""
+    response = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+    server.raw["/then"] = response + (b"HTTP/1.1 408 Late\r\n\r\n" if then == "more" else b"")
+    agent = Agent()
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        async with client.stream("GET", f"{server.url}/then") as stream:
+            if then == "the end":
+                server.close_idle()
+            await world.settle()
+            assert await stream.aread() == b"ok"
+        await world.until(lambda: agent.sockets() == ())
+    assert agent.status().close_socket_count == 1
+    await world.close(agent)
+
+
+@pytest.mark.both_engines
 @pytest.mark.parametrize("tls", [False, True], ids=["http", "https"])
 async def test_a_server_that_closes_a_free_socket_is_noticed_without_a_request(
     world: World, server: Server, tls_server: Server, certificates: Certificates, tls: bool
