@@ -262,6 +262,7 @@ async def test_a_dropped_agent_takes_its_keeper_along(world: World, server: Serv
     for home in homes:  # told late, they have nobody to tell
         home.on_readable(0)
         home.on_time()
+        home.on_settled()
     await world.until(
         lambda: not [one for one in threading.enumerate() if one.name == "httpx-agent" and one not in before]
     )
