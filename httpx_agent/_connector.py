@@ -94,11 +94,10 @@ class Connector:
         if inner is None:
             if library == "trio":
                 inner = httpcore.TrioBackend()
-            elif self.proxy is not None or self.may_multiplex(key):
+            elif self.proxy is not None or self.may_multiplex(key):  # TLS within TLS; frames that come between requests
                 inner = httpcore.AnyIOBackend()
             else:
                 inner = AsyncioConnector(wire)
-                wire.tells_of_loss = True
         return self._create(httpcore.AsyncConnectionPool, key, AsyncBackend(wire, inner, call_soon))
 
     def handshakes(self, key: Key) -> float:

@@ -103,6 +103,7 @@ class AsyncioConnector:
                     stream = self._family.asyncio_stream(httpcore, self._wire.listener)
                     await create(lambda: stream, sock=sock)
                     prepare(sock)  # asyncio sets TCP_NODELAY by itself; the user's options come last, and win
+                    self._wire.tells_of_loss = True
                 except BaseException:
                     sock.close()
                     raise
@@ -589,7 +590,6 @@ class AsyncioHttp1Connection(Http1Connection):
             raise
         self._io = self._stream.inner
         self._io.consumer = self
-        self.wire.tells_of_loss = True
         self.wire.look = self._io.is_readable
 
     # Hearing from the stream ------------------------------------------------------------------------------------------

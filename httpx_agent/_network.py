@@ -94,7 +94,7 @@ class Wire:
         self.answered = False  # a response has begun since `begin_request`
         self.ended = False  # the other end has closed
         self.unasked = False  # bytes came in that no request had asked for
-        self.tells_of_loss = False  # the connection hears of its end by itself: nobody need watch the descriptor
+        self.tells_of_loss = False  # its stream tells of the end by itself: nobody need watch the descriptor
         self.look: Callable[[], bool] | None = None  # how the connection tells whether something came, if it does
         self.impatient = False  # reads what has arrived, and does not wait
         self.preface: bytearray | None = None  # what came so far of the first HTTP/2 frame, while it is awaited
@@ -642,7 +642,7 @@ class AsyncBackend:
         await self._unless_broken(self._inner.sleep, seconds)
 
     async def _unless_broken(self, function: Any, *args: Any) -> Any:
-        wire = self._wire
+        wire = self._wire  # not `breakable`: hundreds may be opened at once, and memory counts
         with anyio.CancelScope() as scope:
             breaker = partial(self._call_soon, scope.cancel)
             wire.enter(breaker)
