@@ -6,8 +6,8 @@ import math
 import ssl
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ._asyncio_streams import AsyncioConnector
 from ._http1 import RecentFields, is_installed
-from ._http1_asyncio import AsyncioConnector
 from ._network import AsyncBackend, SyncBackend, SyncConnector, Wire
 from ._sessions import SessionCache
 

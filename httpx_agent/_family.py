@@ -6,7 +6,8 @@ from functools import cached_property
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ._http1_asyncio import AsyncioHttp1Connection, AsyncioStream
+from ._asyncio_streams import AsyncioStream
+from ._http1_asyncio import AsyncioHttp1Connection
 from ._http1_sync import SyncHttp1Connection
 from ._mocks import Originals
 from ._network import AsyncStream, SyncStream

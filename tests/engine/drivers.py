@@ -17,9 +17,9 @@ import h11
 import httpcore
 
 from httpx_agent import Agent
+from httpx_agent._asyncio_streams import AsyncioStream
 from httpx_agent._connector import Key
 from httpx_agent._http1 import RecentFields
-from httpx_agent._http1_asyncio import AsyncioStream
 from httpx_agent._network import Wire
 
 URL = "http://server.example/path"

@@ -19,9 +19,9 @@ import httpcore
 import httpx
 import pytest
 
-from httpx_agent import AgentTransport, _http1, _http1_asyncio, _options
+from httpx_agent import AgentTransport, _asyncio_streams, _http1, _options
+from httpx_agent._asyncio_streams import HIGH_WATER, AsyncioConnector
 from httpx_agent._http1 import Incoming, Outgoing, RecentFields
-from httpx_agent._http1_asyncio import HIGH_WATER, AsyncioConnector
 from httpx_agent._http1_sync import Poll
 from httpx_agent._mocks import Originals
 from tests.engine.drivers import (
@@ -601,7 +601,7 @@ class Attempts:
 async def test_the_next_address_is_tried_when_one_fails() -> None:
     attempts = Attempts()
     race = [attempts.make("first", fails=True), attempts.make("second"), attempts.make("third")]
-    with await _http1_asyncio._race(race) as found:
+    with await _asyncio_streams._race(race) as found:
         assert [found] == attempts.sockets
     assert attempts.log == ["first", "second"]
 
@@ -611,9 +611,9 @@ async def test_the_next_address_is_tried_when_one_takes_its_time() -> None:
     attempts = Attempts()
     gate = asyncio.Event()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_http1_asyncio, "HAPPY_EYEBALLS_DELAY", 0.01)
+        patch.setattr(_asyncio_streams, "HAPPY_EYEBALLS_DELAY", 0.01)
         race = [attempts.make("first", gate=gate), attempts.make("second")]
-        with await _http1_asyncio._race(race) as found:
+        with await _asyncio_streams._race(race) as found:
             assert [found] == attempts.sockets
 
 
@@ -622,10 +622,10 @@ async def test_two_that_succeed_at_once() -> None:
     attempts = Attempts()
     gate = asyncio.Event()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_http1_asyncio, "HAPPY_EYEBALLS_DELAY", 0.01)
+        patch.setattr(_asyncio_streams, "HAPPY_EYEBALLS_DELAY", 0.01)
         asyncio.get_running_loop().call_later(0.1, gate.set)
         race = [attempts.make("first", gate=gate), attempts.make("second", gate=gate)]
-        with await _http1_asyncio._race(race) as found:
+        with await _asyncio_streams._race(race) as found:
             assert found is attempts.sockets[0]
     assert attempts.sockets[1].fileno() == -1
 
@@ -634,7 +634,7 @@ async def test_two_that_succeed_at_once() -> None:
 async def test_all_that_fail() -> None:
     attempts = Attempts()
     with pytest.raises(OSError, match="second"):
-        await _http1_asyncio._race([attempts.make("first", fails=True), attempts.make("second", fails=True)])
+        await _asyncio_streams._race([attempts.make("first", fails=True), attempts.make("second", fails=True)])
 
 
 @in_loop
@@ -642,9 +642,9 @@ async def test_a_race_that_is_cancelled_when_it_is_won() -> None:
     attempts = Attempts()
     gate = asyncio.Event()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_http1_asyncio, "HAPPY_EYEBALLS_DELAY", 0.01)
+        patch.setattr(_asyncio_streams, "HAPPY_EYEBALLS_DELAY", 0.01)
         race = [attempts.make("first", gate=gate), attempts.make("second", gate=gate)]
-        task = asyncio.create_task(_http1_asyncio._race(race))
+        task = asyncio.create_task(_asyncio_streams._race(race))
         while len(attempts.log) < 2:
             await asyncio.sleep(0.001)
         gate.set()
@@ -678,7 +678,7 @@ async def test_addresses_take_turns() -> None:
     found = [address(four, "1"), address(four, "2"), address(six, "a"), address(four, "3")]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: found)
-        hosts = [each[4][0] for each in await _http1_asyncio._resolve("name", 80)]
+        hosts = [each[4][0] for each in await _asyncio_streams._resolve("name", 80)]
     assert hosts == ["a", "1", "2", "3"]
 
 

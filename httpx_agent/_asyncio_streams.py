@@ -1,0 +1,535 @@
+"""Connections for asyncio, and for loops made like it (uvloop): how they are opened, and a protocol of their own.
+
+Both HTTP/1.1 engines work on them. There is one timer for each connection, which is moved only when it fires.
+
+TLS is done here, over memory, as anyio does it: asyncio's own keeps a buffer of 256 KiB for each connection, and takes
+no session to resume.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import ssl
+from asyncio.trsock import TransportSocket
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+import anyio
+
+from ._http1 import PIECE
+from ._http1_sync import Poll
+from ._network import LEFT_UNREAD
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from ._network import Listener, Wire
+
+#: More than this is not kept for a slow reader: the server has to wait.
+HIGH_WATER = 256 * 1024
+
+#: RFC 8305: how long an address is tried alone.
+HAPPY_EYEBALLS_DELAY = 0.25
+
+_TLS_READ = 64 * 1024
+
+
+class Consumer(Protocol):
+    """Who takes what comes in where the event loop delivers it."""
+
+    def received(self, data: bytes) -> None:
+        """Bytes came in."""
+
+    def ended(self, error: Exception | None) -> None:
+        """The server closed the connection, or it broke."""
+
+
+class AsyncioConnector:
+    """Opens sockets as `httpcore.AnyIOBackend` does, for `AsyncioStream`.
+
+    Args:
+        wire: The wire of the socket.
+    """
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+        self._family = wire.family
+
+    async def connect_tcp(
+        self, host: str, port: int, timeout: float | None, local_address: str | None, socket_options: Iterable[Any]
+    ) -> Any:
+        """Tries the addresses of a host, by Happy Eyeballs."""
+
+        async def connect() -> socket.socket:
+            addresses = await _resolve(host, port)
+            return await _race([_Attempt(self._wire, address, local_address) for address in addresses])
+
+        def prepare(sock: socket.socket) -> None:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for option in socket_options:
+                sock.setsockopt(*option)
+
+        return await self._connect(connect, prepare, asyncio.get_running_loop().create_connection, timeout)
+
+    async def connect_unix_socket(self, path: str, timeout: float | None, socket_options: Iterable[Any]) -> Any:
+        """Connects to a path."""
+
+        async def connect() -> socket.socket:
+            return await _Attempt(self._wire, (socket.AF_UNIX, socket.SOCK_STREAM, 0, "", path), None)()
+
+        def prepare(sock: socket.socket) -> None:
+            for option in socket_options:
+                sock.setsockopt(*option)
+
+        return await self._connect(connect, prepare, asyncio.get_running_loop().create_unix_connection, timeout)
+
+    async def sleep(self, seconds: float) -> None:
+        """Waits between attempts to connect."""
+        await asyncio.sleep(seconds)
+
+    async def _connect(
+        self,
+        connect: Callable[[], Awaitable[socket.socket]],
+        prepare: Callable[[socket.socket], None],
+        create: Callable[..., Awaitable[Any]],
+        timeout: float | None,
+    ) -> Any:
+        httpcore = self._family.httpcore
+        try:
+            async with asyncio.timeout(timeout):
+                sock = await connect()
+                try:
+                    prepare(sock)
+                    stream = self._family.asyncio_stream(httpcore, self._wire.listener)
+                    await create(lambda: stream, sock=sock)
+                    prepare(sock)  # asyncio sets TCP_NODELAY by itself; the user's options come last, and win
+                    self._wire.tells_of_loss = True
+                except BaseException:
+                    sock.close()
+                    raise
+        except TimeoutError as error:
+            raise httpcore.ConnectTimeout(str(error)) from error
+        except (OSError, UnicodeError) as error:
+            raise httpcore.ConnectError(str(error)) from error
+        return stream
+
+
+async def _resolve(host: str, port: int) -> list[Any]:
+    """The addresses of a host, IPv6 and IPv4 in turn."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except socket.gaierror:  # a name: that takes time
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    six = [address for address in found if address[0] == socket.AF_INET6]
+    four = [address for address in found if address[0] != socket.AF_INET6]
+    turns = [address for pair in zip(six, four, strict=False) for address in pair]
+    return turns + [address for address in found if address not in turns]
+
+
+class _Attempt:
+    """An attempt to connect to one address."""
+
+    def __init__(self, wire: Wire, address: Any, local_address: str | None) -> None:
+        self._wire = wire
+        self._address = address
+        self._local_address = local_address
+
+    async def __call__(self) -> socket.socket:
+        family, kind, protocol, _, address = self._address
+        sock = self._wire.new_socket(family, kind, protocol)
+        try:
+            sock.setblocking(False)
+            if self._local_address is not None:
+                sock.bind((self._local_address, 0))
+            await asyncio.get_running_loop().sock_connect(sock, address)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+
+async def _race(attempts: list[_Attempt]) -> socket.socket:
+    """The first attempt that succeeds; each begins when the one before it failed, or has taken its time (RFC 8305)."""
+    if len(attempts) == 1:
+        return await attempts[0]()
+    winners: list[socket.socket] = []
+    errors: list[OSError] = []
+
+    async def run(attempt: _Attempt, failed: anyio.Event) -> None:
+        try:
+            sock = await attempt()
+        except OSError as error:
+            errors.append(error)
+            failed.set()
+            return
+        if winners:
+            sock.close()
+        else:
+            winners.append(sock)
+            group.cancel_scope.cancel()
+
+    try:
+        async with anyio.create_task_group() as group:
+            for attempt in attempts:
+                failed = anyio.Event()
+                group.start_soon(run, attempt, failed)
+                with anyio.move_on_after(HAPPY_EYEBALLS_DELAY):
+                    await failed.wait()
+    except BaseException:
+        for sock in winners:
+            sock.close()
+        raise
+    if not winners:
+        raise errors[-1]
+    return winners[0]
+
+
+class AsyncioStream(asyncio.Protocol):
+    """A connection as asyncio's protocol, and as httpcore's `AsyncNetworkStream`.
+
+    What comes in goes to `consumer`, if there is one, else it is kept for `read`.
+
+    Args:
+        httpcore: The library whose exceptions are raised.
+        listener: Is told if something comes in, or the end, while nobody reads.
+    """
+
+    def __init__(self, httpcore: Any, listener: Listener) -> None:
+        self.consumer: Consumer | None = None
+        self.has_ended = False  # nothing more comes in
+        self.error: Exception | None = None  # why
+        self.is_lost = False  # the descriptor is closed, or about to be
+        self.can_write = True
+        self._httpcore = httpcore
+        self._listener = listener
+        self._loop = asyncio.get_running_loop()
+        self._transport: Any = None
+        self._tls: _Tls | None = None
+        self._kept = bytearray()
+        self._is_paused = False
+        self._waiter: asyncio.Future[None] | None = None
+        self._room: asyncio.Event | None = None  # for `write`: an upgraded stream may be read at the same time
+        self._gone: asyncio.Future[None] | None = None
+        self._deadline: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._poll: Poll | None = None
+
+    # asyncio's protocol -----------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        tls = self._tls
+        if tls is not None:
+            tls.incoming.write(data)
+            if tls.is_shaking_hands:
+                self.wake()
+            else:
+                self._read_tls(tls)
+        elif self.consumer is not None:
+            self.consumer.received(data)
+        else:
+            self._keep(data)
+
+    def eof_received(self) -> bool:
+        tls = self._tls
+        if tls is not None:
+            tls.incoming.write_eof()
+            if not tls.is_shaking_hands:
+                self._read_tls(tls)
+        self._end(None)
+        return True  # what is being sent goes on
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if isinstance(exc, OSError) and not self.has_ended:
+            self._salvage()
+        self.is_lost = True
+        self.can_write = False
+        self._tell_writer()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._end(exc)
+        self.wake()
+        if self._gone is not None:
+            self._gone.set_result(None)
+
+    def pause_writing(self) -> None:
+        self.can_write = False
+
+    def resume_writing(self) -> None:
+        self.can_write = True
+        self._tell_writer()
+        self.wake()
+
+    def _tell_writer(self) -> None:
+        if self._room is not None:
+            self._room.set()
+
+    def _end(self, error: Exception | None) -> None:
+        if self.has_ended:
+            return
+        self.has_ended = True
+        self.error = error
+        if self.consumer is not None:
+            self.consumer.ended(error)
+        elif self._waiter is None:
+            self._listener.lost()
+        self.wake()
+
+    def _salvage(self) -> None:
+        """A write failed, and asyncio gives the connection up; but what the server said before that has come."""
+        sock = self._transport.get_extra_info("socket")
+        if isinstance(sock, TransportSocket):  # no other loop is known to leave its descriptor open so long
+            with suppress(OSError):
+                while data := os.read(sock.fileno(), PIECE):
+                    self.data_received(data)
+
+    def _keep(self, data: bytes) -> None:
+        self._kept += data
+        if len(self._kept) > HIGH_WATER:
+            self.pause_reading()
+        if self._waiter is None:
+            self._listener.lost()
+        self.wake()
+
+    # What the connection uses -----------------------------------------------------------------------------------------
+
+    def send(self, data: bytes | memoryview) -> None:
+        """Writes, without waiting."""
+        tls = self._tls
+        if tls is not None:
+            data = tls.encrypt(data)
+        self._transport.write(data)
+
+    def news(self, timeout: float | None) -> asyncio.Future[None]:
+        """To be waited for: something came in, or room for writing, or the end.
+
+        Raises:
+            TimeoutError: When waited for, after so many seconds.
+        """
+        self._waiter = waiter = self._loop.create_future()
+        if timeout is None:
+            self._deadline = None
+        else:
+            self._arm(timeout)
+        return waiter
+
+    def pause_reading(self) -> None:
+        """The server has to wait."""
+        if not self._is_paused and not self.has_ended:
+            self._is_paused = True
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Goes on."""
+        if self._is_paused:
+            self._is_paused = False
+            if not self._transport.is_closing():
+                self._transport.resume_reading()
+
+    def close_soon(self) -> None:
+        """Closes without waiting: the loop does it in its next turn. If it is over, the descriptor is closed raw."""
+        if self._loop.is_closed():
+            return
+        if self._transport.get_write_buffer_size():  # a server that does not read could hold it open
+            self._transport.abort()
+        else:
+            self._transport.close()
+
+    def is_closing(self) -> bool:
+        """Whether nothing can be written any more."""
+        return bool(self._transport.is_closing())
+
+    def wake(self) -> None:
+        """There is news."""
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def take_over(self, data: bytes) -> None:
+        """From here on nothing consumes what comes in: it is kept, after this."""
+        self.consumer = None
+        self._kept += data
+
+    def _arm(self, timeout: float) -> None:
+        self._deadline = deadline = self._loop.time() + timeout
+        if self._timer is None or self._timer_at > deadline:
+            self._set_timer(deadline)
+
+    def _set_timer(self, when: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = when
+        self._timer = self._loop.call_at(when, self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        waiter = self._waiter
+        if waiter is None or waiter.done() or self._deadline is None:
+            return
+        if self._deadline > self._timer_at:
+            self._set_timer(self._deadline)
+        else:
+            waiter.set_exception(TimeoutError())
+
+    # httpcore's network stream ----------------------------------------------------------------------------------------
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        """Reads at least one byte, or none at the end."""
+        httpcore = self._httpcore
+        while not self._kept:
+            if self.error is not None:
+                raise httpcore.ReadError(str(self.error)) from self.error
+            if self.has_ended:
+                return b""
+            try:
+                await self.news(timeout)
+            except TimeoutError as error:
+                raise httpcore.ReadTimeout(str(error)) from error
+        data = bytes(self._kept[:max_bytes])
+        del self._kept[:max_bytes]
+        self.resume_reading()
+        return data
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        """Writes all of it."""
+        httpcore = self._httpcore
+        rest = memoryview(buffer)
+        while rest:
+            if self.is_closing():
+                raise httpcore.WriteError(str(self.error or "the connection is closed"))
+            self.send(rest[:PIECE])
+            rest = rest[PIECE:]
+            while not self.can_write and not self.is_lost:
+                self._room = self._room or asyncio.Event()
+                self._room.clear()
+                try:
+                    with anyio.fail_after(timeout):
+                        await self._room.wait()
+                except TimeoutError as error:
+                    raise httpcore.WriteTimeout(str(error)) from error
+
+    async def aclose(self) -> None:
+        """Closes, and waits until it is closed."""
+        self.close_soon()
+        if not self.is_lost:
+            if self._gone is None:
+                self._gone = self._loop.create_future()
+            await asyncio.wait([self._gone])  # however many wait, none cancels it for the others
+
+    async def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> Self:
+        """Secures the connection."""
+        httpcore = self._httpcore
+        if self._tls is not None:
+            raise NotImplementedError("TLS within TLS: http1_engine='h11' can do it")
+        try:
+            self._tls = tls = _Tls(ssl_context, server_hostname)
+            tls.incoming.write(self._kept)
+            self._kept.clear()
+            with anyio.fail_after(timeout):
+                while not tls.shake_hands(self._transport.write):
+                    if self.has_ended:
+                        raise self.error or ssl.SSLEOFError("the server closed the connection during the handshake")
+                    await self.news(None)
+        except BaseException as error:
+            self.close_soon()
+            if isinstance(error, TimeoutError):
+                raise httpcore.ConnectTimeout(str(error)) from error
+            if isinstance(error, OSError):
+                raise httpcore.ConnectError(str(error)) from error
+            raise
+        self._read_tls(tls)
+        return self
+
+    def get_extra_info(self, info: str) -> Any:
+        """What httpcore's streams know."""
+        if info == "is_readable":
+            return self.is_readable()
+        if info == LEFT_UNREAD:
+            return bool(self._kept) or self.has_ended
+        if info == "ssl_object":
+            return None if self._tls is None else self._tls.object
+        if info == "client_addr":
+            return self._transport.get_extra_info("sockname")
+        if info == "server_addr":
+            return self._transport.get_extra_info("peername")
+        if info == "socket":
+            return self._transport.get_extra_info("socket")
+        return None
+
+    def is_readable(self) -> bool:
+        """Whether something has come that was not read, or that the loop did not see yet, or the end."""
+        if self._kept or self.has_ended:
+            return True
+        if self._poll is None:
+            self._poll = Poll(self._transport.get_extra_info("socket"))
+        return self._poll.is_readable()
+
+    def _read_tls(self, tls: _Tls) -> None:
+        try:
+            data = tls.decrypt(self._transport.write)
+        except ssl.SSLError as error:
+            self._end(error)
+            return
+        if data:
+            if self.consumer is not None:
+                self.consumer.received(data)
+            else:
+                self._keep(data)
+        if tls.has_ended:
+            self._end(None)
+
+
+class _Tls:
+    """TLS over memory."""
+
+    __slots__ = ("has_ended", "incoming", "is_shaking_hands", "object", "outgoing")
+
+    def __init__(self, context: ssl.SSLContext, server_hostname: str | None) -> None:
+        self.incoming = ssl.MemoryBIO()
+        self.outgoing = ssl.MemoryBIO()
+        self.object = context.wrap_bio(self.incoming, self.outgoing, server_hostname=server_hostname)
+        self.is_shaking_hands = True
+        self.has_ended = False
+
+    def shake_hands(self, write: Callable[[bytes], None]) -> bool:
+        """Goes on with the handshake; whether it is done."""
+        try:
+            self.object.do_handshake()
+            self.is_shaking_hands = False
+        except ssl.SSLWantReadError:
+            pass
+        finally:
+            self.flush(write)
+        return not self.is_shaking_hands
+
+    def encrypt(self, data: bytes | memoryview) -> bytes:
+        """What to write, to write this."""
+        self.object.write(data)
+        return self.outgoing.read()
+
+    def decrypt(self, write: Callable[[bytes], None]) -> bytes:
+        """What came in."""
+        found = []
+        try:
+            while data := self.object.read(_TLS_READ):
+                found.append(data)
+            self.has_ended = True
+        except ssl.SSLWantReadError:
+            pass
+        except (ssl.SSLZeroReturnError, ssl.SSLEOFError):  # an end without a farewell counts, as with httpcore
+            self.has_ended = True
+        self.flush(write)
+        return b"".join(found)
+
+    def flush(self, write: Callable[[bytes], None]) -> None:
+        """Sends what TLS has to say."""
+        if self.outgoing.pending:
+            write(self.outgoing.read())
