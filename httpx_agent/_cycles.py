@@ -1,4 +1,4 @@
-"""Large responses are freed when they are dropped, and do not wait for the garbage collector.
+"""A response is freed when it is dropped, and does not wait for the garbage collector.
 
 httpx's client puts a stream around that of the transport, which knows the response that it belongs to, to tell it how
 long it took: so the response refers to itself, and its body stays in memory until the collector comes. It comes by the
@@ -10,33 +10,39 @@ from __future__ import annotations
 
 import sys
 from types import FrameType, ModuleType
-from typing import Any
-
-#: Smaller bodies are left to the collector: looking for their responses would cost more than they do.
-LARGE = 64 * 1024
 
 _CLOSING = ("close", "aclose")
 
 
-def break_cycle(httpx: ModuleType) -> None:
-    """Takes the client's stream out of the response that is being closed, by whose `close` this is called in the end.
+class Cycles:
+    """Breaks the cycles of the responses of one library.
 
-    Nothing that a transport can see leads to the response, but whoever closes the transport's stream is on the stack:
-    the response's method, that of the client's stream, and below it those of the streams that are closed by it. Where
-    it is not so, nothing happens.
+    Args:
+        httpx: The library.
     """
-    inner: Any = None
-    outer: Any = None
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_code.co_name in _CLOSING:
-        closing = frame.f_locals.get("self")
-        if isinstance(closing, httpx.Response):
-            if outer is closing.stream and _refers(outer, closing) and _refers(outer, inner):
-                closing.stream = inner
+
+    def __init__(self, httpx: ModuleType) -> None:
+        self._close, self._aclose = (getattr(getattr(httpx.Response, name), "__code__", None) for name in _CLOSING)
+
+    def break_them(self) -> None:
+        """Takes the client's stream out of the response that is being closed, by whose `close` this is called.
+
+        Nothing that a transport is given leads to the response, but whoever closes the transport's stream is on the
+        stack: the response's method, that of the client's stream, and below it those of the streams that it closes.
+        Where it is not so, nothing happens.
+        """
+        inner: FrameType | None = None
+        outer: FrameType | None = None
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None and (code := frame.f_code) is not self._close and code is not self._aclose:
+            if code.co_name not in _CLOSING:
+                return
+            inner, outer = outer, frame
+            frame = frame.f_back
+        if frame is None or outer is None or inner is None:
             return
-        inner, outer = outer, closing
-        frame = frame.f_back
-
-
-def _refers(owner: object, other: object) -> bool:
-    return any(value is other for value in getattr(owner, "__dict__", {}).values())
+        response = frame.f_locals["self"]
+        bound, stream = outer.f_locals.get("self"), inner.f_locals.get("self")
+        known = [id(value) for value in getattr(bound, "__dict__", {}).values()]
+        if bound is response.stream and id(response) in known and id(stream) in known:
+            response.stream = stream

@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._asyncio_streams import AsyncioStream
+from ._cycles import Cycles
 from ._http1_asyncio import AsyncioHttp1Connection
 from ._http1_sync import SyncHttp1Connection
 from ._mocks import Originals
@@ -29,6 +30,7 @@ class Family:
     def __init__(self, httpx: ModuleType, httpcore: ModuleType) -> None:
         self.httpx = httpx
         self.httpcore = httpcore
+        self.cycles = Cycles(httpx)
         self._proxied_pools: dict[type, type] = {}
 
     @cached_property

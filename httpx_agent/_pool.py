@@ -6,7 +6,6 @@ import warnings
 from typing import TYPE_CHECKING, Any, Self
 
 from . import _fork
-from ._cycles import LARGE, break_cycle
 from ._exchange import Exchange
 from ._options import UNSET, full_name
 from ._steps import arun, end_iteration, run
@@ -125,14 +124,13 @@ class _Body:
     """
 
     # Without slots `tracemalloc` on Python 3.11 does not find where it was made.
-    __slots__ = ("_ended", "_exchange", "_iterator", "_length", "_pool", "_stream")
+    __slots__ = ("_ended", "_exchange", "_iterator", "_pool", "_stream")
 
     def __init__(self, pool: BasePool, exchange: Exchange, stream: Any) -> None:
         self._pool = pool
         self._exchange = exchange
         self._stream = stream
         self._iterator: Any = None
-        self._length = 0  # of what was read
         self._ended = False
 
     def __iter__(self) -> Iterator[bytes]:
@@ -144,8 +142,7 @@ class _Body:
         if self._iterator is None:
             self._iterator = iter(self._stream)
         try:
-            for chunk in self._iterator:
-                self._length += len(chunk)
+            for chunk in self._iterator:  # noqa: UP028
                 yield chunk
         except GeneratorExit:
             raise
@@ -166,8 +163,7 @@ class _Body:
         self._ended = True
         if self._exchange.over:
             self._pool._requests.discard(self._exchange)
-            if self._length >= LARGE:
-                break_cycle(self._exchange.engine.family.httpx)
+            self._pool._engine.family.cycles.break_them()
             return
         if self._pool._engine.is_locked_here():
             _drop(self)
@@ -184,7 +180,7 @@ class _Body:
 class _AsyncBody:
     """The same in an event loop."""
 
-    __slots__ = ("_ended", "_exchange", "_iterator", "_length", "_pool", "_stream", "_take")
+    __slots__ = ("_ended", "_exchange", "_iterator", "_pool", "_stream", "_take")
 
     def __init__(self, pool: BasePool, exchange: Exchange, stream: Any) -> None:
         self._pool = pool
@@ -192,7 +188,6 @@ class _AsyncBody:
         self._stream = stream
         self._take: Callable[[], bytes | None] | None = getattr(stream, "take", None)  # of the fast engine only
         self._iterator: Any = None
-        self._length = 0  # of what was read
         self._ended = False
 
     # Not an async generator: trio warns of one that is dropped half-way, and dropping a body is nothing unusual.
@@ -210,7 +205,6 @@ class _AsyncBody:
             exchange.check_process()
         chunk = self._take() if self._take is not None else None
         if chunk:
-            self._length += len(chunk)
             return chunk
         try:
             if chunk is None:
@@ -225,7 +219,6 @@ class _AsyncBody:
                 raise
             raise explained from error
         if chunk or (chunk is not None and self._take is None):  # httpcore's parts may be empty
-            self._length += len(chunk)
             return chunk
         self._ended = True
         self._iterator = None
@@ -239,8 +232,7 @@ class _AsyncBody:
         self._ended = True
         if self._exchange.over and self._iterator is None:
             self._pool._requests.discard(self._exchange)
-            if self._length >= LARGE:
-                break_cycle(self._exchange.engine.family.httpx)
+            self._pool._engine.family.cycles.break_them()
             return
         try:
             await arun(self._exchange.close(self._stream))
