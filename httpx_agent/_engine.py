@@ -22,7 +22,7 @@ from ._core import Action, Close, Core, Counters, Grant, Refuse, SocketView
 from ._goaway import GoawayHold
 from ._homes import AsyncHome, AsyncioHome, Home, SyncHome, TrioHome
 from ._locks import Lock, is_held_here
-from ._options import UNSET, AgentOptions, OptionsPerOrigin, check_option, check_options, no_limit
+from ._options import UNSET, AgentOptions, OptionsPerOrigin, check_option, check_options, no_limit, rules_of
 from ._socket import Socket
 from ._steps import CloseSocket, Flow
 
@@ -191,12 +191,13 @@ class Engine:
 
     def options_for(self, key: Key) -> AgentOptions:
         """The options that hold for an origin."""
-        options = self._known_options.get(key)
+        known = self._known_options  # another thread may change an option meanwhile, and put a new one here
+        options = known.get(key)
         if options is None:
             options = self._per_origin.options(key.scheme, key.host, key.port)
-            if len(self._known_options) >= MAX_KNOWN_KEYS:
-                self._known_options.clear()
-            self._known_options[key] = options
+            if len(known) >= MAX_KNOWN_KEYS:
+                known.clear()
+            known[key] = options
         return options
 
     def is_given(self, option: str, key: Key) -> bool:
@@ -613,7 +614,7 @@ class Engine:
             self._finish_outside(closing)
 
     def _rules_for(self, key: Any) -> Any:
-        return self._per_origin.rules(key.scheme, key.host, key.port)
+        return rules_of(self.options_for(key))
 
 
 def _current_loop() -> tuple[str, Any]:

@@ -124,9 +124,9 @@ class Wire:
 
     def wait_until_left(self, timeout: float) -> None:
         """After `break_off`: waits until no other thread is in here, which then has closed what it held."""
-        self._left = threading.Event()
         if self._breakers:
-            self._left.wait(timeout)
+            self._left = threading.Event()
+            self._left.wait(timeout if self._breakers else 0)  # who left before it was there did not set it
 
     def is_readable(self) -> bool:
         """Whether the other end has closed, or written. Costs one poll; what can be read may be lost by it."""

@@ -182,24 +182,24 @@ class OptionsPerOrigin:
         """Whether an option has a value of its own for an origin."""
         return option in self._changes(scheme, host, port)
 
-    def rules(self, scheme: str, host: str, port: int) -> Rules:
-        """The same for the core."""
-        options = self.options(scheme, host, port)
-        return Rules(
-            keep_alive=options.keep_alive,
-            max_sockets=no_limit(options.max_sockets),
-            max_free_sockets=no_limit(options.max_free_sockets),
-            lifo=options.scheduling == "lifo",
-            free_socket_timeout=no_limit(options.free_socket_timeout),
-            socket_active_ttl=no_limit(options.socket_active_ttl),
-            keep_alive_timeout_buffer=options.keep_alive_timeout_buffer,
-        )
-
     def _changes(self, scheme: str, host: str, port: int) -> Mapping[str, Any]:
         if not self._patterns:
             return {}
         matching = (changes for pattern, changes in self._patterns if pattern.matches(scheme, host, port))
         return next(matching, {})
+
+
+def rules_of(options: AgentOptions) -> Rules:
+    """What the core is to know of the options for one origin."""
+    return Rules(
+        keep_alive=options.keep_alive,
+        max_sockets=no_limit(options.max_sockets),
+        max_free_sockets=no_limit(options.max_free_sockets),
+        lifo=options.scheduling == "lifo",
+        free_socket_timeout=no_limit(options.free_socket_timeout),
+        socket_active_ttl=no_limit(options.socket_active_ttl),
+        keep_alive_timeout_buffer=options.keep_alive_timeout_buffer,
+    )
 
 
 def no_limit(value: float | None) -> float:

@@ -14,15 +14,15 @@ from ._locks import Lock, is_held_here
 GIVING_LEAKS = sys.version_info[:3] < (3, 12, 8) or sys.version_info[:3] == (3, 13, 0)
 
 
-def take_session(ssl_object: Any) -> ssl.SSLSession | None:
-    """The session of a connection, to be kept; none if it has none that is new and worth its price."""
-    if GIVING_LEAKS and getattr(ssl_object, "session_reused", False):
-        return None  # the one that it has resumed can be resumed again
-    return getattr(ssl_object, "session", None)
+#: After a server's sessions could not be resumed so often in a row, the next 2 ** so many are not asked for.
+_MOST_DOUBLINGS = 10
 
 
 class SessionCache:
     """One session for each pool key; at the limit the key that came first goes, as in Node.
+
+    Asking a connection for its session costs some fifth of a handshake, and memory where Python loses it; passing one
+    on costs as much again. So where a server gives none that can be resumed, it is asked ever more rarely.
 
     Args:
         limit: How many; 0 keeps none.
@@ -32,6 +32,7 @@ class SessionCache:
         self._limit = limit
         self._lock = Lock()
         self._sessions: dict[Hashable, ssl.SSLSession] = {}
+        self._fruitless: dict[Hashable, _Fruitless] = {}
 
     def is_locked_here(self) -> bool:
         """Whether this thread holds the cache's lock."""
@@ -41,19 +42,57 @@ class SessionCache:
         """The session to resume, if there is one."""
         return self._sessions.get(key)
 
-    def put(self, key: Hashable, session: ssl.SSLSession) -> None:
-        """Keeps the newest session of a key, in the place of the one before."""
+    def learn(self, key: Hashable, ssl_object: Any) -> None:
+        """Keeps the session of a connection in the place of the one before, if it can be resumed."""
+        if GIVING_LEAKS and getattr(ssl_object, "session_reused", False):
+            return  # the one that it has resumed can be resumed again
         with self._lock:
-            if key not in self._sessions and len(self._sessions) >= self._limit:
-                if not self._limit:
-                    return
-                del self._sessions[next(iter(self._sessions))]
-            self._sessions[key] = session
+            fruitless = self._fruitless.get(key)
+            if fruitless is not None and fruitless.is_passed_over():
+                return
+        session = getattr(ssl_object, "session", None)
+        if session is not None:
+            with self._lock:
+                if _can_be_resumed(session, ssl_object):
+                    self._fruitless.pop(key, None)
+                    _put(self._sessions, key, session, self._limit)
+                else:
+                    _put(self._fruitless, key, fruitless or _Fruitless(), self._limit)
 
     def evict(self, key: Hashable) -> None:
         """Forgets the session of a key: its connection ended with an error."""
         with self._lock:
             self._sessions.pop(key, None)
+
+
+class _Fruitless:
+    """A server whose last sessions could not be resumed."""
+
+    def __init__(self) -> None:
+        self._doublings = 1
+        self._passed_over = 0
+
+    def is_passed_over(self) -> bool:
+        """Whether the next connection need not be asked; counts it."""
+        if self._passed_over < 2**self._doublings:
+            self._passed_over += 1
+            return True
+        self._passed_over = 0
+        self._doublings = min(self._doublings + 1, _MOST_DOUBLINGS)
+        return False
+
+
+def _can_be_resumed(session: ssl.SSLSession, ssl_object: Any) -> bool:
+    """By a ticket or, until TLS 1.2, by the number that the server gave it."""
+    return session.has_ticket or (ssl_object.version() != "TLSv1.3" and bool(session.id))
+
+
+def _put(entries: dict[Hashable, Any], key: Hashable, value: Any, limit: int) -> None:
+    if key not in entries and len(entries) >= limit:
+        if not limit:
+            return
+        del entries[next(iter(entries))]
+    entries[key] = value
 
 
 class ResumingContext:

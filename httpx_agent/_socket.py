@@ -10,7 +10,7 @@ import anyio
 from ._core import CloseReason
 from ._http1_connection import Http1Connection
 from ._network import CLOSE_TIMEOUT
-from ._sessions import ResumingContext, take_session
+from ._sessions import ResumingContext
 
 if TYPE_CHECKING:
     import ssl
@@ -127,10 +127,9 @@ class Socket:
             self._engine.socket_opened(self, stream)
 
     def _keep_session(self) -> None:
-        if self._engine.connector.resumes(self.key):
-            session = take_session(self.wire.stream.get_extra_info("ssl_object"))
-            if session is not None:
-                self._engine.connector.sessions.put(self.key, session)
+        connector = self._engine.connector
+        if connector.resumes(self.key):
+            connector.sessions.learn(self.key, self.wire.stream.get_extra_info("ssl_object"))
 
     # Closing ----------------------------------------------------------------------------------------------------------
 

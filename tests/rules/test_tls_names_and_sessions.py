@@ -6,11 +6,12 @@ import ssl
 import sys
 from typing import Any
 
+import httpcore
 import httpx
 import pytest
 
 from httpx_agent import Agent, AgentTransport
-from httpx_agent._sessions import SessionCache, take_session
+from httpx_agent._sessions import SessionCache
 from tests.support.servers import Certificates, Proxy, Server
 from tests.support.worlds import World
 
@@ -190,6 +191,33 @@ async def test_at_the_limit_the_session_that_came_first_goes(
         await world.close(agent)
 
 
+class Session:
+    """What Python tells of a session."""
+
+    def __init__(self, name: str = "", *, has_ticket: bool = True, id: bytes = b"") -> None:
+        self.name = name
+        self.has_ticket = has_ticket
+        self.id = id
+
+
+class Connection:
+    """What Python tells of a connection; counts how often it is asked for its session."""
+
+    def __init__(self, session: Session, *, version: str = "TLSv1.3", reused: bool = False) -> None:
+        self._session = session
+        self._version = version
+        self.session_reused = reused
+        self.asked = 0
+
+    @property
+    def session(self) -> Session:
+        self.asked += 1
+        return self._session
+
+    def version(self) -> str:
+        return self._version
+
+
 @pytest.mark.parametrize(
     ("leaks", "reused", "taken"), [(True, True, False), (True, False, True), (False, True, True), (False, False, True)]
 )
@@ -197,27 +225,65 @@ def test_a_session_is_not_taken_anew_where_that_costs_memory(
     monkeypatch: pytest.MonkeyPatch, leaks: bool, reused: bool, taken: bool
 ) -> None:
     """Python 3.11 never gives the memory of a session back that it was asked for."""
-
-    class Connection:
-        session = "new"
-        session_reused = reused
-
     monkeypatch.setattr("httpx_agent._sessions.GIVING_LEAKS", leaks)
-    assert take_session(Connection()) == ("new" if taken else None)
-    assert take_session(None) is None
+    cache = SessionCache(2)
+    connection = Connection(Session(), reused=reused)
+    cache.learn("a", connection)
+    assert (cache.get("a") is not None, connection.asked) == (taken, int(taken))
+    cache.learn("b", None)
+    assert cache.get("b") is None
 
 
 def test_the_sessions_that_are_kept() -> None:
     cache = SessionCache(2)
-    for key, session in [("a", "a1"), ("b", "b1"), ("a", "a2"), ("c", "c1")]:
-        cache.put(key, session)  # type: ignore[arg-type]
-    assert [cache.get(key) for key in "abc"] == [None, "b1", "c1"]
+    sessions = {name: Session(name) for name in ("a1", "b1", "a2", "c1")}
+    for name, session in sessions.items():
+        cache.learn(name[0], Connection(session))
+    assert [cache.get(key) for key in "abc"] == [None, sessions["b1"], sessions["c1"]]
     cache.evict("b")
     cache.evict("nothing")
     assert cache.get("b") is None
     nothing = SessionCache(0)
-    nothing.put("a", "a1")  # type: ignore[arg-type]
+    nothing.learn("a", Connection(Session()))
     assert nothing.get("a") is None
+
+
+@pytest.mark.parametrize(
+    ("version", "has_ticket", "id", "kept"),
+    [
+        ("TLSv1.2", False, b"", False),
+        ("TLSv1.2", False, b"number", True),
+        ("TLSv1.2", True, b"", True),
+        ("TLSv1.3", False, b"made up", False),  # by this end, which needs some number
+        ("TLSv1.3", True, b"made up", True),
+    ],
+)
+def test_a_session_that_cannot_be_resumed_is_not_kept(version: str, has_ticket: bool, id: bytes, kept: bool) -> None:
+    cache = SessionCache(1)
+    cache.learn("a", Connection(Session(has_ticket=has_ticket, id=id), version=version))
+    assert (cache.get("a") is not None) is kept
+
+
+def test_a_server_whose_sessions_cannot_be_resumed_is_asked_ever_more_rarely() -> None:
+    """Its sessions would cost some half of a handshake, for nothing; it may change its mind."""
+    cache = SessionCache(2)
+    barren = Connection(Session(has_ticket=False))
+    turns = []
+    for turn in range(10_000):
+        before = barren.asked
+        cache.learn("a", barren)
+        turns += [turn] if barren.asked > before else []
+    assert turns[:6] == [0, 3, 8, 17, 34, 67]
+    assert [after - before for before, after in zip(turns[-3:], turns[-2:], strict=False)] == [1025, 1025]
+    other = Connection(Session(has_ticket=False))
+    cache.learn("b", other)
+    assert other.asked == 1
+    fertile = Connection(Session())
+    for _ in range(1025):
+        cache.learn("a", fertile)
+    assert cache.get("a") is not None
+    cache.learn("a", fertile)
+    assert fertile.asked > 1  # every one counts again
 
 
 # What it costs --------------------------------------------------------------------------------------------------------
@@ -277,14 +343,6 @@ async def test_switched_off_it_costs_nothing(
     where Python leaks, only one that resumed none.
     """
     monkeypatch.setattr("httpx_agent._sessions.GIVING_LEAKS", leaks)
-    kept = []
-    put = SessionCache.put
-
-    def counted(cache: SessionCache, *args: Any) -> None:
-        kept.append(args)
-        put(cache, *args)
-
-    monkeypatch.setattr(SessionCache, "put", counted)
     context = CountingContext(ssl.PROTOCOL_TLS_CLIENT)
     certificates.authority.configure_trust(context)
     context.maximum_version = context.minimum_version = version
@@ -293,10 +351,31 @@ async def test_switched_off_it_costs_nothing(
         async with world.client(transport=AgentTransport(agent=agent)) as client:
             for path in ("echo", "echo", "close", "echo", "close", "echo"):
                 assert (await client.get(f"{server.url}/{path}")).status_code == 200
+                key = agent._engine.key_of(httpcore.Request("GET", server.url))
         await world.close(agent)
         assert server.requests_per_connection == [3, 2, 1]
     by_ours = world.name == "asyncio"  # the stream there speaks TLS itself
     assert context.handshakes == [(by_ours or through_ours, resumes) for through_ours, resumes in handshakes]
-    assert len(kept) == sessions
+    assert (agent._engine.connector.sessions.get(key) is not None) is bool(limit)
     if not world.is_sync:  # there the object that knows the session is OpenSSL's own, and cannot be counted
         assert context.sessions_asked_for == sessions
+
+
+async def test_a_server_that_gives_no_tickets_costs_almost_nothing(
+    world: World, certificates: Certificates, engine: str
+) -> None:
+    """Its sessions are neither passed on nor, after a few connections, asked for."""
+    tls = certificates.server()
+    tls.num_tickets = 0
+    context = CountingContext(ssl.PROTOCOL_TLS_CLIENT)
+    certificates.authority.configure_trust(context)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    with Server(tls=tls) as server:
+        agent = Agent(verify=context, http1_engine=engine)
+        async with world.client(transport=AgentTransport(agent=agent)) as client:
+            for _ in range(12):
+                assert not await resumed(world, client, f"{server.url}/close")
+        await world.close(agent)
+    assert [given for _, given in context.handshakes] == [False] * 12
+    if not world.is_sync:
+        assert context.sessions_asked_for == 3
