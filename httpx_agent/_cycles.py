@@ -13,6 +13,9 @@ from types import FrameType, ModuleType
 
 _CLOSING = ("close", "aclose")
 
+#: From here up to the response's method: the body's, that of the transport's stream, that of the client's stream.
+_DEPTH = 4
+
 
 class Cycles:
     """Breaks the cycles of the responses of one library.
@@ -23,26 +26,27 @@ class Cycles:
 
     def __init__(self, httpx: ModuleType) -> None:
         self._close, self._aclose = (getattr(getattr(httpx.Response, name), "__code__", None) for name in _CLOSING)
+        self._streams = (httpx.SyncByteStream, httpx.AsyncByteStream)
 
     def break_them(self) -> None:
         """Takes the client's stream out of the response that is being closed, by whose `close` this is called.
 
         Nothing that a transport is given leads to the response, but whoever closes the transport's stream is on the
-        stack: the response's method, that of the client's stream, and below it those of the streams that it closes.
-        Where it is not so, nothing happens.
+        stack: first the method of the response, then those of one stream after the other. Where it is not so, nothing
+        happens.
         """
-        inner: FrameType | None = None
-        outer: FrameType | None = None
-        frame: FrameType | None = sys._getframe(1)
+        try:
+            frame: FrameType | None = sys._getframe(_DEPTH)
+        except ValueError:  # so deep it is not
+            return
         while frame is not None and (code := frame.f_code) is not self._close and code is not self._aclose:
             if code.co_name not in _CLOSING:
                 return
-            inner, outer = outer, frame
-            frame = frame.f_back
-        if frame is None or outer is None or inner is None:
-            return
-        response = frame.f_locals["self"]
-        bound, stream = outer.f_locals.get("self"), inner.f_locals.get("self")
-        known = [id(value) for value in getattr(bound, "__dict__", {}).values()]
-        if bound is response.stream and id(response) in known and id(stream) in known:
-            response.stream = stream
+            frame = frame.f_back  # other libraries may have put streams between the two
+        if frame is not None:
+            response = frame.f_locals["self"]
+            known = getattr(response.stream, "__dict__", {}).values()
+            if any(value is response for value in known):
+                streams = [value for value in known if isinstance(value, self._streams)]
+                if len(streams) == 1:
+                    response.stream = streams[0]
