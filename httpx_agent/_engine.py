@@ -619,9 +619,8 @@ class Engine:
 
 def _current_loop() -> tuple[str, Any]:
     """What runs the calling task: its library, and what stands for the loop."""
-    library = sniffio.current_async_library()
-    if library == "trio":
-        import trio
+    if sniffio.thread_local.name != "trio":  # trio says so while it runs, also where it is a guest of asyncio's loop
+        return "asyncio", asyncio.get_running_loop()
+    import trio
 
-        return library, trio.lowlevel.current_trio_token()
-    return library, asyncio.get_running_loop()
+    return "trio", trio.lowlevel.current_trio_token()

@@ -100,3 +100,33 @@ def test_loops_of_all_kinds_at_once(server: Server) -> None:
     agent.close()
     server.wait_closed()
     assert agent.sockets() == ()
+
+
+def test_trio_as_a_guest_of_asyncio(server: Server) -> None:
+    """Both run in one thread, in turns, and each has sockets of its own, in whichever of them a task asks."""
+    transport = AgentTransport()
+
+    async def ask(*, until: Callable[[], bool] = lambda: True) -> list[bool]:
+        reused = []
+        client = httpx.AsyncClient(transport=transport, trust_env=False, timeout=10)
+        while len(reused) < 3 or not until():
+            reused.append((await client.get(f"{server.url}/echo")).extensions["agent"].reused)
+        return reused
+
+    async def main() -> tuple[list[bool], list[bool]]:
+        loop = asyncio.get_running_loop()
+        done = loop.create_future()
+        trio.lowlevel.start_guest_run(
+            ask, run_sync_soon_threadsafe=loop.call_soon_threadsafe, done_callback=done.set_result
+        )
+        ours = await ask(until=done.done)
+        theirs = done.result().unwrap()
+        libraries = {socket.home.library for socket in transport.agent._engine._sockets.values()}
+        assert libraries == {"asyncio"}  # the sockets of trio went with its run
+        await transport.aclose()
+        return ours, theirs
+
+    ours, theirs = asyncio.run(main())
+    assert theirs == [False, True, True]
+    assert ours == [False, *[True] * (len(ours) - 1)]
+    assert server.accepted == 2
