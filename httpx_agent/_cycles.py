@@ -9,7 +9,7 @@ is closed there is nothing more to tell; httpx2 keeps no such reference.
 from __future__ import annotations
 
 import sys
-from types import FrameType, ModuleType
+from types import ModuleType
 
 _CLOSING = ("close", "aclose")
 
@@ -36,17 +36,15 @@ class Cycles:
         happens.
         """
         try:
-            frame: FrameType | None = sys._getframe(_DEPTH)
-        except ValueError:  # so deep it is not
+            frame = sys._getframe(_DEPTH)
+        except ValueError:  # pragma: no cover - a thread that C started, where coverage does not look
             return
-        while frame is not None and (code := frame.f_code) is not self._close and code is not self._aclose:
-            if code.co_name not in _CLOSING:
+        while (code := frame.f_code) is not self._close and code is not self._aclose:
+            if code.co_name not in _CLOSING or frame.f_back is None:
                 return
             frame = frame.f_back  # other libraries may have put streams between the two
-        if frame is not None:
-            response = frame.f_locals["self"]
-            known = getattr(response.stream, "__dict__", {}).values()
-            if any(value is response for value in known):
-                streams = [value for value in known if isinstance(value, self._streams)]
-                if len(streams) == 1:
-                    response.stream = streams[0]
+        response = frame.f_locals["self"]
+        known = getattr(response.stream, "__dict__", {}).values()
+        streams = [value for value in known if isinstance(value, self._streams)]
+        if len(streams) == 1 and any(value is response for value in known):
+            response.stream = streams[0]

@@ -6,8 +6,11 @@ second iteration, so that the socket comes free.
 
 from __future__ import annotations
 
+import _thread
+import threading
 from typing import Any
 
+import httpx
 import pytest
 
 from httpx_agent import AgentTransport
@@ -47,3 +50,43 @@ async def test_after_the_end_there_is_nothing_more(world: World, server: Server,
             assert await drain(world, before) == b""
             server.gate("second").open()
             assert await response.aread() == b"first last"
+
+
+class Stream(httpx.SyncByteStream, httpx.AsyncByteStream):
+    """A stream around another one."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+        self.closed = threading.Event()
+
+    def close(self) -> None:
+        self.stream.close()
+        self.closed.set()
+
+    async def aclose(self) -> None:
+        await self.stream.aclose()
+        self.closed.set()
+
+
+@pytest.mark.parametrize("depth", range(4))
+async def test_a_body_may_be_closed_by_whoever_has_it(world: World, server: Server, depth: int) -> None:
+    """Through any number of streams, and where nothing else is on the stack."""
+    request = httpx.Request("GET", f"{server.url}/echo")
+    transport = AgentTransport(max_sockets=1)
+    for _ in range(2):
+        response = await world.handle(transport, request)
+        await response.aread() if depth % 2 else None
+        stream = getattr(response, "sync", response).stream
+        for _ in range(depth):
+            stream = Stream(stream)
+        outer = httpx.Response(200, stream=stream)
+        if depth and world.is_sync:
+            _thread.start_new_thread(stream.close, ())
+            assert await world.call(stream.closed.wait, 10)
+        elif world.is_sync:
+            await world.call(outer.close)
+        else:
+            await outer.aclose()
+            assert outer.stream is stream
+    await world.close(transport)
+    assert server.accepted == 1
