@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import anyio
 
 from ._http1 import PIECE
-from ._http1_sync import Poll
 from ._network import LEFT_UNREAD
+from ._poll import Poll
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable

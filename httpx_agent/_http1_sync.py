@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import select
 import socket
 import ssl
 from contextlib import suppress
@@ -11,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ._http1 import PIECE
 from ._http1_connection import Http1Connection, Parts, Phase, TracedParts
+from ._poll import Poll
 from ._steps import run
 
 if TYPE_CHECKING:
@@ -310,44 +309,3 @@ class SwitchedStream:
     def get_extra_info(self, info: str) -> Any:
         """What is known of it."""
         return self._stream.get_extra_info(info)
-
-
-class Poll:
-    """Waits for a socket, and looks at it.
-
-    Args:
-        sock: The socket; it must stay open as long as this is used.
-    """
-
-    __slots__ = ("_look", "_socket")
-
-    def __init__(self, sock: Any) -> None:
-        self._socket = sock
-        self._look: Any = None
-        if hasattr(select, "poll"):
-            poll = select.poll()
-            poll.register(sock, select.POLLIN)
-            self._look = poll.poll
-
-    def is_readable(self) -> bool:
-        """Whether it can be read, or is broken."""
-        if self._look is None:
-            return bool(select.select([self._socket], [], [], 0)[0])
-        return bool(self._look(0))
-
-    def wait_readable(self, timeout: float | None) -> bool:
-        """Waits until it can be read, or is broken; false if that took too long."""
-        if self._look is None:
-            return bool(select.select([self._socket], [], [], timeout)[0])
-        return bool(self._look(None if timeout is None else math.ceil(timeout * 1000)))
-
-    def wait_writable(self, timeout: float | None, *, or_readable: bool) -> tuple[bool, bool]:
-        """Waits until it can be written, or as well read; tells whether it can be read, and written."""
-        if self._look is None:
-            ready = select.select([self._socket] * or_readable, [self._socket], [self._socket], timeout)
-            return bool(ready[0]), bool(ready[1] or ready[2])
-        poll = select.poll()
-        poll.register(self._socket, select.POLLIN * or_readable | select.POLLOUT)
-        found = poll.poll(None if timeout is None else math.ceil(timeout * 1000))
-        events = found[0][1] if found else 0
-        return bool(events & select.POLLIN), bool(events & ~select.POLLIN)

@@ -22,8 +22,8 @@ import pytest
 from httpx_agent import AgentTransport, _asyncio_streams, _http1, _options
 from httpx_agent._asyncio_streams import HIGH_WATER, AsyncioConnector
 from httpx_agent._http1 import Incoming, Outgoing, RecentFields
-from httpx_agent._http1_sync import Poll
 from httpx_agent._mocks import Originals
+from httpx_agent._poll import Poll
 from tests.engine.drivers import (
     FAMILY,
     KEY,
