@@ -320,8 +320,11 @@ class Core:
         lane.negotiates = negotiates
         asking = self._requests[request] = _Request(request, lane, now)
         if not self._find_socket(asking, now):
-            self._put_on_queue(asking)
-            self._settle(now, lane.key)
+            if not self._queued and lane.leader is None and self._has_slot(lane.key):  # nobody is before it
+                self._take_slot(asking, now)
+            else:
+                self._put_on_queue(asking)
+                self._settle(now, lane.key)
         return self._answer()
 
     def withdraw(self, request: int, now: float) -> list[Action]:
@@ -678,15 +681,12 @@ class Core:
     def _give_slot(self, request: _Request, now: float) -> bool:
         """Opens a socket for a waiting request, now or once another is closed; tells whether it could."""
         key = request.lane.key
-        below = key.used < key.rules.max_sockets
-        total = len(self._sockets)
-        if below and total < self._max_total:
+        if self._has_slot(key):
             self._take_off_queue(request)
-            self._lead(request)
-            key.used += 1
-            self._open(request, now)
+            self._take_slot(request, now)
             return True
-        if total > self._max_total or key.used > key.rules.max_sockets:  # a limit was lowered
+        below = key.used < key.rules.max_sockets
+        if len(self._sockets) > self._max_total or key.used > key.rules.max_sockets:  # a limit was lowered
             self._shed(key)
             return False
         unclaimed, free = (self._unclaimed, self._free) if below else (key.unclaimed, key.free)
@@ -699,6 +699,15 @@ class Core:
             self._close(source, CloseReason.EVICTED)
         self._inherit(source, request)
         return True
+
+    def _has_slot(self, key: _Key) -> bool:
+        """Whether one more socket may be opened for a key now."""
+        return key.used < key.rules.max_sockets and len(self._sockets) < self._max_total
+
+    def _take_slot(self, request: _Request, now: float) -> None:
+        self._lead(request)
+        request.lane.key.used += 1
+        self._open(request, now)
 
     def _shed(self, key: _Key) -> None:
         """Closes free sockets above a lowered limit, the least recently used first, because a request waits."""
