@@ -8,8 +8,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakSet
 
-from sniffio import AsyncLibraryNotFoundError
-
 from .._agent import BaseAgent
 
 if TYPE_CHECKING:
@@ -87,7 +85,7 @@ class _Registering:
 
 def _look_at_the_clock(engine: Engine) -> None:
     here: Home | None = None
-    with suppress(AsyncLibraryNotFoundError):
+    with suppress(RuntimeError):  # no event loop runs here
         here = engine.find_async_home()
     _ring(engine, engine.sync_home, here)
     for home in list(engine._homes.values()):
