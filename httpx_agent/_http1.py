@@ -352,9 +352,8 @@ class Incoming:
 
     def _read_head(self, head: bytes) -> None:
         if _is_usual(head) is not None:
-            self._parser = parser = _httptools.HttpResponseParser(self)
             try:
-                parser.feed_data(head)
+                _httptools.HttpResponseParser(self).feed_data(head)
             except _httptools.HttpParserUpgrade:  # what follows is not llhttp's to read
                 pass
             except _httptools.HttpParserError:
@@ -391,7 +390,6 @@ class Incoming:
             if found is None:
                 raise self._error(f"illegal header line: {line!r}")
             self.headers.append((found[1], found[2]))
-        self._parser = None
 
     # httptools calls these.
 
@@ -457,12 +455,11 @@ class Incoming:
         if framing == -1:
             self._feed = Incoming._feed_chunked
             self._unproductive = 0
-            if self._parser is None:
-                self._parser = _httptools.HttpResponseParser(self)
-                self._parser.feed_data(_CHUNKED)
+            # Not the one that read the head: of its framing it may have thought otherwise.
+            self._parser = _httptools.HttpResponseParser(self)
+            self._parser.feed_data(_CHUNKED)
             self._parser.set_dangerous_leniencies(lenient_spaces_after_chunk_size=True)  # as h11; it confuses nobody
             return
-        self._parser = None
         if framing is None:
             self.stays_open = False
             self._feed = Incoming._feed_rest_of_connection

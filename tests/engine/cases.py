@@ -94,6 +94,8 @@ LENGTHS = [
 CODINGS = [
     b"Chunked",
     b"CHUNKED",
+    b"chunked\t",
+    b" \t chunked \t ",
     b"gzip",
     b"gzip, chunked",
     b"chunked, chunked",
