@@ -77,9 +77,10 @@ DIFFERENCES = [
         _is_spent,
     ),
     Difference(
-        "A chunk extension that is none by RFC 9112, 7.1.1, such as a lone semicolon, is an error.",
+        "A chunk extension that is none by RFC 9112, 7.1.1, such as a lone semicolon or one with a CR in it, is an "
+        "error.",
         "llhttp reads extensions; h11 takes everything after a semicolon for one, which is a way to smuggle.",
-        _refused_by_llhttp("chunk extension"),
+        _refused_by_llhttp("chunk extension", "Expected LF after chunk size"),
     ),
     Difference(
         "In a chunked body, a line must end with CR LF, and a trailer must be well formed by RFC 9110, 5.5.",

@@ -53,6 +53,7 @@ CORPUS = [
     Case(CHUNKED + b"2 \r\nok\r\n0\r\n\r\n"),
     Case(CHUNKED + b"2 ;a\r\nok\r\n0\r\n\r\n"),
     Case(CHUNKED + b"2;\r\nok\r\n0\r\n\r\n"),
+    Case(CHUNKED + b"2;a\r\r\nok\r\n0\r\n\r\n"),
     Case(CHUNKED + b"2\nok\r\n0\r\n\r\n"),
     Case(CHUNKED + b"2\r\nok\r\n0\r\nX: y\n\r\n"),
     Case(CHUNKED + b"0\r\nTransfer-Encoding: gzip\r\n\r\n"),
