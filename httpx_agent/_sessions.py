@@ -14,7 +14,7 @@ from ._locks import Lock, is_held_here
 GIVING_LEAKS = sys.version_info[:3] < (3, 12, 8) or sys.version_info[:3] == (3, 13, 0)
 
 
-#: After a server's sessions could not be resumed so often in a row, the next 2 ** so many are not asked for.
+#: The pause in asking a server that gives nothing doubles so often: 2 ** 10 connections are the longest.
 _MOST_DOUBLINGS = 10
 
 
