@@ -132,6 +132,7 @@ class ChaosServer(LoopbackServer):
             if number and self.pace:
                 self._stopping.wait(self.pace)
             if isinstance(step, bytes):
+                peer.is_returning = number == len(steps) - 1
                 peer.sock.sendall(step)
             elif isinstance(step, Gate):
                 with self.changes:

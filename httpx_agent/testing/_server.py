@@ -95,6 +95,8 @@ class Peer:
         self.requests: list[ReceivedRequest] = []
         self.is_open = True
         self.is_idle = False
+        self.is_returning = False
+        """Whether the client can have the whole response while the thread is still on its way to `wait_idle`."""
         self.client_certificate: dict[str, Any] | None = None
         self.http_version = "HTTP/1.1"
         self.streams = 0
@@ -157,7 +159,7 @@ class Peer:
             self._wake_in.close()
             self._wake_out.close()
             with self.server.changes:
-                self.is_open = self.is_idle = False
+                self.is_open = self.is_idle = self.is_returning = False
                 self.streams = 0
                 self.server.changes.notify_all()
 
@@ -206,11 +208,12 @@ class Peer:
 
     def wait_idle(self) -> None:
         """Waits for the next request, and obeys meanwhile."""
+        with self.server.changes:
+            self.is_returning = False
+            self.is_idle = not self.buffer
+            self.server.changes.notify_all()
         if self.buffer:
             return
-        with self.server.changes:
-            self.is_idle = True
-            self.server.changes.notify_all()
         try:
             while True:
                 ready = self.wait()
@@ -222,6 +225,10 @@ class Peer:
 
     def more(self) -> bytes:
         """The next bytes; raises `EOFError` at their end."""
+        if self.is_returning:  # whoever waits for bytes here, and not in `wait_idle`, is not on the way there
+            with self.server.changes:
+                self.is_returning = False
+                self.server.changes.notify_all()
         data = self.sock.recv(65536)
         if not data:
             raise EOFError
@@ -291,6 +298,7 @@ class Peer:
         if length:
             lines.append(f"Content-Length: {len(body)}")
         head = "\r\n".join([*lines, "", ""]).encode("latin-1")
+        self.is_returning = length or request.method == "HEAD"  # else the caller sends more
         self.sock.sendall(head if request.method == "HEAD" else head + body)
 
     def wait_for_end(self) -> None:
@@ -463,7 +471,7 @@ class LoopbackServer:
 
     def _command_idle(self, command: str | bytes) -> None:
         # A client that has read a response may be here before the server's thread has gone back to waiting.
-        self.wait_for(lambda: any(peer.is_idle for peer in self.peers))
+        self.wait_for(lambda: self.idle and not any(peer.is_returning for peer in self.peers))
         peers = [peer for peer in self.peers if peer.is_idle]
         for peer in peers:
             peer.command(command)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from httpx_agent.testing import FAULTS, FIN, HANG, REFUSED, RST, ChaosServer, Fault, Gate, Peer, respond
+from httpx_agent.testing._server import LoopbackServer
 from tests.support.servers import Certificates
 
 LIMIT = 10.0
@@ -173,6 +174,33 @@ def test_idle_connections_can_be_closed_reset_and_written_to() -> None:
             server.reset_idle()
             with pytest.raises(ConnectionResetError):
                 sock.recv(1)
+
+
+def test_a_connection_whose_response_was_read_is_taken_for_idle_though_its_thread_is_late(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    go_on = threading.Event()
+    wait_idle = Peer.wait_idle
+
+    def late(peer: Peer) -> None:
+        if peer.requests:
+            assert go_on.wait(LIMIT)
+        wait_idle(peer)
+
+    class Watched(ChaosServer):
+        def wait_for(self, predicate: Callable[[], Any], timeout: float = LIMIT) -> None:
+            if not predicate():
+                go_on.set()
+            super().wait_for(predicate, timeout)
+
+    monkeypatch.setattr(Peer, "wait_idle", late)
+    with Watched() as server, connect(server) as never_asked, connect(server) as sock:
+        ask(sock)
+        read(sock)
+        LoopbackServer.wait_for(server, lambda: server.idle == 1)
+        server.send_idle(b"unasked")
+        go_on.set()
+        assert never_asked.recv(100) == sock.recv(100) == b"unasked"
 
 
 def test_connects_are_refused_and_then_taken_again() -> None:

@@ -182,6 +182,7 @@ class Server(LoopbackServer):
             request = peer.read_request()
             if request.path in self.raw:
                 peer.read_body(request)
+                peer.is_returning = True
                 peer.sock.sendall(self.raw[request.path])
                 continue
             name, _, argument = request.path.lstrip("/").partition("/")
