@@ -6,6 +6,7 @@ include it from; the tests compare.
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import subprocess
@@ -110,8 +111,8 @@ def test_code_in_the_readme_comes_from_the_examples() -> None:
 
 def test_the_table_of_options_for_node_has_every_option_with_its_default() -> None:
     """Each option that has a name in Node or agentkeepalive, as the docstring says, with the default that holds."""
-    described = AgentOptions.__doc__ or ""
-    of_node = re.findall(r"^        (\w+): (?:(?!^        \w+:).)*?\((?:Node )?`[a-zA-Z]+`", described, re.M | re.S)
+    described = inspect.getdoc(AgentOptions) or ""
+    of_node = re.findall(r"^    (\w+): (?:(?!^    \w+:).)*?\((?:Node )?`[a-zA-Z]+`", described, re.M | re.S)
     table = {name.strip("`"): default.strip("`") for name, _, default, *_ in rows(_page("from-node"), "Options")}
 
     assert len(of_node) == 11
