@@ -61,15 +61,15 @@ async def test_an_http2_server_that_says_goodbye(world: World, h2_server: Server
 
 
 async def test_many_requests_at_once_on_few_connections(world: World, server: Server) -> None:
-    for factory in both(world):
-        before = server.accepted
-        transport = factory(limits=httpx.Limits(max_connections=3))
-        async with world.client(transport=transport, timeout=10.0) as client:
-            calls = [lambda number=number: client.get(f"{server.url}/bytes/{number}") for number in range(60)]
-            responses = await world.gather(*calls)
-        assert [len(response.content) for response in responses] == list(range(60))
-        assert sum(server.requests_per_connection[before:]) == 60
-        assert server.accepted - before <= 3
+    """Httpx's own pool, in threads, now and then closes a connection that it has given to a request (B7)."""
+    transport = agent(world)(limits=httpx.Limits(max_connections=3))
+    async with world.client(transport=transport, timeout=10.0) as client:
+        calls = [lambda number=number: client.get(f"{server.url}/bytes/{number}") for number in range(60)]
+        responses = await world.gather(*calls)
+
+    assert [len(response.content) for response in responses] == list(range(60))
+    assert sum(server.requests_per_connection) == 60
+    assert server.accepted <= 3
 
 
 def test_a_loop_may_end_while_the_server_hangs_up(world: World, server: Server) -> None:
