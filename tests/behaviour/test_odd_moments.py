@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import selectors
 import socket
 import ssl
 import struct
@@ -376,9 +375,10 @@ def test_a_loops_keeper_rings_once_and_for_the_earliest() -> None:
         keeper.arm(50.0)
         one, other = socket.socketpair()
         with one, other:
+            keeper.watch(one.fileno(), 6)
+            keeper.unwatch(one.fileno())  # of this one nothing is told
             keeper.watch(one.fileno(), 7)
             keeper.unwatch(99)
-            selectors.SelectorKey  # noqa: B018
             other.send(b"x")
             keeper.settle()
             keeper.settle()
