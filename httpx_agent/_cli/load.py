@@ -14,6 +14,9 @@ import httpx
 
 from httpx_agent import Agent, AgentStatus, AgentTransport, RequestInfo
 
+#: Seconds after which Ctrl-C is noticed at the latest: one that comes just before Python begins to wait, ends no wait.
+NOTICED = 0.5
+
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
@@ -176,7 +179,8 @@ def _fire_in_threads(load: Load, tally: Tally) -> None:
         try:
             for thread in threads:
                 thread.start()
-            all_ended.wait()
+            while not all_ended.wait(NOTICED):
+                pass
         finally:  # entered before the first request, so that Ctrl-C at any moment ends the threads
             tally.end()
             while len(ended) < sum(thread.ident is not None for thread in threads):
@@ -201,9 +205,11 @@ async def _fire_in_tasks(load: Load, tally: Tally) -> None:
     async with load.agent, httpx.AsyncClient(transport=AgentTransport(agent=load.agent), timeout=None) as client:
         tasks = [asyncio.create_task(work(client)) for _ in range(min(load.concurrency, load.requests))]
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-            for task in done:
-                task.result()
+            left = set(tasks)
+            while left:
+                done, left = await asyncio.wait(left, timeout=NOTICED, return_when=asyncio.FIRST_EXCEPTION)
+                for task in done:
+                    task.result()
         finally:
             tally.end()
             for task in tasks:

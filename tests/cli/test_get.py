@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import re
 import signal
 import socket
@@ -129,14 +130,20 @@ def load(*urls: str, requests: int = 1, in_threads: bool = False) -> Load:
     )
 
 
-@pytest.fixture
-def ctrl_c_url() -> Iterator[str]:
-    """The URL of a server that never answers: Ctrl-C is pressed when a request has come."""
+@pytest.fixture(params=["before", "while"])
+def ctrl_c_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The URL of a server that never answers: Ctrl-C is pressed when a request has come.
+
+    It is pressed while the main thread waits, which wakes it, or as if just before it began to wait, which does not.
+    """
 
     def serve() -> None:
         with listener.accept()[0] as connection:
             connection.recv(1)
-            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+            if request.param == "while":
+                signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+            else:
+                _thread.interrupt_main()
             while connection.recv(4096):
                 pass
 
@@ -153,6 +160,14 @@ def test_no_socket_outlives_the_requests(server: DemoServer, in_threads: bool) -
     tally = fire(work, lambda: None)
     assert (tally.done, tally.failed, tally.status.free_sockets) == (1, 0, {server.url: 1})
     assert work.agent.sockets() == ()
+
+
+@pytest.mark.parametrize("in_threads", [False, True], ids=["async", "sync"])
+def test_a_late_answer_is_waited_for(server: DemoServer, monkeypatch: pytest.MonkeyPatch, in_threads: bool) -> None:
+    """However often the main thread wakes meanwhile, to notice Ctrl-C."""
+    monkeypatch.setattr("httpx_agent._cli.load.NOTICED", 0.001)
+    tally = fire(load(f"{server.url}/?delay=0.5", in_threads=in_threads), lambda: None)
+    assert (tally.done, tally.failed, tally.interrupted) == (1, 0, False)
 
 
 @pytest.mark.parametrize("in_threads", [False, True], ids=["async", "sync"])
