@@ -132,8 +132,7 @@ class ChaosServer(LoopbackServer):
             if number and self.pace:
                 self._stopping.wait(self.pace)
             if isinstance(step, bytes):
-                peer.is_returning = number == len(steps) - 1
-                peer.sock.sendall(step)
+                peer.send(step, last=number == len(steps) - 1)
             elif isinstance(step, Gate):
                 with self.changes:
                     self.changes.wait_for(partial(self._may_pass, step))

@@ -212,7 +212,7 @@ class Peer:
             self.is_returning = False
             self.is_idle = not self.buffer
             self.server.changes.notify_all()
-        if self.buffer:
+        if not self.is_idle:
             return
         try:
             while True:
@@ -298,8 +298,13 @@ class Peer:
         if length:
             lines.append(f"Content-Length: {len(body)}")
         head = "\r\n".join([*lines, "", ""]).encode("latin-1")
-        self.is_returning = length or request.method == "HEAD"  # else the caller sends more
-        self.sock.sendall(head if request.method == "HEAD" else head + body)
+        without_body = request.method == "HEAD"
+        self.send(head if without_body else head + body, last=length or without_body)  # else the caller sends more
+
+    def send(self, data: bytes, *, last: bool) -> None:
+        """Sends a part of a response; after the last one the thread goes back to `wait_idle`."""
+        self.is_returning = last  # first, because the client may act on what it reads
+        self.sock.sendall(data)
 
     def wait_for_end(self) -> None:
         """Waits until the client hangs up."""

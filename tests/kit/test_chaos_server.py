@@ -13,7 +13,6 @@ import httpx
 import pytest
 
 from httpx_agent.testing import FAULTS, FIN, HANG, REFUSED, RST, ChaosServer, Fault, Gate, Peer, respond
-from httpx_agent.testing._server import LoopbackServer
 from tests.support.servers import Certificates
 
 LIMIT = 10.0
@@ -197,7 +196,7 @@ def test_a_connection_whose_response_was_read_is_taken_for_idle_though_its_threa
     with Watched() as server, connect(server) as never_asked, connect(server) as sock:
         ask(sock)
         read(sock)
-        LoopbackServer.wait_for(server, lambda: server.idle == 1)
+        ChaosServer.wait_for(server, lambda: server.idle == 1)
         server.send_idle(b"unasked")
         go_on.set()
         assert never_asked.recv(100) == sock.recv(100) == b"unasked"

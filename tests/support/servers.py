@@ -182,8 +182,7 @@ class Server(LoopbackServer):
             request = peer.read_request()
             if request.path in self.raw:
                 peer.read_body(request)
-                peer.is_returning = True
-                peer.sock.sendall(self.raw[request.path])
+                peer.send(self.raw[request.path], last=True)
                 continue
             name, _, argument = request.path.lstrip("/").partition("/")
             ROUTES.get(name, not_found)(peer, request, argument)
