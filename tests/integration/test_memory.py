@@ -25,10 +25,9 @@ TOTAL = 1600 * len(BLOCK)
 ALLOWED = 16 * 1024 * 1024
 
 
-@pytest.mark.parametrize("direction", ["down", "up"])
-def test_a_hundred_megabytes(world: World, server: Server, direction: str) -> None:
-    command = [sys.executable, "-m", "tests.integration.memory_client", world.name, direction, server.url, str(TOTAL)]
-
+def transfer(world: World, direction: str, url: str, total: int) -> dict[str, int]:
+    """What `memory_client` tells of a transfer: the bytes that moved, and by how many its memory grew."""
+    command = [sys.executable, "-m", "tests.integration.memory_client", world.name, direction, url, str(total)]
     result = subprocess.run(
         command,
         cwd=Path(__file__).parents[2],
@@ -38,9 +37,15 @@ def test_a_hundred_megabytes(world: World, server: Server, direction: str) -> No
         timeout=40,
         check=False,
     )
-
     assert result.returncode == 0, result.stderr
-    found = json.loads(result.stdout)
+    found: dict[str, int] = json.loads(result.stdout)
+    return found
+
+
+@pytest.mark.parametrize("direction", ["down", "up"])
+def test_a_hundred_megabytes(world: World, server: Server, direction: str) -> None:
+    found = transfer(world, direction, server.url, TOTAL)
+
     assert found["moved"] == TOTAL
     assert found["grew"] <= ALLOWED
     assert server.accepted == 1
@@ -49,20 +54,8 @@ def test_a_hundred_megabytes(world: World, server: Server, direction: str) -> No
 @pytest.mark.parametrize("direction", ["unread", "unheard"])
 def test_a_gigabyte_that_nobody_takes(world: World, direction: str) -> None:
     """A download that nobody reads, an upload to a server that does not read: each end makes the other wait."""
-    command = [sys.executable, "-m", "tests.integration.memory_client", world.name, direction, "", str(GIGABYTE)]
+    found = transfer(world, direction, "", GIGABYTE)
 
-    result = subprocess.run(
-        command,
-        cwd=Path(__file__).parents[2],
-        env=dict(clean_environment()),
-        capture_output=True,
-        text=True,
-        timeout=40,
-        check=False,
-    )
-
-    assert result.returncode == 0, result.stderr
-    found = json.loads(result.stdout)
     assert 0 < found["moved"] < GIGABYTE / 10
     assert found["grew"] <= ALLOWED
 
