@@ -1,0 +1,64 @@
+"""What a contributor runs: `nox -l` lists it, `CONTRIBUTING.md` explains it."""
+
+from __future__ import annotations
+
+import nox
+
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.sessions = ["lint", "types", "docs", "tests"]
+
+PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
+
+
+@nox.session
+def core(session: nox.Session) -> None:
+    """Run the tests of the rules: literal times, no I/O."""
+    session.install("-e", ".[test]")
+    session.run("pytest", "-q", "tests/core", *session.posargs)
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """Run every test, and measure coverage."""
+    session.install("-e", ".[test]")
+    session.run("coverage", "erase")
+    session.run("coverage", "run", "-m", "pytest", "-q", *session.posargs)
+    session.run("coverage", "combine", "-q")
+    session.run("coverage", "report")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check formatting and lint."""
+    session.install("ruff>=0.11")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check types with mypy and pyright."""
+    session.install("-e", ".[dev]")
+    session.run("mypy")
+    session.run("pyright", "--pythonpath", str(session.virtualenv.location) + "/bin/python")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation; any warning is an error."""
+    session.install("-e", ".[docs]")
+    session.run("mkdocs", "build", "--strict", "--site-dir", session.create_tmp(), env={"NO_MKDOCS_2_WARNING": "1"})
+
+
+@nox.session
+def integrations(session: nox.Session) -> None:
+    """Run the tests with SDKs, mocks and telemetry at pinned versions."""
+    session.install("-e", ".[integrations]")
+    session.run("pytest", "-q", "tests/ecosystem", *session.posargs)
+
+
+@nox.session
+def servers(session: nox.Session) -> None:
+    """Run the tests with servers and proxies that others wrote; skip those that are not installed."""
+    session.install("-e", ".[integrations]")
+    session.run("pytest", "-q", "-m", "servers", *session.posargs)
