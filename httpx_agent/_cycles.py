@@ -1,9 +1,9 @@
-"""A response is freed when it is dropped, and does not wait for the garbage collector.
+"""Free a response when it is dropped, rather than when the garbage collector comes.
 
-httpx's client puts a stream around that of the transport, which knows the response that it belongs to, to tell it how
-long it took: so the response refers to itself, and its body stays in memory until the collector comes. It comes by the
-number of objects, however large they are, so that dozens of bodies pile up, each in memory that is new. Once a stream
-is closed there is nothing more to tell; httpx2 keeps no such reference.
+httpx's client wraps the transport's stream in one that knows its response, to set `elapsed` on it. So the response
+refers to itself, and its body stays in memory until the collector runs. The collector counts objects, not bytes, so
+dozens of bodies pile up, each in fresh memory. Once the stream is closed the reference has done its work, and can go.
+httpx2 keeps no such reference.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _DEPTH = 4
 
 
 class Cycles:
-    """Breaks the cycles of the responses of one library.
+    """Break the reference cycles of one library's responses.
 
     Args:
         httpx: The library.
@@ -29,11 +29,10 @@ class Cycles:
         self._streams = (httpx.SyncByteStream, httpx.AsyncByteStream)
 
     def break_them(self) -> None:
-        """Takes the client's stream out of the response that is being closed, by whose `close` this is called.
+        """Take the client's stream out of the response whose `close` is calling this.
 
-        Nothing that a transport is given leads to the response, but whoever closes the transport's stream is on the
-        stack: first the method of the response, then those of one stream after the other. Where it is not so, nothing
-        happens.
+        A transport never sees the `Response`, so find it on the call stack: above us are the streams' own `close`
+        methods, then `Response.close`. If it isn't there, do nothing.
         """
         try:
             frame = sys._getframe(_DEPTH)

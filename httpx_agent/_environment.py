@@ -9,10 +9,10 @@ from ._patterns import to_ascii
 
 
 def proxies_from_environment() -> dict[str, str | None]:
-    """Which proxy is for which URLs, by `http_proxy`, `https_proxy` and `all_proxy`; ``None`` for those of `no_proxy`.
+    """Map URL patterns to proxies, by `http_proxy`, `https_proxy` and `all_proxy`; to ``None`` for those of `no_proxy`.
 
-    The keys are patterns of httpx's `mounts`. The names count in lower and upper case, as `urllib.request.getproxies`
-    has it, which looks at the system's settings on macOS and Windows.
+    The keys are patterns for httpx's `mounts`. The variables count in lower and upper case, as in
+    `urllib.request.getproxies`, which also looks at the system's settings on macOS and Windows.
 
     Raises:
         ValueError: If `no_proxy` has a name that is none.
@@ -33,9 +33,9 @@ def proxies_from_environment() -> dict[str, str | None]:
 
 
 def _pattern(entry: str) -> str:
-    """An entry of `no_proxy` as a pattern: a URL, an address, `localhost`, or a name with all that is below it.
+    """Turn an entry of `no_proxy` into a pattern: a URL, an address, `localhost`, or a name with all that is below it.
 
-    Where httpx makes a pattern that it then refuses, or that no URL matches, this is the next that it understands.
+    Where httpx would make a pattern that it then refuses, or that no URL matches, return the closest that it accepts.
     """
     if "://" in entry:
         return entry

@@ -1,10 +1,10 @@
-"""What the frames of an HTTP/2 server tell: a GOAWAY, which is kept back until what it still answers is answered.
+"""Hold back a server's GOAWAY until every stream it promised to answer has ended (RFC 9113, 6.8).
 
-A server that ends a connection says up to which stream it will answer (RFC 9113, 6.8). httpcore gives up all of them at
-once when it hears that, finished or not. So it hears of it when the last of those that count is over; what is left
-then, the server has not touched, and httpcore says so.
+A server that ends a connection names the last stream that it will answer. httpcore gives up every stream as soon as it
+reads that, finished or not. So it gets to read the frame only when the last stream that counts is over; the server has
+not touched the streams that are left, and httpcore says so.
 
-And how much comes in heads before a response begins, which h2 takes for ever.
+Count, too, the bytes of heads before a response begins: h2 has no limit on them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 
 class GoawayHold:
-    """Stands between one connection and its bytes; does no I/O."""
+    """Stand between one connection and its bytes. No I/O."""
 
     def __init__(self) -> None:
         #: Whether the server takes no new stream.
@@ -31,7 +31,7 @@ class GoawayHold:
         self._held = b""
 
     def sent(self, data: bytes) -> None:
-        """The client wrote something: whole frames, as h2 gives them."""
+        """Note what the client wrote: whole frames, as h2 gives them."""
         at = len(_PREFACE) if data.startswith(_PREFACE) else 0
         while at < len(data):
             length, kind, _, stream = _read_header(data, at)
@@ -43,9 +43,9 @@ class GoawayHold:
             at += _HEADER + length
 
     def received(self, data: bytes) -> bytes:
-        """Gives what of the incoming bytes the client is to have now; none may mean that more are needed.
+        """Return what of the incoming bytes the client may have now; none may mean that more are needed.
 
-        At the end of the connection, when there are none, it is what was kept back.
+        At the end of the connection (no bytes), return what was held back.
         """
         if not data:
             return self._let_go()
@@ -77,7 +77,7 @@ class GoawayHold:
         return bytes(passing)
 
     def due(self) -> bytes:
-        """The GOAWAY, once, if no stream is open that the server will answer, and others wait in vain."""
+        """Return the GOAWAY, once, if every open stream is one that the server will not answer."""
         if self._held and self._open and min(self._open) > self._last:
             return self._let_go()
         return b""

@@ -49,7 +49,7 @@ class OriginPattern:
 
     @property
     def priority(self) -> tuple[int, int, int]:
-        """Sorts the most specific pattern first: one with a port, then the longest host, then the longest scheme."""
+        """Sort key: the most specific pattern first, by port, then the longest host, then the longest scheme."""
         return (0 if self._port is not None else 1, -len(self._host), -len(self._scheme))
 
     def matches(self, scheme: str, host: str, port: int) -> bool:
@@ -62,6 +62,6 @@ class OriginPattern:
 
 
 def to_ascii(host: str) -> str:
-    """The host as it stands in a request, without the star's part being looked at."""
+    """Encode a host as it stands in a request, leaving a leading star alone."""
     star, rest = _STAR.fullmatch(host).groups()  # type: ignore[union-attr]  # it matches everything
     return host if rest.isascii() else star + idna.encode(rest).decode("ascii")

@@ -1,4 +1,4 @@
-"""Waiting for a socket that does not block, and looking at it, by whatever the system has for that."""
+"""Wait for a non-blocking socket, or look at it, by the best call that the system has."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Poll:
-    """Waits for a socket, and looks at it.
+    """Wait for one socket, or look at it.
 
     Args:
         sock: The socket; it must stay open as long as this is used.
@@ -31,13 +31,13 @@ class Poll:
         return bool(self._look(0))
 
     def wait_readable(self, timeout: float | None) -> bool:
-        """Waits until it can be read, or is broken; false if that took too long."""
+        """Wait until it can be read, or is broken; return false if that took too long."""
         if self._look is None:
             return bool(select.select([self._socket], [], [], timeout)[0])
         return bool(self._look(None if timeout is None else math.ceil(timeout * 1000)))
 
     def wait_writable(self, timeout: float | None, *, or_readable: bool) -> tuple[bool, bool]:
-        """Waits until it can be written, or as well read; tells whether it can be read, and written."""
+        """Wait until it can be written, or also until it can be read; return whether it can be read, and written."""
         if self._look is None:
             ready = select.select([self._socket] * or_readable, [self._socket], [self._socket], timeout)
             return bool(ready[0]), bool(ready[1] or ready[2])

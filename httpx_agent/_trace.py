@@ -1,4 +1,4 @@
-"""Tells what happens to a request: to its `trace` callback, and to the log. The names are httpcore's."""
+"""Tell a request's `trace` callback, and the log, what happens to it. The names are httpcore's."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Self
 
 
 class Trace:
-    """What one request's listeners hear.
+    """Tell one request's listeners of its events.
 
     Args:
         library: The name of httpcore, after which its loggers are called.
@@ -22,11 +22,11 @@ class Trace:
         self._callback = callback
 
     def span(self, name: str, info: dict[str, Any]) -> Span:
-        """Something that begins and ends, named as ``http11.send_request_body``."""
+        """Return a context manager for something that begins and ends, such as ``http11.send_request_body``."""
         return Span(self, name, info)
 
     def tell(self, name: str, info: dict[str, Any]) -> None:
-        """Tells of one event.
+        """Tell of one event.
 
         Raises:
             TypeError: If the callback is an async function.
@@ -37,7 +37,7 @@ class Trace:
             raise TypeError("the `trace` callback of a sync request must be a plain function, not an async one")
 
     async def atell(self, name: str, info: dict[str, Any]) -> None:
-        """The same in an event loop.
+        """Tell of one event in an event loop.
 
         Raises:
             TypeError: If the callback is a plain function.
@@ -58,7 +58,7 @@ class Trace:
 
 
 class Span:
-    """From the start to the end of something; set `return_value` before it ends."""
+    """Something between its start and its end; set `return_value` before it ends."""
 
     __slots__ = ("_info", "_name", "_trace", "return_value")
 
@@ -90,7 +90,7 @@ class Span:
 
 
 def trace_of(library: str, log: logging.Logger, request: Any) -> Trace | None:
-    """The listeners of a request; ``None`` if nobody listens.
+    """Return the listeners of a request, or ``None`` if nobody listens.
 
     Args:
         library: The name of httpcore.

@@ -4,8 +4,8 @@ Names, units and attributes are those of OpenTelemetry's semantic conventions fo
 convention is named ``httpx_agent.…`` and shaped like the conventions for database pools.
 
 What an agent *holds* is looked up when metrics are collected, in the collector's thread, and costs nothing in between.
-What *happens* in it is recorded as it happens. An agent that is not instrumented does neither, and this module is
-imported by nobody but its users.
+What *happens* in it is recorded as it happens. An agent that is not instrumented does neither; only users of this
+module import it.
 """
 
 from __future__ import annotations
@@ -67,13 +67,13 @@ def instrument(
     pool_name: str | None = None,
     opt_in: Collection[OptIn] = (),
 ) -> None:
-    """Measures an agent from now on; called again for the same agent, the last call counts.
+    """Measure an agent from now on; called again for the same agent, the last call counts.
 
     The agent may have sockets already, and may be dropped at any time. Several agents may be measured by one provider:
     their values are added up where their attributes are the same; `pool_name` keeps them apart.
 
-    Methods of HTTP that are not known are reported as ``_OTHER``, as the conventions have it; the environment variable
-    ``OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS``, read here, lists those that are, in the place of the usual ones.
+    Unknown HTTP methods are reported as ``_OTHER``, as the conventions ask; the environment variable
+    ``OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS``, read here, replaces the list of known ones.
 
     Args:
         agent: The agent; that of a transport is ``transport.agent``.
@@ -100,7 +100,7 @@ def instrument(
 
 
 def uninstrument(agent: AnyAgent) -> None:
-    """Measures an agent no longer; nothing happens if it is not measured."""
+    """Stop measuring an agent; do nothing if it is not measured."""
     with _looking:
         was_measured = _measured.pop(agent, None) is not None
     if was_measured:
@@ -108,10 +108,10 @@ def uninstrument(agent: AnyAgent) -> None:
 
 
 class _Measured(Observer):
-    """What is known of one agent that is measured; hears of what happens in it.
+    """Measure one agent: an observer of what happens in it, and a look at what it holds.
 
     Args:
-        instruments: Those of its provider.
+        instruments: The instruments of its provider.
         pool_name: Its name in attributes, if it has one.
         opt_in: Attributes to add.
     """
@@ -141,7 +141,7 @@ class _Measured(Observer):
     # Holding ----------------------------------------------------------------------------------------------------------
 
     def open_connections(self, engine: Engine) -> Iterator[tuple[int, Attributes]]:
-        """Both states of whatever has a connection, so that no series ends while the other goes on."""
+        """Yield both states of whatever has a connection, so that no series ends while the other goes on."""
         for view, socket in engine.snapshot()[1]:
             if view.state in _STATES:
                 attributes = self._of_socket(socket)
@@ -149,12 +149,12 @@ class _Measured(Observer):
                     yield int(view.state is state), {**attributes, "http.connection.state": name}
 
     def active_requests(self, engine: Engine) -> Iterator[tuple[int, Attributes]]:
-        """From their arrival at the agent to the end of their response."""
+        """Yield the requests between their arrival at the agent and the end of their response."""
         for exchange in engine.exchanges():
             yield 1, self._of_request(exchange)
 
     def waiting_requests(self, engine: Engine) -> Iterator[tuple[int, Attributes]]:
-        """Also where nobody waits, if the origin has a socket."""
+        """Yield waiting requests by origin; 0 for an origin that has a socket and no waiting request."""
         _, sockets, waiting = engine.snapshot()
         for _, socket in sockets:
             yield 0, self._of_origin(socket.key)
@@ -163,7 +163,7 @@ class _Measured(Observer):
 
     @staticmethod
     def limits_of_origins(option: str) -> Look:
-        """A limit of each origin that has a socket, or a request that waits."""
+        """Return a look at a limit of each origin that has a socket or a waiting request."""
 
         def look(measured: _Measured, engine: Engine) -> Iterator[tuple[int, Attributes]]:
             _, sockets, waiting = engine.snapshot()
@@ -174,7 +174,7 @@ class _Measured(Observer):
 
     @staticmethod
     def limit_in_total(option: str) -> Look:
-        """A limit over all origins."""
+        """Return a look at a limit over all origins."""
 
         def look(measured: _Measured, engine: Engine) -> Iterator[tuple[int, Attributes]]:
             yield from _limit(engine.options, option, measured._common)
@@ -184,7 +184,7 @@ class _Measured(Observer):
     # Attributes -------------------------------------------------------------------------------------------------------
 
     def _of_origin(self, key: Key) -> Attributes:
-        """The server behind any proxy."""
+        """Name the origin server, not a proxy in front of it."""
         scheme = {"url.scheme": key.scheme} if "url.scheme" in self._opt_in else {}
         return {**self._common, "server.address": key.host, "server.port": key.port, **scheme}
 
@@ -209,8 +209,8 @@ Look = Callable[[_Measured, Any], Iterable[tuple[int, Attributes]]]
 class _Instruments:
     """The instruments of one provider, shared by all agents that it measures.
 
-    An instrument cannot be taken back, and an observable one knows only the callbacks of its first creation, so there
-    is one set for each provider.
+    An instrument cannot be removed, and an observable one knows only the callbacks of its first creation, so there is
+    one set for each provider.
     """
 
     def __init__(self, provider: MeterProvider) -> None:
@@ -284,7 +284,7 @@ class _Instruments:
             meter.create_observable_up_down_counter(name, [self._callback(look)], unit=unit, description=description)
 
     def _callback(self, look: Look) -> Callable[[CallbackOptions], list[Observation]]:
-        """What an observable instrument calls: looks at every agent, and adds up what has the same attributes."""
+        """Return an observable instrument's callback: look at every agent, and add up what has the same attributes."""
 
         def collect(options: CallbackOptions) -> list[Observation]:
             with _looking:
@@ -313,9 +313,9 @@ _instruments: dict[object, _Instruments] = {}
 
 
 def _instruments_of(provider: MeterProvider | None) -> _Instruments:
-    """The instruments of a provider.
+    """Return the instruments of a provider, making them the first time.
 
-    OpenTelemetry gives a stand-in for the global provider until it is set; what the stand-in made works for it then.
+    Until the global provider is set, OpenTelemetry gives a stand-in; what that made works for the real one later.
     """
     with _making:
         current = get_meter_provider()
@@ -331,7 +331,7 @@ def _instruments_of(provider: MeterProvider | None) -> _Instruments:
 
 
 def _limit(options: AgentOptions, option: str, attributes: Attributes) -> Iterator[tuple[int, Attributes]]:
-    """A limit that there is; none is reported where there is none."""
+    """Yield the limit, if one is set."""
     value: int | None = getattr(options, option)
     if value is not None:
         yield value, attributes

@@ -64,7 +64,7 @@ class ChaosServer(LoopbackServer):
     # -- What the test asks and does ----------------------------------------------------------------------------------
 
     def url_of(self, fault: str) -> str:
-        """The URL that meets a fault.
+        """Return a URL that meets a fault.
 
         Raises:
             KeyError: If there is none of that name.
@@ -72,7 +72,7 @@ class ChaosServer(LoopbackServer):
         return f"{self.url}/{FAULTS[fault].name}"
 
     def next(self, *answers: Answer) -> None:
-        """What the next requests meet, on whatever connection, one after the other.
+        """Set what the next requests meet, one after the other, on whatever connection.
 
         Args:
             answers: For each request the name of a fault, a `Fault`, a step, or several steps.
@@ -86,14 +86,14 @@ class ChaosServer(LoopbackServer):
         self._next.extend(faults)
 
     def next_connection(self, *steps: Step) -> None:
-        """What the next connection meets as soon as it is accepted, before TLS; called again, the one after it."""
+        """Set what the next connection meets as soon as it is accepted, before TLS; called again, the one after it."""
         self._next_connection.append(_as_fault(steps).steps)
         self._adopt(steps)
 
     # -- Serving ------------------------------------------------------------------------------------------------------
 
     def welcome(self, peer: Peer) -> None:
-        """Does what `next_connection` said."""
+        """Do what `next_connection` said."""
         if self._next_connection:
             self._play(peer, self._next_connection.popleft())
 
@@ -116,7 +116,7 @@ class ChaosServer(LoopbackServer):
         self.changed()
 
     def changed(self) -> None:
-        """A gate was opened."""
+        """Look again: a gate was opened."""
         with self.changes:
             self.changes.notify_all()
 

@@ -41,7 +41,7 @@ class VirtualClock:
         self._before: list[Any] = []
 
     def __call__(self) -> float:
-        """The time."""
+        """Return the time."""
         return self.time
 
     def __enter__(self) -> Self:
@@ -55,7 +55,7 @@ class VirtualClock:
         _AGENTS._clock = self._before.pop()
 
     def agent(self, **options: Any) -> Agent:
-        """An `httpx_agent.Agent` that lives by this clock."""
+        """Make an `httpx_agent.Agent` that lives by this clock."""
         from .. import Agent
 
         with self:
@@ -96,7 +96,7 @@ def _look_at_the_clock(engine: Engine) -> None:
 
 
 def _ring(engine: Engine, home: Home, here: Home | None) -> None:
-    """Does what a home's timers do, and has those who wait for a socket look at their deadlines."""
+    """Do what a home's timers do, and make those who wait for a socket look at their deadlines."""
     engine.expire(home)
     for event in engine.renew_events(home):
         home.wake(event, here)

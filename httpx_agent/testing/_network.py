@@ -439,7 +439,7 @@ class Network:
                 connection._put(connection.script.greeting, b"")
 
     def _checks(self, steps: Step | Sequence[Step], refused: type[Exception], timed_out: type[Exception]) -> list[Any]:
-        """The steps an operation has to pass: what it must wait for, and what it then raises if anything."""
+        """Yield the steps an operation has to pass: what it must wait for, and what it then raises, if anything."""
         checks: list[Any] = []
         for step in [steps] if isinstance(steps, (bytes, Gate, Mark, Exception)) else steps:
             if isinstance(step, Gate):
@@ -482,7 +482,7 @@ class Network:
 
 
 def _waker(event: anyio.Event) -> Callable[[], None]:
-    """A function that sets the event of this task from any thread; a loop that has ended no longer matters."""
+    """Return a function that sets this task's event from any thread; it does nothing once the loop has ended."""
     if sniffio.current_async_library() == "trio":
         import trio
 
@@ -512,7 +512,7 @@ def http2(
     body: bytes = b"ok",
     prior_knowledge: bool = False,
 ) -> Script:
-    """A server of HTTP/2 that answers each stream with a 200.
+    """Serve HTTP/2, answering each stream with a 200.
 
     Args:
         max_concurrent_streams: What it allows, and insists on.

@@ -28,7 +28,7 @@ class Stage(Protocol):
     """Where scripts are played."""
 
     def changed(self) -> None:
-        """A gate was opened: look again."""
+        """Look again: a gate was opened."""
 
 
 class Gate:
@@ -64,7 +64,7 @@ def respond(
     reason: str = "OK",
     length: bool = True,
 ) -> bytes:
-    """An HTTP/1.1 response, with its `Content-Length` unless `length` is false."""
+    """Return an HTTP/1.1 response, with its `Content-Length` unless `length` is false."""
     lines = [f"HTTP/1.1 {status} {reason}", *(f"{name}: {value}" for name, value in headers)]
     if length:
         lines.append(f"Content-Length: {len(body)}")
@@ -72,12 +72,12 @@ def respond(
 
 
 def trickle(data: bytes) -> list[Step]:
-    """The same bytes, one by one."""
+    """Return the same bytes one by one."""
     return [data[at : at + 1] for at in range(len(data))]
 
 
 def chunked(*parts: Step, end: bool = True) -> list[Step]:
-    """A chunked response: each `bytes` is a chunk, other steps stand between them; `end` writes the last chunk."""
+    """Return a chunked response: each `bytes` is a chunk, other steps stand between them, `end` adds the last chunk."""
     steps: list[Step] = [respond(b"", headers=[("Transfer-Encoding", "chunked")], length=False)]
     steps += [b"%x\r\n%s\r\n" % (len(part), part) if isinstance(part, bytes) else part for part in parts]
     return [*steps, b"0\r\n\r\n"] if end else steps

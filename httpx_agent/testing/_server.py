@@ -52,7 +52,7 @@ class ReceivedRequest:
     body_hash: Any = field(default_factory=hashlib.sha256, repr=False)
 
     def get(self, name: str, default: str = "") -> str:
-        """The first header of that name, in any case."""
+        """Return the first header of that name, in any case."""
         return next((value for key, value in self.headers if key.lower() == name.lower()), default)
 
     def get_all(self, name: str) -> list[str]:
@@ -73,7 +73,7 @@ class ReceivedRequest:
         return self.target.partition("?")[2]
 
     def take(self, data: bytes) -> None:
-        """Counts a piece of the body."""
+        """Count a piece of the body."""
         self.body_length += len(data)
         self.body_hash.update(data)
 
@@ -127,7 +127,7 @@ class Peer:
             self._wake_in.send(b"x")
 
     def shut_down(self) -> None:
-        """Ends it whatever it does."""
+        """End the connection, whatever it is doing."""
         self.command("fin")
         with suppress(OSError):
             socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
@@ -181,7 +181,7 @@ class Peer:
             self.http_version = "HTTP/2"
 
     def wait(self, *others: socket.socket) -> list[socket.socket]:
-        """Waits until this connection or one of the others can be read, or someone calls `wake`."""
+        """Wait until this connection or one of the others can be read, or until someone calls `wake`."""
         mine = self.sock
         ready: list[socket.socket] = [s for s in (mine, *others) if isinstance(s, ssl.SSLSocket) and s.pending()]
         if ready:
@@ -196,7 +196,7 @@ class Peer:
         return found
 
     def obey(self) -> None:
-        """Does what was commanded."""
+        """Carry out the commands that came in."""
         while self.commands:
             command = self.commands[0]
             if not isinstance(command, bytes):
@@ -207,7 +207,7 @@ class Peer:
                 self.server.changes.notify_all()
 
     def wait_idle(self) -> None:
-        """Waits for the next request, and obeys meanwhile."""
+        """Wait for the next request, carrying out commands meanwhile."""
         with self.server.changes:
             self.is_returning = False
             self.is_idle = not self.buffer
@@ -224,7 +224,7 @@ class Peer:
             self.is_idle = False
 
     def more(self) -> bytes:
-        """The next bytes; raises `EOFError` at their end."""
+        """Return the next bytes; raise `EOFError` at their end."""
         if self.is_returning:  # whoever waits for bytes here, and not in `wait_idle`, is not on the way there
             with self.server.changes:
                 self.is_returning = False
@@ -252,7 +252,7 @@ class Peer:
             yield piece
 
     def read_request(self) -> ReceivedRequest:
-        """The head of the next request."""
+        """Read the head of the next request."""
         head = self.read_until(b"\r\n\r\n")
         line, *lines = head[:-4].decode("latin-1").split("\r\n")
         method, target, version = line.split(" ")
@@ -263,14 +263,14 @@ class Peer:
         return request
 
     def note(self, request: ReceivedRequest) -> None:
-        """Counts a request."""
+        """Count a request."""
         with self.server.changes:
             self.requests.append(request)
             self.server.requests.append(request)
             self.server.changes.notify_all()
 
     def read_body(self, request: ReceivedRequest) -> None:
-        """Reads the body of the request, and counts it; asks for it first if the client waits to be asked."""
+        """Read and count the body of the request; ask for it first if the client waits to be asked."""
         if request.get("expect").lower() == "100-continue":
             self.sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
         if request.get("transfer-encoding").lower() == "chunked":
@@ -293,7 +293,7 @@ class Peer:
         length: bool = True,
         version: str = "HTTP/1.1",
     ) -> None:
-        """Sends a response; to a HEAD without its body."""
+        """Send a response; to a HEAD without its body."""
         lines = [f"{version} {status}", *(f"{name}: {value}" for name, value in headers)]
         if length:
             lines.append(f"Content-Length: {len(body)}")
@@ -302,12 +302,12 @@ class Peer:
         self.send(head if without_body else head + body, last=length or without_body)  # else the caller sends more
 
     def send(self, data: bytes, *, last: bool) -> None:
-        """Sends a part of a response; after the last one the thread goes back to `wait_idle`."""
+        """Send a part of a response; after the last part the thread goes back to `wait_idle`."""
         self.is_returning = last  # first, because the client may act on what it reads
         self.sock.sendall(data)
 
     def wait_for_end(self) -> None:
-        """Waits until the client hangs up."""
+        """Wait until the client hangs up."""
         while True:
             self.more()
 
@@ -403,7 +403,7 @@ class LoopbackServer:
         """Comes first, in a connection's thread: before TLS."""
 
     def serve(self, peer: Peer) -> None:
-        """Serves one connection, in its thread, until `Hangup`, an `OSError` or an `EOFError`."""
+        """Serve one connection, in its thread, until `Hangup`, an `OSError` or an `EOFError`."""
         raise NotImplementedError
 
     def release(self) -> None:
@@ -442,7 +442,7 @@ class LoopbackServer:
         return [len(peer.requests) for peer in self.peers]
 
     def wait_for(self, predicate: Callable[[], Any], timeout: float = LIMIT) -> None:
-        """Waits until something that happens on this server makes the predicate true.
+        """Wait until something that happens on this server makes the predicate true.
 
         Raises:
             AssertionError: If it does not within `timeout` seconds.
@@ -452,7 +452,7 @@ class LoopbackServer:
                 raise AssertionError(f"did not come true within {timeout:g} s; connections: {self.peers}")
 
     def wait_closed(self, timeout: float = LIMIT) -> None:
-        """Waits until no connection is open.
+        """Wait until no connection is open.
 
         Raises:
             AssertionError: If one still is after `timeout` seconds; it names them.
@@ -463,15 +463,15 @@ class LoopbackServer:
                 raise AssertionError(f"the client left {len(left)} connections open: {left}")
 
     def close_idle(self) -> None:
-        """Closes the connections that wait for their next request, and waits until it is done."""
+        """Close the connections that wait for their next request, and wait until that is done."""
         self._command_idle("fin")
 
     def reset_idle(self) -> None:
-        """Resets the connections that wait for their next request, and waits until it is done."""
+        """Reset the connections that wait for their next request, and wait until that is done."""
         self._command_idle("rst")
 
     def send_idle(self, data: bytes) -> None:
-        """Sends bytes that nobody asked for on the connections that wait for their next request."""
+        """Send unasked bytes on the connections that wait for their next request."""
         self._command_idle(data)
 
     def _command_idle(self, command: str | bytes) -> None:
@@ -502,7 +502,7 @@ class LoopbackServer:
 
     @contextmanager
     def _not_accepting(self) -> Iterator[socket.socket]:
-        """Keeps the port, but does not listen."""
+        """Keep the port, but stop listening."""
         self._stop_listening()
         with socket.socket() as reserved:
             reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -515,7 +515,7 @@ class LoopbackServer:
 
 
 def fill_backlog(listener: socket.socket) -> list[socket.socket]:
-    """Connects to a listener whose backlog is 0 until further connects get no answer; gives the sockets to close."""
+    """Connect to a listener whose backlog is 0 until further connects get no answer; return the sockets to close."""
     clients = []
     for _ in range(8):
         client = socket.socket()

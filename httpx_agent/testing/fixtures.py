@@ -16,13 +16,13 @@ from ._clock import VirtualClock
 
 @pytest.fixture
 def chaos_server() -> Iterator[ChaosServer]:
-    """A `ChaosServer`; the test fails if its client leaves connections open."""
+    """Provide a `ChaosServer`; fail the test if its client leaves connections open."""
     with ChaosServer(must_be_closed=True) as server:
         yield server
 
 
 @pytest.fixture
 def virtual_clock() -> Iterator[VirtualClock]:
-    """A `VirtualClock`, by which all agents live that the test makes."""
+    """Provide a `VirtualClock`, by which all agents live that the test makes."""
     with VirtualClock() as clock:
         yield clock
