@@ -252,28 +252,31 @@ async def test_schemes_that_are_not_supported(world: World, url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("headers", "content"),
+    ("headers", "has_body"),
     [
-        ({"X-Bad": "a\nb"}, None),
-        ({"X-Bad": "a\rb"}, None),
-        ({"X-Bad": "a\0b"}, None),
-        ({"X-Bad": " a"}, None),
-        ({"X-Bad": "a "}, None),
-        ({"X Bad": "a"}, None),
-        ({"X-Bad:": "a"}, None),
-        ({"": "a"}, None),
-        ({"X-Tab": "a\tb"}, None),
-        ({"Content-Length": "3"}, lambda world: world.body([b"12345"])),
-        ({"Content-Length": "8"}, lambda world: world.body([b"12345"])),
-        ({"Content-Length": "x"}, lambda world: world.body([b"12345"])),
-        ({"Transfer-Encoding": "gzip"}, lambda world: world.body([b"12345"])),
-        ({"Host": "a", "host": "b"}, None),
+        ({"X-Bad": "a\nb"}, False),
+        ({"X-Bad": "a\rb"}, False),
+        ({"X-Bad": "a\0b"}, False),
+        ({"X-Bad": " a"}, False),
+        ({"X-Bad": "a "}, False),
+        ({"X Bad": "a"}, False),
+        ({"X-Bad:": "a"}, False),
+        ({"": "a"}, False),
+        ({"X-Tab": "a\tb"}, False),
+        ({"Content-Length": "3"}, True),
+        ({"Content-Length": "8"}, True),
+        ({"Content-Length": "x"}, True),
+        ({"Transfer-Encoding": "gzip"}, True),
+        ({"Host": "a", "host": "b"}, False),
     ],
     ids=repr,
 )
-async def test_requests_against_the_rules(world: World, server: Server, headers: dict[str, str], content: Any) -> None:
+async def test_requests_against_the_rules(
+    world: World, server: Server, headers: dict[str, str], has_body: bool
+) -> None:
     """Which of these are refused is h11's decision; the agent must decide the same whatever engine it uses."""
     url = f"{server.url}/echo"
+    content = (lambda world: world.body([b"12345"])) if has_body else None
     expected, actual = await outcomes(world, "POST", url, headers=headers, content=content)
 
     if expected == Failure(h11.LocalProtocolError, None) and actual != expected:
