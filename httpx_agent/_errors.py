@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import h11
 
+from ._causes import walk_causes
 from ._descriptors import is_out_of_descriptors
 
 if TYPE_CHECKING:
@@ -66,12 +67,7 @@ def _explain(error: Exception, exchange: Exchange, httpcore: Any) -> Any:
 
 def _text(error: BaseException) -> str:
     """What an error says, or the one that caused it: trio's say nothing of themselves."""
-    found: BaseException | None = error
-    while found is not None:
-        if str(found):
-            return str(found)
-        found = found.__cause__
-    return "the connection broke"
+    return next((words for found in walk_causes(error) if (words := str(found))), "the connection broke")
 
 
 def _without_values(message: str, headers: list[tuple[bytes, bytes]]) -> str:

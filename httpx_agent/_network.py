@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import anyio
 
 from . import _fork
+from ._causes import walk_causes
 from ._goaway import GoawayHold
 from ._http1 import MAX_BEFORE_RESPONSE
 
@@ -342,17 +343,16 @@ def shut_down(sock: socket.socket) -> None:
         sock.shutdown(socket.SHUT_RDWR)
 
 
-def close_forgotten(error: BaseException | None) -> None:
+def close_forgotten(error: BaseException) -> None:
     """Closes the TLS socket that is left in the frames of a failed handshake.
 
     Where a connection was reset before its handshake began, Python before 3.13 does not close it, and nobody has it.
     """
-    while error is not None:
-        for frame, _ in traceback.walk_tb(error.__traceback__):
+    for found in walk_causes(error):
+        for frame, _ in traceback.walk_tb(found.__traceback__):
             sock = frame.f_locals.get("self")
             if isinstance(sock, ssl.SSLSocket):
                 sock.close()
-        error = error.__cause__
 
 
 # Sync -----------------------------------------------------------------------------------------------------------------

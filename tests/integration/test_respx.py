@@ -97,6 +97,29 @@ async def test_errors_of_a_mock(world: World, using: str, error: type[Exception]
 
 
 @MODES
+@pytest.mark.parametrize("error", [httpx.ConnectError, KeyError], ids=lambda error: error.__name__)
+@pytest.mark.timeout(10)  # a walk over causes that does not end fills the memory
+async def test_a_function_of_a_mock_that_raises(world: World, using: str, error: type[Exception]) -> None:
+    """What respx raises then is its own cause's cause."""
+
+    def fail(request: httpx.Request) -> httpx.Response:
+        raise error("mine")
+
+    found = []
+    for factory in both(world):
+        transport = factory()
+        async with world.client(transport=transport) as client:
+            with respx.mock(using=using) as router:
+                router.get(URL).mock(side_effect=fail)
+                for _ in range(3):
+                    found.append(await attempt(lambda: client.get(URL)))
+            assert len(transport._pool._requests) == 0
+
+    assert found[:3] == found[3:]
+    assert {failure.kind for failure in found} == {error}
+
+
+@MODES
 async def test_what_is_not_mocked(world: World, using: str) -> None:
     for factory in both(world):
         async with world.client(transport=factory()) as client:

@@ -1,0 +1,45 @@
+"""What an error goes back to."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def walk_causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and all that led to it, each once, the nearest first.
+
+    Looks at causes and contexts, and into groups: asyncio and trio put what went wrong with each address of a host in
+    one. Causes may lead in a ring: respx raises what a `side_effect` function raised from its own error about it.
+    """
+    met: set[int] = set()  # identities: an error may have any idea of what equals it
+    pending = deque([error])
+    while pending:
+        found = pending.popleft()
+        if id(found) in met:
+            continue
+        met.add(id(found))
+        yield found
+        if isinstance(found, BaseExceptionGroup):
+            pending.extend(found.exceptions)
+        if found.__cause__ is not None:
+            pending.append(found.__cause__)
+        elif found.__context__ is not None and not found.__suppress_context__ and _came_of(found, found.__context__):
+            pending.append(found.__context__)
+
+
+def _came_of(error: BaseException, context: BaseException) -> bool:
+    """Whether an error arose in the handling of its context, which a frame that it went through had caught.
+
+    Python also calls context what some caller handles meanwhile; his error says nothing of this one.
+    """
+    caught_at = context.__traceback__
+    passed = error.__traceback__
+    while caught_at is not None and passed is not None:
+        if passed.tb_frame is caught_at.tb_frame:
+            return True
+        passed = passed.tb_next
+    return False
