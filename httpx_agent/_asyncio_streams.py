@@ -18,20 +18,20 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import anyio
 
+from ._connecting import Pauses, connects, look_up, race
 from ._http1 import PIECE
 from ._network import LEFT_UNREAD
+from ._opening import Phase
 from ._poll import Poll
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
     from ._network import Listener, Wire
+    from ._racing import AddressInfo
 
 #: More than this is not kept for a slow reader: the server has to wait.
 HIGH_WATER = 256 * 1024
-
-#: RFC 8305: how long an address is tried alone.
-HAPPY_EYEBALLS_DELAY = 0.25
 
 _TLS_READ = 64 * 1024
 
@@ -51,20 +51,38 @@ class AsyncioConnector:
 
     Args:
         wire: The wire of the socket.
+        call_soon: Runs a function in the event loop, from any thread.
     """
 
-    def __init__(self, wire: Wire) -> None:
+    def __init__(self, wire: Wire, call_soon: Callable[[Callable[[], object]], None]) -> None:
         self._wire = wire
+        self._call_soon = call_soon
         self._family = wire.family
 
     async def connect_tcp(
         self, host: str, port: int, timeout: float | None, local_address: str | None, socket_options: Iterable[Any]
     ) -> Any:
-        """Tries the addresses of a host, by Happy Eyeballs."""
+        """Connect to the first address of a host that answers."""
+
+        async def connect_to(entry: AddressInfo) -> socket.socket:
+            family, kind, protocol, _, address = entry
+            sock = self._wire.new_socket(family, kind, protocol)
+            try:
+                sock.setblocking(False)
+                if local_address is not None:
+                    sock.bind((local_address, 0))
+                await asyncio.get_running_loop().sock_connect(sock, address)
+            except BaseException:
+                sock.close()
+                raise
+            return sock
+
+        async def close(sock: socket.socket) -> None:
+            sock.close()
 
         async def connect() -> socket.socket:
-            addresses = await _resolve(host, port)
-            return await _race([_Attempt(self._wire, address, local_address) for address in addresses])
+            addresses = await look_up(self._wire, host, port, self._call_soon)
+            return await race(self._wire, addresses, connect_to, close, (OSError,))
 
         def prepare(sock: socket.socket) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -74,10 +92,22 @@ class AsyncioConnector:
         return await self._connect(connect, prepare, asyncio.get_running_loop().create_connection, timeout)
 
     async def connect_unix_socket(self, path: str, timeout: float | None, socket_options: Iterable[Any]) -> Any:
-        """Connects to a path."""
+        """Connect to a path; while its queue is full, try again."""
+        self._wire.opening.enter(Phase.UNIX)
+        self._wire.opening.tried(path)
 
         async def connect() -> socket.socket:
-            return await _Attempt(self._wire, (socket.AF_UNIX, socket.SOCK_STREAM, 0, "", path), None)()
+            sock = self._wire.new_socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            try:
+                sock.setblocking(False)
+                # Not `sock_connect`: it takes the error of a full queue for a connection that is under way.
+                pauses = Pauses()
+                while not connects(sock, path):
+                    await asyncio.sleep(pauses.next())
+            except BaseException:
+                sock.close()
+                raise
+            return sock
 
         def prepare(sock: socket.socket) -> None:
             for option in socket_options:
@@ -114,76 +144,6 @@ class AsyncioConnector:
         except (OSError, UnicodeError) as error:
             raise httpcore.ConnectError(str(error)) from error
         return stream
-
-
-async def _resolve(host: str, port: int) -> list[Any]:
-    """The addresses of a host, IPv6 and IPv4 in turn."""
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
-    except socket.gaierror:  # a name: that takes time
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    six = [address for address in found if address[0] == socket.AF_INET6]
-    four = [address for address in found if address[0] != socket.AF_INET6]
-    turns = [address for pair in zip(six, four, strict=False) for address in pair]
-    return turns + [address for address in found if address not in turns]
-
-
-class _Attempt:
-    """An attempt to connect to one address."""
-
-    def __init__(self, wire: Wire, address: Any, local_address: str | None) -> None:
-        self._wire = wire
-        self._address = address
-        self._local_address = local_address
-
-    async def __call__(self) -> socket.socket:
-        family, kind, protocol, _, address = self._address
-        sock = self._wire.new_socket(family, kind, protocol)
-        try:
-            sock.setblocking(False)
-            if self._local_address is not None:
-                sock.bind((self._local_address, 0))
-            await asyncio.get_running_loop().sock_connect(sock, address)
-        except BaseException:
-            sock.close()
-            raise
-        return sock
-
-
-async def _race(attempts: list[_Attempt]) -> socket.socket:
-    """The first attempt that succeeds; each begins when the one before it failed, or has taken its time (RFC 8305)."""
-    if len(attempts) == 1:
-        return await attempts[0]()
-    winners: list[socket.socket] = []
-    errors: list[OSError] = []
-
-    async def run(attempt: _Attempt, failed: anyio.Event) -> None:
-        try:
-            sock = await attempt()
-        except OSError as error:
-            errors.append(error)
-            failed.set()
-            return
-        if winners:
-            sock.close()
-        else:
-            winners.append(sock)
-            group.cancel_scope.cancel()
-
-    try:
-        async with anyio.create_task_group() as group:
-            for attempt in attempts:
-                failed = anyio.Event()
-                group.start_soon(run, attempt, failed)
-                with anyio.move_on_after(HAPPY_EYEBALLS_DELAY):
-                    await failed.wait()
-    except BaseException:
-        for sock in winners:
-            sock.close()
-        raise
-    if not winners:
-        raise errors[-1]
-    return winners[0]
 
 
 class AsyncioStream(asyncio.Protocol):

@@ -7,8 +7,9 @@ import ssl
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._asyncio_streams import AsyncioConnector
+from ._connecting import RacingConnector, SyncConnector
 from ._http1 import RecentFields, is_installed
-from ._network import AsyncBackend, SyncBackend, SyncConnector, Wire
+from ._network import AsyncBackend, SyncBackend, Wire
 from ._sessions import SessionCache
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class Connector:
         self._family = family
         self._options = options
         self.proxy = self._make_proxy()
+        self._proxy_name = "" if self.proxy is None else _name_of(self.proxy.url)
         self.forget_sessions()
         self._made_context: ssl.SSLContext | None = None
         self._recent_fields = RecentFields()
@@ -75,6 +77,7 @@ class Connector:
             listener,
             options,
             greets_proxy=self.proxy is not None and self.proxy.url.scheme.startswith(b"socks"),
+            proxy=self._proxy_name,
         )
 
     def sync_connection(self, key: Key, wire: Wire) -> Any:
@@ -89,15 +92,15 @@ class Connector:
         httpcore = self._family.httpcore
         inner = self._options.async_network_backend
         if library == "asyncio" and self._is_fast(key, inner, is_async=True):
-            backend = AsyncBackend(wire, AsyncioConnector(wire), call_soon)
+            backend = AsyncBackend(wire, AsyncioConnector(wire, call_soon), call_soon)
             return self._create_fast(self._family.asyncio_http1_connection, key, wire, backend)
         if inner is None:
             if library == "trio":
-                inner = httpcore.TrioBackend()
+                inner = RacingConnector(wire, httpcore.TrioBackend(), call_soon)
             elif self.proxy is not None or self.may_multiplex(key):  # TLS within TLS; frames that come between requests
-                inner = httpcore.AnyIOBackend()
+                inner = RacingConnector(wire, httpcore.AnyIOBackend(), call_soon)
             else:
-                inner = AsyncioConnector(wire)
+                inner = AsyncioConnector(wire, call_soon)
         return self._create(httpcore.AsyncConnectionPool, key, AsyncBackend(wire, inner, call_soon))
 
     def handshakes(self, key: Key) -> float:
@@ -181,6 +184,13 @@ class Connector:
             headers=proxy.headers.raw,
             ssl_context=proxy.ssl_context,
         )
+
+
+def _name_of(url: Any) -> str:
+    """Return a proxy's URL as messages show it: without what may be secret, and with its port."""
+    scheme, host = url.scheme.decode("ascii"), url.host.decode("ascii")
+    port = url.port or {"http": 80, "https": 443}.get(scheme, 1080)
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def _is_secure(key: Key) -> bool:

@@ -12,6 +12,7 @@ from ._descriptors import is_out_of_descriptors
 
 if TYPE_CHECKING:
     from ._exchange import Exchange
+    from ._socket import Socket
 
 CLOSED = "the agent was closed"
 FORKED = "the process was forked"
@@ -48,21 +49,28 @@ def _explain(error: Exception, exchange: Exchange, httpcore: Any) -> Any:
         return httpcore.RemoteProtocolError(f"{what}: {_goaway(error, exchange)}")
     if isinstance(error, httpcore.PoolTimeout):
         return error
+    where = _where(socket) if connecting else ""
     if isinstance(error, httpcore.TimeoutException):
-        return type(error)(f"{what}: {_timeout(error, exchange)}")
+        return type(error)(f"{what}: {_timeout(error, exchange)}{where}")
     if connecting and is_out_of_descriptors(error):
         return httpcore.ConnectError(f"{what}: {_out_of_descriptors(exchange)}")
     if isinstance(error, ssl.SSLError):
-        return (httpcore.ConnectError if connecting else httpcore.ReadError)(f"{what}: {error}")
+        return (httpcore.ConnectError if connecting else httpcore.ReadError)(f"{what}: {error}{where}")
     if connecting and isinstance(error, (OSError, UnicodeError)):
-        return httpcore.ConnectError(f"{what}: {error}")
+        return httpcore.ConnectError(f"{what}: {error}{where}")
     if exchange.is_stale(error):
         return type(error)(f"{what}: {_stale(error, exchange)}")
     if isinstance(error, (httpcore.LocalProtocolError, h11.LocalProtocolError)):  # httpcore lets some of h11's out
         return httpcore.LocalProtocolError(f"{what}: {_without_values(str(error), exchange.request.headers)}")
     if isinstance(error, (httpcore.NetworkError, httpcore.ProtocolError, httpcore.ProxyError)):
-        return type(error)(f"{what}: {_text(error)}")
+        return type(error)(f"{what}: {_text(error)}{where}")
     return error
+
+
+def _where(socket: Socket | None) -> str:
+    """Say how far the opening of a socket came: its phase, to whom, and by which addresses."""
+    reached = "" if socket is None else socket.wire.opening.describe()
+    return f" ({reached})" if reached else ""
 
 
 def _text(error: BaseException) -> str:

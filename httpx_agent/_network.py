@@ -25,6 +25,7 @@ from . import _fork
 from ._causes import walk_causes
 from ._goaway import GoawayHold
 from ._http1 import MAX_BEFORE_RESPONSE
+from ._opening import Opening, Phase
 
 if TYPE_CHECKING:
     from ._family import Family
@@ -76,6 +77,7 @@ class Wire:
         listener: Who wants to know.
         options: The options that hold for it.
         greets_proxy: Whether a SOCKS handshake comes first.
+        proxy: The proxy's URL without credentials; empty where there is none.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class Wire:
         options: AgentOptions,
         *,
         greets_proxy: bool = False,
+        proxy: str = "",
     ) -> None:
         self.family = family
         self.listener = listener
@@ -103,6 +106,7 @@ class Wire:
         self.broken = False
         self.inherited = False  # by a forked child: the socket is the parent's
         self.descriptors = _fork.Descriptors()
+        self.opening = Opening(proxy)
         self.greets_proxy = self._by_socks = greets_proxy
         self._opening_ends: float | None = None  # one deadline for TCP, proxy and TLS
         self._tls: list[Any] = []  # what does TLS; with an HTTPS proxy, one over the other
@@ -151,6 +155,7 @@ class Wire:
 
     def secured(self, stream: Any) -> None:
         """A TLS handshake is done."""
+        self.opening.secured()
         self._tls.append(stream.get_extra_info("ssl_object"))
         self.listener.secured(stream)
 
@@ -189,8 +194,14 @@ class Wire:
             self.descriptors.note(sock.fileno())
         return sock
 
-    def begin_opening(self, timeout: float | None) -> None:
-        """An attempt to open it begins, and ends within the connect timeout, whatever steps it takes."""
+    def begin_opening(self, timeout: float | None, to: str) -> None:
+        """Begin an attempt to open it, which ends within the connect timeout, whatever steps it takes.
+
+        Args:
+            timeout: The connect timeout in seconds.
+            to: What is connected to: ``host:port``, or a path.
+        """
+        self.opening.begin(to)
         self.greets_proxy = self._by_socks
         self._opening_ends = None if timeout is None else time.monotonic() + timeout
 
@@ -198,6 +209,7 @@ class Wire:
         """It is usable: from here on each operation has a timeout of its own."""
         self.greets_proxy = False
         self._opening_ends = None
+        self.opening.enter(Phase.DONE)
 
     def time_left(self, otherwise: float | None = None) -> float | None:
         """What is left of the connect timeout while it is being opened, and what it is ``otherwise``."""
@@ -208,6 +220,8 @@ class Wire:
     def still_greets(self, message: bytes) -> bool:
         """Whether a message belongs to the SOCKS handshake; the first that does not, ends it."""
         self.greets_proxy = message[:1] in _SOCKS_MESSAGES
+        if not self.greets_proxy:
+            self.opening.enter(Phase.DONE)
         return self.greets_proxy
 
     @contextmanager
@@ -221,6 +235,7 @@ class Wire:
 
     def connected(self) -> None:
         """Its stream is there: the other end, or the proxy, took the connection."""
+        self.opening.connected()
         descriptor = self.descriptor()
         if descriptor is not None:
             self.descriptors.note(descriptor)
@@ -358,58 +373,8 @@ def close_forgotten(error: BaseException) -> None:
 # Sync -----------------------------------------------------------------------------------------------------------------
 
 
-class SyncConnector:
-    """Opens sockets as `httpcore.SyncBackend` does, but so that a thread that waits in here can be woken."""
-
-    def __init__(self, wire: Wire) -> None:
-        self._wire = wire
-
-    def connect_tcp(
-        self, host: str, port: int, timeout: float | None, local_address: str | None, socket_options: Iterable[Any]
-    ) -> Any:
-        """Tries one address after the other, as `socket.create_connection`."""
-        errors: list[OSError] = []
-        with _OsErrors(self._wire.family, connecting=True):
-            for family, kind, protocol, _, address in socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM):
-                try:
-                    sock = self._wire.new_socket(family, kind, protocol)
-                    try:
-                        if local_address is not None:
-                            sock.bind((local_address, 0))
-                        self._connect(sock, address, self._wire.time_left(timeout))
-                        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                        for option in socket_options:  # the user's come last, and win
-                            sock.setsockopt(*option)
-                    except BaseException:
-                        sock.close()
-                        raise
-                    return self._wire.family.socket_stream(sock)
-                except OSError as error:
-                    self._wire.check()
-                    errors.append(error)
-            raise errors[-1]
-
-    def connect_unix_socket(self, path: str, timeout: float | None, socket_options: Iterable[Any]) -> Any:
-        """Connects to a path."""
-        with _OsErrors(self._wire.family, connecting=True):
-            sock = self._wire.new_socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            try:
-                for option in socket_options:
-                    sock.setsockopt(*option)
-                self._connect(sock, path, timeout)
-            except BaseException:
-                sock.close()
-                raise
-            return self._wire.family.socket_stream(sock)
-
-    def _connect(self, sock: socket.socket, address: Any, timeout: float | None) -> None:
-        sock.settimeout(timeout)
-        with self._wire.breakable(lambda: shut_down(sock)):
-            sock.connect(address)
-
-
-class _OsErrors:
-    """Turns the system's errors into httpcore's."""
+class OsErrors:
+    """Turn the system's errors into httpcore's."""
 
     def __init__(self, family: Family, *, connecting: bool) -> None:
         self._httpcore = family.httpcore
@@ -449,7 +414,7 @@ class SyncBackend:
         """Opens a TCP connection; the agent's own address and options hold, through proxies too."""
         wire = self._wire
         wire.check()
-        wire.begin_opening(timeout)
+        wire.begin_opening(timeout, f"{host}:{port}")
         options = wire.options
         return self._opened(
             self._inner.connect_tcp(host, port, timeout, options.local_address, options.tcp_socket_options())
@@ -460,7 +425,7 @@ class SyncBackend:
     ) -> Any:
         """Opens a connection to a Unix socket."""
         self._wire.check()
-        self._wire.begin_opening(timeout)
+        self._wire.begin_opening(timeout, path)
         return self._opened(self._inner.connect_unix_socket(path, timeout, socket_options or ()))
 
     def sleep(self, seconds: float) -> None:
@@ -545,6 +510,7 @@ class SyncStream:
     ) -> Any:
         """Secures the connection."""
         wire = self._wire
+        wire.opening.secure(server_hostname)
         handle = self._duplicate()
         try:
             with wire.breakable(lambda: shut_down(handle) if handle is not None else None):
@@ -621,7 +587,7 @@ class AsyncBackend:
     ) -> Any:
         """Opens a TCP connection; the agent's own address and options hold, through proxies too."""
         options = self._wire.options
-        self._wire.begin_opening(timeout)
+        self._wire.begin_opening(timeout, f"{host}:{port}")
         return await self._opened(
             await self._unless_broken(
                 self._inner.connect_tcp, host, port, timeout, options.local_address, options.tcp_socket_options()
@@ -632,7 +598,7 @@ class AsyncBackend:
         self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None
     ) -> Any:
         """Opens a connection to a Unix socket."""
-        self._wire.begin_opening(timeout)
+        self._wire.begin_opening(timeout, path)
         return await self._opened(
             await self._unless_broken(self._inner.connect_unix_socket, path, timeout, socket_options or ())
         )
@@ -727,6 +693,7 @@ class AsyncStream:
     ) -> Any:
         """Secures the connection."""
         wire = self._wire
+        wire.opening.secure(server_hostname)
         context = wire.listener.context_for(ssl_context)
         inner = await self.inner.start_tls(context, server_hostname, wire.time_left(timeout))
         stream = await _begin_async(wire, type(self)(wire, inner))

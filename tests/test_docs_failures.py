@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import re
 import socket
+import tempfile
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -117,6 +119,56 @@ def no_descriptor(stage: Stage) -> None:
 def refused(stage: Stage) -> None:
     with stage.server() as server, server.refusing():
         stage.ask(server.url)
+
+
+def no_name_server(stage: Stage) -> None:
+    speak = threading.Event()
+    system = socket.getaddrinfo
+
+    def wait(host: Any, *args: Any, flags: int = 0, **kwargs: Any) -> Any:
+        if flags & socket.AI_NUMERICHOST:
+            return system(host, *args, flags=flags, **kwargs)
+        speak.wait(10)
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    with mock.patch.object(socket, "getaddrinfo", side_effect=wait):
+        stage.ask("http://silent.invalid/", timeout=BRIEF)
+        speak.set()
+
+
+def refused_everywhere(stage: Stage) -> None:
+    """A name with addresses of this machine only."""
+    system = socket.getaddrinfo
+
+    def find(host: Any, *args: Any, flags: int = 0, **kwargs: Any) -> Any:
+        if flags & socket.AI_NUMERICHOST:
+            return system(host, *args, flags=flags, **kwargs)
+        return [entry for number in range(1, 6) for entry in system(f"127.0.0.{number}", *args, **kwargs)]
+
+    with socket.socket() as taken, mock.patch.object(socket, "getaddrinfo", side_effect=find):
+        taken.bind(("", 0))
+        stage.ask(f"http://many.invalid:{taken.getsockname()[1]}/")
+
+
+def full_queue(stage: Stage) -> None:
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"{folder}/s")
+        listener.listen(0)
+        clients = []
+        with suppress(BlockingIOError):
+            while True:
+                clients.append(socket.socket(socket.AF_UNIX))
+                clients[-1].setblocking(False)
+                clients[-1].connect(f"{folder}/s")
+        stage.ask("http://unix/", agent=Agent(uds=f"{folder}/s"), timeout=BRIEF)
+        for client in clients:
+            client.close()
+
+
+def proxy_is_down(stage: Stage) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        stage.ask("https://a.test/", agent=Agent(proxy=f"http://127.0.0.1:{taken.getsockname()[1]}"))
 
 
 def no_answer(stage: Stage) -> None:
@@ -247,11 +299,15 @@ FAILURES: dict[str, Callable[[Stage], None]] = {
     "the agent is closed while the request waits or connects": lambda stage: closed(stage, waiting=True),
     "the process may open no more files": no_descriptor,
     "the name has no address": no_address,
+    "no name server answers": no_name_server,
     "nobody listens there": refused,
+    "nobody listens at any address of a name": refused_everywhere,
+    "the queue of a Unix socket stays full": full_queue,
     "the connect gets no answer": no_answer,
     "the TLS handshake gets no answer": lambda stage: handshake(stage, HANG),
     "the certificate is not trusted, or not that of the host": not_trusted,
     "the server ends the TLS handshake": lambda stage: handshake(stage, FIN),
+    "the proxy is down": proxy_is_down,
     "the proxy refuses": proxy_refuses,
     "a SOCKS proxy refuses": socks_refuses,
     "the URL is neither http nor https, ws nor wss": lambda stage: stage.ask("gopher://a.test/"),

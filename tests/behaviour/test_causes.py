@@ -176,7 +176,7 @@ async def test_a_ring_without_words(world: World) -> None:
         for words in ("the connection broke", "no route"):
             with pytest.raises(httpx.ConnectError) as failed:
                 await client.get("http://a.test/")
-            assert str(failed.value) == f"GET http://a.test:80: {words}"
+            assert str(failed.value) == f"GET http://a.test:80: {words} (connect to a.test:80)"
     await world.close(agent)
     assert_no_leaks(agent)
 

@@ -256,4 +256,4 @@ def test_an_error_without_words_is_given_some(cause: Exception | None, words: st
     with httpx.Client(transport=AgentTransport(network_backend=Mute(cause))) as client:
         with pytest.raises(httpx.NetworkError) as caught:
             client.get("http://a.test/")
-    assert str(caught.value) == f"GET http://a.test:80: {words}"
+    assert str(caught.value) == f"GET http://a.test:80: {words} (connect to a.test:80)"

@@ -1,4 +1,4 @@
-"""The parts of the engine by themselves: what goes out, what breaks when, and how an address is chosen."""
+"""The parts of the engine by themselves: what goes out, and what breaks when."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import httpcore
 import httpx
 import pytest
 
-from httpx_agent import AgentTransport, _asyncio_streams, _http1, _options
+from httpx_agent import AgentTransport, _http1, _options
 from httpx_agent._asyncio_streams import HIGH_WATER, AsyncioConnector
 from httpx_agent._http1 import Incoming, Outgoing, RecentFields
 from httpx_agent._mocks import Originals
@@ -574,88 +574,6 @@ async def test_garbage_within_tls(world: World, certificates: Certificates) -> N
 # Connecting -----------------------------------------------------------------------------------------------------------
 
 
-class Attempts:
-    """Attempts to connect that do as they are told."""
-
-    def __init__(self) -> None:
-        self.log: list[str] = []
-        self.sockets: list[socket.socket] = []
-
-    def make(self, name: str, *, fails: bool = False, gate: asyncio.Event | None = None) -> Any:
-        """One of them."""
-
-        async def attempt() -> socket.socket:
-            self.log.append(name)
-            if gate is not None:
-                await gate.wait()
-            if fails:
-                raise OSError(name)
-            found = socket.socket()
-            self.sockets.append(found)
-            return found
-
-        return attempt
-
-
-@in_loop
-async def test_the_next_address_is_tried_when_one_fails() -> None:
-    attempts = Attempts()
-    race = [attempts.make("first", fails=True), attempts.make("second"), attempts.make("third")]
-    with await _asyncio_streams._race(race) as found:
-        assert [found] == attempts.sockets
-    assert attempts.log == ["first", "second"]
-
-
-@in_loop
-async def test_the_next_address_is_tried_when_one_takes_its_time() -> None:
-    attempts = Attempts()
-    gate = asyncio.Event()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_asyncio_streams, "HAPPY_EYEBALLS_DELAY", 0.01)
-        race = [attempts.make("first", gate=gate), attempts.make("second")]
-        with await _asyncio_streams._race(race) as found:
-            assert [found] == attempts.sockets
-
-
-@in_loop
-async def test_two_that_succeed_at_once() -> None:
-    attempts = Attempts()
-    gate = asyncio.Event()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_asyncio_streams, "HAPPY_EYEBALLS_DELAY", 0.01)
-        asyncio.get_running_loop().call_later(0.1, gate.set)
-        race = [attempts.make("first", gate=gate), attempts.make("second", gate=gate)]
-        with await _asyncio_streams._race(race) as found:
-            assert found is attempts.sockets[0]
-    assert attempts.sockets[1].fileno() == -1
-
-
-@in_loop
-async def test_all_that_fail() -> None:
-    attempts = Attempts()
-    with pytest.raises(OSError, match="second"):
-        await _asyncio_streams._race([attempts.make("first", fails=True), attempts.make("second", fails=True)])
-
-
-@in_loop
-async def test_a_race_that_is_cancelled_when_it_is_won() -> None:
-    attempts = Attempts()
-    gate = asyncio.Event()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_asyncio_streams, "HAPPY_EYEBALLS_DELAY", 0.01)
-        race = [attempts.make("first", gate=gate), attempts.make("second", gate=gate)]
-        task = asyncio.create_task(_asyncio_streams._race(race))
-        while len(attempts.log) < 2:
-            await asyncio.sleep(0.001)
-        gate.set()
-        while not attempts.sockets:
-            await asyncio.sleep(0)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-    assert all(each.fileno() == -1 for each in attempts.sockets)
-
-
 async def test_a_name_with_several_addresses(world: World) -> None:
     """The one that answers serves."""
 
@@ -670,25 +588,13 @@ async def test_a_name_with_several_addresses(world: World) -> None:
 
 
 @in_loop
-async def test_addresses_take_turns() -> None:
-    def address(family: int, host: str) -> Any:
-        return family, socket.SOCK_STREAM, 0, "", (host, 80)
-
-    six, four = socket.AF_INET6, socket.AF_INET
-    found = [address(four, "1"), address(four, "2"), address(six, "a"), address(four, "3")]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: found)
-        hosts = [each[4][0] for each in await _asyncio_streams._resolve("name", 80)]
-    assert hosts == ["a", "1", "2", "3"]
-
-
-@in_loop
 async def test_a_socket_that_cannot_be_prepared_is_closed() -> None:
     with raw_server(lambda peer: peer.wait_closed()) as url:
         port = httpx.URL(url).port
         assert port is not None
+        connector = AsyncioConnector(new_wire(), asyncio.get_running_loop().call_soon)
         with pytest.raises(httpcore.ConnectError):
-            await AsyncioConnector(new_wire()).connect_tcp("127.0.0.1", port, 5.0, None, [(-1, -1, 0)])
+            await connector.connect_tcp("127.0.0.1", port, 5.0, None, [(-1, -1, 0)])
 
 
 async def test_an_agent_closed_from_a_thread(world: World) -> None:

@@ -114,21 +114,34 @@ async def test_the_agent_s_timeout_does_not_limit_the_wait_for_a_socket(world: W
 # Messages and counters ------------------------------------------------------------------------------------------------
 
 OWN = "the request's own, or the agent's `timeout`"
+UNCONNECTED = "no connection within 1 s (connect"
 
 
 @pytest.mark.parametrize(
-    ("url", "script", "kind", "what", "opened"),
+    ("url", "script", "kind", "what", "where"),
     [
-        (URL, Script(connect=TIMEOUT), httpx.ConnectTimeout, "no connection within 1 s (connect", False),
-        ("https://a.test/", Script(tls=TIMEOUT), httpx.ConnectTimeout, "no connection within 1 s (connect", False),
-        (URL, Script(TIMEOUT), httpx.ReadTimeout, "nothing received for 2.5 s (read", True),
-        (URL, Script(writes={0: TIMEOUT}), httpx.WriteTimeout, "nothing could be sent for 3 s (write", True),
-        (URL, Script(chunked(b"a", TIMEOUT, end=False)), httpx.ReadTimeout, "nothing received for 2.5 s (read", True),
+        (
+            URL,
+            Script(connect=TIMEOUT),
+            httpx.ConnectTimeout,
+            "no connection within 1 s (connect",
+            " (connect to a.test:80)",
+        ),
+        (
+            "https://a.test/",
+            Script(tls=TIMEOUT),
+            httpx.ConnectTimeout,
+            "no connection within 1 s (connect",
+            " (TLS with a.test)",
+        ),
+        (URL, Script(TIMEOUT), httpx.ReadTimeout, "nothing received for 2.5 s (read", ""),
+        (URL, Script(writes={0: TIMEOUT}), httpx.WriteTimeout, "nothing could be sent for 3 s (write", ""),
+        (URL, Script(chunked(b"a", TIMEOUT, end=False)), httpx.ReadTimeout, "nothing received for 2.5 s (read", ""),
     ],
     ids=["connect", "TLS", "read", "write", "body"],
 )
 async def test_a_timeout_says_what_where_how_long_and_which(
-    world: World, url: str, script: Script, kind: type[Exception], what: str, opened: bool
+    world: World, url: str, script: Script, kind: type[Exception], what: str, where: str
 ) -> None:
     network = Network(script)
     agent = Agent(**network.options)
@@ -138,7 +151,8 @@ async def test_a_timeout_says_what_where_how_long_and_which(
             await client.get(url, params={"token": "secret"}, headers={"Authorization": "secret"})
     assert type(caught.value) is kind
     origin = "https://a.test:443" if url.startswith("https") else "http://a.test:80"
-    assert str(caught.value) == f"GET {origin}: {what} timeout; {OWN})"
+    assert str(caught.value) == f"GET {origin}: {what} timeout; {OWN}){where}"
+    opened = not where
     status = agent.status()
     assert status.timeout_socket_count == 1
     assert (status.create_socket_error_count, status.close_socket_count) == ((0, 1) if opened else (1, 0))

@@ -1,0 +1,94 @@
+"""How far the opening of a socket has come: what an error tells of it."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+#: Addresses that a message lists; it counts the others.
+_LISTED = 3
+
+
+class Phase(Enum):
+    """A step of opening a socket, as messages call it."""
+
+    NAME = "name look-up"
+    TCP = "TCP"
+    UNIX = "Unix socket"
+    PROXY = "proxy handshake"
+    TLS = "TLS"
+    DONE = ""
+    BACKEND = "connect"  # by a backend of the user's, which does not say what it does
+
+
+class Opening:
+    """The opening of one socket, from the name look-up to the last TLS handshake.
+
+    Args:
+        proxy: The URL of the proxy that it goes to, without credentials; empty if it goes straight to the origin.
+    """
+
+    __slots__ = ("_about", "_addresses", "_attempts", "_handshakes", "_phase", "_proxy")
+
+    def __init__(self, proxy: str) -> None:
+        self._proxy = proxy
+        self._attempts = 0
+        self._handshakes = 0
+        self._phase = Phase.DONE
+        self._about = ""
+        self._addresses: tuple[str, ...] = ()
+
+    def begin(self, to: str) -> None:
+        """Begin an attempt to connect."""
+        self._attempts += 1
+        self._handshakes = 0
+        self._addresses = ()
+        self.enter(Phase.BACKEND, to)
+
+    def enter(self, phase: Phase, about: str = "") -> None:
+        """Begin a phase; ``about`` is whom it concerns, where the addresses do not tell."""
+        self._phase = phase
+        self._about = about
+
+    def tried(self, address: str) -> None:
+        """Note that an attempt to reach an address begins."""
+        self._addresses += (address,)
+
+    def connected(self) -> None:
+        """Go on to the proxy's own handshake, if there is one."""
+        if self._proxy:
+            self.enter(Phase.PROXY)
+
+    def secure(self, server_hostname: str | None) -> None:
+        """Begin a TLS handshake."""
+        self.enter(Phase.TLS, server_hostname or "")
+
+    def secured(self) -> None:
+        """Note that a TLS handshake is done."""
+        self._handshakes += 1
+        self.connected()
+
+    def describe(self) -> str:
+        """Return how far it came, such as ``TCP to proxy http://10.0.0.1:3128; tried 10.0.0.1:3128``; empty if done."""
+        if self._phase is Phase.DONE:
+            return ""
+        text = f"{self._phase.value}{self._whom()}"
+        if self._addresses:
+            more = len(self._addresses) - _LISTED
+            text += f"; tried {', '.join(self._addresses[:_LISTED])}" + (f" and {more} more" if more > 0 else "")
+        if self._attempts > 1:
+            text += f"; attempt {self._attempts}"
+        return text
+
+    def _whom(self) -> str:
+        proxy = f"proxy {self._proxy}" if self._proxy else ""
+        if self._phase is Phase.PROXY:
+            return f" with {proxy}"
+        if self._phase is Phase.TLS:
+            if self._proxy.startswith("https:") and not self._handshakes:
+                return f" with {proxy}"
+            return f" with {self._about}" + (f" through {proxy}" if proxy else "")
+        if proxy:
+            return f" of {self._about} for {proxy}" if self._phase is Phase.NAME else f" to {proxy}"
+        if self._phase is Phase.NAME:
+            return f" of {self._about}"
+        return f" to {self._about}" if self._about else ""

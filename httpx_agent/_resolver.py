@@ -1,0 +1,155 @@
+"""Look up names in threads of our own, so that a look-up ends with the request that asked for it.
+
+The system's look-up cannot be interrupted, and a name whose servers are silent takes half a minute. In the calling
+thread it would ignore the connect timeout; in an event loop's executor, which has few threads, some silent names would
+hold up the look-ups of everybody. Here the one who waits can leave at any time, and only the thread is left behind,
+until the system gives up.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from contextvars import Context
+from functools import partial
+
+from . import _fork
+from ._racing import AddressInfo
+
+#: Threads at most. More look-ups than that wait for one of them to end.
+MAX_THREADS = 256
+
+#: Seconds that a thread waits for another look-up before it ends.
+_IDLE = 5.0
+
+Name = tuple[str, int]
+
+
+class LookUp:
+    """The look-up of one name, shared by all who ask for it meanwhile."""
+
+    def __init__(self, name: Name) -> None:
+        self.name = name
+        self.is_done = False
+        self._found: list[AddressInfo] = []
+        self._error: Exception | None = None
+        self._callbacks: list[Callable[[], object]] = []
+
+    def result(self) -> list[AddressInfo]:
+        """Return what was found.
+
+        Raises:
+            OSError: If the name has no address.
+            UnicodeError: If it cannot be one.
+        """
+        error = self._error
+        if error is not None:
+            raise type(error)(*error.args)  # one of its own for each who asks: a traceback grows with each raise
+        return self._found
+
+
+class Resolver:
+    """Looks up names in daemon threads; at most one look-up for the same name at a time.
+
+    Use the one instance, `resolver`, from any thread and event loop.
+    """
+
+    def __init__(self) -> None:
+        self.begin_anew()
+        _fork.register(self)
+
+    def begin_anew(self) -> None:
+        """Forget in a forked child what the parent looks up: its threads do not exist here."""
+        self._lock = threading.Lock()
+        self._work = threading.Condition(self._lock)
+        self._queue: deque[LookUp] = deque()
+        self._look_ups: dict[Name, LookUp] = {}
+        self._threads = 0
+        self._idle = 0
+
+    def look_up(self, name: Name, on_done: Callable[[], object]) -> LookUp:
+        """Begin to look up a name, or join who does.
+
+        Args:
+            name: Host and port.
+            on_done: Is called once, in some thread, when the result is there; must not raise.
+        """
+        with self._lock:
+            found = self._look_ups.get(name)
+            if found is None:
+                found = self._look_ups[name] = LookUp(name)
+                self._queue.append(found)
+                if self._idle >= len(self._queue):
+                    self._work.notify()
+                elif self._threads < MAX_THREADS:
+                    self._start_thread()
+            found._callbacks.append(on_done)
+        return found
+
+    def leave(self, look_up: LookUp, on_done: Callable[[], object]) -> None:
+        """Stop waiting; a look-up that has not begun, and for which nobody waits any more, is dropped."""
+        with self._lock:
+            with suppress(ValueError):  # it has been called
+                look_up._callbacks.remove(on_done)
+            if not look_up._callbacks and not look_up.is_done:
+                with suppress(ValueError):  # a thread has taken it
+                    self._queue.remove(look_up)
+                    del self._look_ups[look_up.name]
+
+    def _start_thread(self) -> None:
+        """Start one more thread; without one, those that run serve the queue. Requires holding the lock."""
+        self._threads += 1
+        run = partial(self._run, self._lock, self._work)
+        try:
+            threading.Thread(target=Context().run, args=(run,), name="httpx-agent-names", daemon=True).start()
+        except RuntimeError:
+            self._threads -= 1
+            if not self._threads:
+                look_up = self._queue.pop()
+                del self._look_ups[look_up.name]
+                raise OSError("no thread is left to look up a name in") from None
+
+    def _run(self, lock: threading.Lock, work: threading.Condition) -> None:
+        while True:
+            with lock:
+                while not self._queue:
+                    self._idle += 1
+                    came = work.wait(_IDLE)
+                    self._idle -= 1
+                    if not came and not self._queue:
+                        self._threads -= 1
+                        return
+                look_up = self._queue.popleft()
+            error: Exception | None = None
+            found: list[AddressInfo] = []
+            try:
+                found = socket.getaddrinfo(*look_up.name, type=socket.SOCK_STREAM)
+            except Exception as raised:
+                error = raised.with_traceback(None)
+            with lock:
+                look_up._found, look_up._error = found, error
+                look_up.is_done = True
+                del self._look_ups[look_up.name]
+                callbacks, look_up._callbacks = look_up._callbacks, []
+            for callback in callbacks:
+                callback()
+            del look_up, callbacks
+
+
+def look_up_literal(host: str, port: int) -> list[AddressInfo] | None:
+    """Return the address that a host is, at once; ``None`` if it is a name."""
+    try:
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except (socket.gaierror, UnicodeError):
+        return None
+
+
+def without_zone_escape(host: str) -> str:
+    """Decode the zone of an IPv6 address: ``fe80::1%25eth0`` in URLs (RFC 6874) is ``fe80::1%eth0`` to the system."""
+    return host.replace("%25", "%", 1) if ":" in host else host
+
+
+resolver = Resolver()
