@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ._httpx import Agent, AgentTransport
     from ._options import AgentOptions
-    from ._status import AgentStatus, RequestInfo, SocketInfo
+    from ._status import AgentStatus, RequestInfo, SocketInfo, request_info
 
 __version__ = "0.1.0"
 
-__all__ = ["Agent", "AgentOptions", "AgentStatus", "AgentTransport", "RequestInfo", "SocketInfo"]
+__all__ = ["Agent", "AgentOptions", "AgentStatus", "AgentTransport", "RequestInfo", "SocketInfo", "request_info"]
 
 _HOMES = {
     "Agent": "._httpx",
@@ -24,6 +24,7 @@ _HOMES = {
     "AgentTransport": "._httpx",
     "RequestInfo": "._status",
     "SocketInfo": "._status",
+    "request_info": "._status",
 }
 
 

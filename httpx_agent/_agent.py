@@ -7,12 +7,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, Unpack, overload
 
 from ._core import State
 from ._engine import Engine
+from ._frozen import FrozenDict
 from ._options import LIVE_OPTIONS, UNSET, AgentKeywords, AgentOptions, SocketOption, Unset
+from ._pickling import check_options as check_picklable
+from ._pickling import identities, revive
 from ._status import AgentStatus, SocketInfo
 from ._steps import arun, run
 
@@ -87,6 +89,8 @@ class BaseAgent(Generic[Limits, Proxy, URL]):
     network_backend = Option[Any]()
     async_network_backend = Option[Any]()
 
+    _identity: str | None = None  # by which it is the same in other processes, once it has been pickled
+
     #: Gives an agent its time.
     _clock: Callable[[], float] = staticmethod(time.monotonic)
 
@@ -119,6 +123,9 @@ class BaseAgent(Generic[Limits, Proxy, URL]):
             "socket_options": socket_options,
             **options,
         }
+        self._set_up(given)
+
+    def _set_up(self, given: dict[str, Any]) -> None:
         self._engine = Engine(self.family, given, self._clock)
         self._seen_counters = self._engine.counters()
 
@@ -134,9 +141,9 @@ class BaseAgent(Generic[Limits, Proxy, URL]):
         free = Counter(socket.key.origin for view, socket in sockets if view.state is State.FREE)
         return AgentStatus(
             **{f"{name}_count": value for name, value in asdict(counters).items()},
-            sockets=MappingProxyType(dict(in_use)),
-            free_sockets=MappingProxyType(dict(free)),
-            requests=MappingProxyType(dict(Counter(key.origin for key in waiting))),
+            sockets=FrozenDict(in_use),
+            free_sockets=FrozenDict(free),
+            requests=FrozenDict(Counter(key.origin for key in waiting)),
         )
 
     @property
@@ -176,13 +183,27 @@ class BaseAgent(Generic[Limits, Proxy, URL]):
         if self._engine.is_locked_here():
             self._engine.sync_home.call_soon(self.close)
             return
+        identities.let_go(self)
         run(self._engine.close(self._engine.sync_home))
 
     async def aclose(self) -> None:
         """The same, called in an event loop: its sockets, and the sync ones, are closed when this returns."""
+        identities.let_go(self)
         home = self._engine.find_async_home() or await self._engine.new_async_home()
         await arun(self._engine.close(home))
         await self._engine.leave_home(home)
+
+    def __copy__(self) -> Self:
+        return self  # an agent is an identity, as a lock or a file is
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        options = self._engine.given_options()
+        check_picklable(options)
+        attributes = {name: value for name, value in vars(self).items() if name not in _OWN_ATTRIBUTES}
+        return revive, (type(self), identities.of(self), options, attributes)
 
     def __enter__(self) -> Self:
         return self
@@ -212,5 +233,8 @@ class BaseAgent(Generic[Limits, Proxy, URL]):
         held = ", ".join(f"{states[state]} {state.value}" for state in State if states[state]) or "none"
         return f"<{type(self).__name__} sockets: {held}; requests waiting: {len(waiting)}>"
 
+
+#: What `vars` of an agent has besides what a subclass or a user has put there.
+_OWN_ATTRIBUTES = frozenset({"_engine", "_seen_counters", "_identity"})
 
 AnyAgent = BaseAgent[Any, Any, Any]

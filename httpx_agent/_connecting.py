@@ -145,7 +145,7 @@ class SyncConnector:
                             code = sock.connect_ex(entry[4])
                             if code not in (0, errno.EINPROGRESS, errno.EWOULDBLOCK):
                                 raise OSError(code, os.strerror(code))
-                            selector.register(sock, selectors.EVENT_WRITE)
+                            selector.register(sock, selectors.EVENT_WRITE, sock)
                         except OSError as error:
                             race.failed()
                             errors.append(error)
@@ -156,7 +156,7 @@ class SyncConnector:
                         raise TimeoutError("timed out")
                     until = min(deadline, race.next_start())
                     for key, _ in selector.select(None if until == math.inf else max(0.0, until - now)):
-                        sock = key.fileobj  # type: ignore[assignment]
+                        sock = key.data
                         selector.unregister(sock)
                         code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
                         if code == 0:
@@ -169,6 +169,7 @@ class SyncConnector:
                 for sock in running:
                     if sock is not winner:
                         sock.close()
+        assert winner is not None
         return winner
 
     def _new_socket(self, entry: AddressInfo, local_address: str | None) -> socket.socket:

@@ -176,6 +176,7 @@ class Engine:
         """Changes an option while the agent runs; requests that now may go are served (N5)."""
         options = check_option(name, value)
         with self._lock:
+            self._given |= {name}
             self.options = AgentOptions(**{**vars(self.options), name: options})
             self._per_origin = OptionsPerOrigin(self.options)
             self._known_options = {}
@@ -188,6 +189,11 @@ class Engine:
                 )
             )
         self._finish_outside(self._carry_out(effects, None))
+
+    def given_options(self) -> dict[str, Any]:
+        """Return the options that the user gave, or has set since, by name."""
+        options = self.options
+        return {name: getattr(options, name) for name in AgentOptions.__dataclass_fields__ if name in self._given}
 
     def options_for(self, key: Key) -> AgentOptions:
         """The options that hold for an origin."""

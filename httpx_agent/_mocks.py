@@ -8,8 +8,8 @@ from operator import attrgetter
 from types import FunctionType, ModuleType
 
 
-def register_with_respx(pool: type, httpcore: ModuleType) -> None:
-    """Makes respx, where it is in use, replace the methods of a pool.
+def register_with_respx(pool: type, httpcore: ModuleType) -> bool:
+    """Have respx, where it is in use, replace the methods of a pool; return whether it has not done so before.
 
     In its default mode respx replaces `handle_request` of httpcore's connections and pools. For a request that goes by
     a proxy it must be the pool's: on the connection it would see the request to the proxy. pytest-httpx2 teaches respx
@@ -21,8 +21,11 @@ def register_with_respx(pool: type, httpcore: ModuleType) -> None:
     """
     mocks = sys.modules.get("respx.mocks")
     mocker = mocks.Mocker.registry.get(httpcore.__name__) if mocks is not None else None
-    if mocker is not None:
-        mocker.add_targets(f"{pool.__module__}.{pool.__qualname__}")
+    target = f"{pool.__module__}.{pool.__qualname__}"
+    if mocker is None or target in mocker.targets:
+        return False
+    mocker.add_targets(target)
+    return True
 
 
 class Originals:

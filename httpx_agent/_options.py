@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from enum import Enum
-from types import MappingProxyType
 from typing import Any, Final, Literal, SupportsIndex, TypedDict
 
 from ._core import Rules
+from ._frozen import FrozenDict
 from ._http1 import is_installed
 from ._patterns import OriginPattern
 
@@ -416,10 +416,10 @@ def _per_origin(name: str, value: object) -> Mapping[str, Mapping[str, Any]] | N
             if option not in ORIGIN_OPTIONS:
                 accepted = ", ".join(sorted(ORIGIN_OPTIONS))
                 raise TypeError(f"{name}[{pattern!r}]: {option!r} cannot differ between origins; accepted: {accepted}")
-        checked[pattern] = MappingProxyType(
+        checked[pattern] = FrozenDict(
             {option: _CHECKS[option](f"{name}[{pattern!r}]: {option}", setting) for option, setting in changes.items()}
         )
-    return MappingProxyType(checked)
+    return FrozenDict(checked)
 
 
 def _check_proxy(value: Any, httpx: Any) -> Any:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from . import _fork
 from ._exchange import Exchange
+from ._mocks import register_with_respx
 from ._options import UNSET, full_name
 from ._steps import arun, end_iteration, run
 
@@ -23,6 +24,14 @@ class BasePool:
         agent: The agent.
         owns_agent: Whether closing the pool closes the agent.
     """
+
+    #: The class whose methods respx replaces: that of the family, which those with a proxy inherit from.
+    _mocked_class: ClassVar[type]
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if BasePool in cls.__bases__:
+            cls._mocked_class = cls
 
     def __init__(self, agent: AnyAgent, *, owns_agent: bool) -> None:
         self.agent = agent
@@ -60,6 +69,8 @@ class BasePool:
     def handle_request(self, request: Any) -> Any:
         """Sends a request; blocks until its response begins."""
         engine = self._engine
+        if self._is_newly_mocked(is_async=False):
+            return self.handle_request(request)
         exchange = Exchange(engine, engine.sync_home, engine.key_of(request), request)
         self._requests.add(exchange)
         try:
@@ -76,6 +87,8 @@ class BasePool:
     async def handle_async_request(self, request: Any) -> Any:
         """Sends a request; waits until its response begins."""
         engine = self._engine
+        if self._is_newly_mocked(is_async=True):
+            return await self.handle_async_request(request)
         home = engine.find_async_home() or await engine.new_async_home()
         exchange = Exchange(engine, home, engine.key_of(request), request)
         self._requests.add(exchange)
@@ -89,6 +102,17 @@ class BasePool:
         else:  # a mock did, and its response stays as it made it
             self._requests.discard(exchange)
         return response
+
+    def _is_newly_mocked(self, *, is_async: bool) -> bool:
+        """Return whether respx replaces the pool's own methods from now on.
+
+        It must where there is a proxy, or it would see the request to the proxy. It may have been imported, and begun,
+        after the transport was made.
+        """
+        family = self._engine.family
+        if self._engine.connector.proxy is None or not family.are_replaced(is_async=is_async):
+            return False
+        return register_with_respx(self._mocked_class, family.httpcore)
 
     def close(self) -> None:
         """Closes the agent, if it is the pool's own."""

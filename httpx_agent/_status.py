@@ -4,14 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 SocketState = Literal["connecting", "active", "free", "closing"]
 Address = tuple[str, int] | str
 
 
+class _Plain:
+    """A value that can be told in plain types."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the attributes by name, in types that JSON knows: a tuple becomes a list, a mapping a `dict`."""
+        return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}  # type: ignore[arg-type]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return dict(value)
+    return list(value) if isinstance(value, tuple) else value
+
+
 @dataclass(frozen=True, kw_only=True)
-class AgentStatus:
+class AgentStatus(_Plain):
     """A snapshot of an agent's counters and of what it holds; `print` shows it as a table.
 
     At every moment ``create_socket_count`` = ``create_socket_error_count`` + ``close_socket_count`` +
@@ -60,7 +74,7 @@ class AgentStatus:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SocketInfo:
+class SocketInfo(_Plain):
     """One socket of an agent.
 
     Attributes:
@@ -89,8 +103,8 @@ class SocketInfo:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RequestInfo:
-    """How a response was got: ``response.extensions["agent"]``.
+class RequestInfo(_Plain):
+    """How a response was got: ``response.extensions["agent"]``, or by `request_info`.
 
     Attributes:
         socket_id: The socket that served it; as in `SocketInfo.id`.
@@ -107,6 +121,27 @@ class RequestInfo:
     queued_for: float
     idle_for: float | None
     retried: bool
+
+
+class HasExtensions(Protocol):
+    """A response of httpx, of httpx2, or of a library that is made like them."""
+
+    @property
+    def extensions(self) -> Mapping[str, Any]:
+        """What a transport tells of the response."""
+        ...
+
+
+def request_info(response: HasExtensions) -> RequestInfo | None:
+    """Return how a response was got, or ``None`` if no agent got it.
+
+    A mock's response has none, and neither has one that came from a cache or another transport.
+
+    Args:
+        response: A response of httpx or httpx2.
+    """
+    found = response.extensions.get("agent")
+    return found if isinstance(found, RequestInfo) else None
 
 
 def format_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

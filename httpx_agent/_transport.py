@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterable
+from copy import copy
 from typing import Any, ClassVar, Generic, Self, TypeVar, Unpack
 
 from ._agent import URL, AnyAgent, Limits, Proxy
 from ._environment import proxies_from_environment
 from ._mocks import register_with_respx
-from ._options import UNSET, AgentKeywords, SocketOption, Unset
+from ._options import UNSET, AgentKeywords, SocketOption, Unset, full_name
 from ._pool import BasePool
 
 Agent = TypeVar("Agent", bound=AnyAgent)
@@ -93,6 +94,51 @@ class BaseTransport(Generic[Limits, Proxy, URL, Agent]):
                 mounts[pattern] = owners[url] = cls(proxy=url, **options)
         return mounts
 
+    def handle_request(self, request: Any) -> Any:
+        """As in the family's own transport, whose method does the work, and which others may have replaced.
+
+        Raises:
+            TypeError: For a request of another family's client.
+        """
+        self._check_family(request)
+        return super().handle_request(request)  # type: ignore[misc]
+
+    async def handle_async_request(self, request: Any) -> Any:
+        """As in the family's own transport, whose method does the work, and which others may have replaced.
+
+        Raises:
+            TypeError: For a request of another family's client.
+        """
+        self._check_family(request)
+        return await super().handle_async_request(request)  # type: ignore[misc]
+
+    def _check_family(self, request: object) -> None:
+        httpx = self._agent_class.family.httpx
+        if not isinstance(request, httpx.Request):
+            theirs = type(request).__module__.partition(".")[0]
+            module = {"httpx": "httpx_agent", "httpx2": "httpx_agent.httpx2"}.get(theirs)
+            advice = f"give it an {httpx.__name__}.Request"
+            if module is not None:
+                advice = f"write `from {module} import AgentTransport`"
+            raise TypeError(
+                f"{full_name(type(self))} serves clients of {httpx.__name__}, and got a request of {theirs} "
+                f"({full_name(type(request))}): {advice}"
+            )
+
+    def __copy__(self) -> Self:
+        borrowed: Self = _borrow(type(self), self.agent, self._attributes())
+        return borrowed
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return copy(self)  # with the same agent, which is not copied
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _borrow, (type(self), self.agent, self._attributes())
+
+    def _attributes(self) -> dict[str, Any]:
+        """Return what a subclass or a user has put here."""
+        return {name: value for name, value in vars(self).items() if name != "_pool"}
+
     @property
     def agent(self) -> Agent:
         """The agent that manages the sockets."""
@@ -101,3 +147,12 @@ class BaseTransport(Generic[Limits, Proxy, URL, Agent]):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.agent!r}>"
+
+
+def _borrow(kind: type[Any], agent: AnyAgent, attributes: dict[str, Any]) -> Any:
+    """Return a copy of a transport, in this or another process; it borrows the agent, which outlives it."""
+    transport: Any = object.__new__(kind)
+    transport._pool = kind._pool_class.for_transport(kind._agent_class, agent, {})
+    register_with_respx(kind._pool_class, kind._agent_class.family.httpcore)
+    transport.__dict__.update(attributes)
+    return transport

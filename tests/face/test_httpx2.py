@@ -6,6 +6,7 @@ two apart.
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import inspect
 import sys
@@ -140,11 +141,39 @@ def test_a_transport_is_one_of_its_librarys(ours: Any, library: Any, core: Any, 
     transport = ours.AgentTransport()
     for kind in (library.BaseTransport, library.AsyncBaseTransport, library.HTTPTransport, library.AsyncHTTPTransport):
         assert isinstance(transport, kind)
-    assert ours.AgentTransport.handle_request is library.HTTPTransport.handle_request
-    assert ours.AgentTransport.handle_async_request is library.AsyncHTTPTransport.handle_async_request
     for name in ("Agent", "AgentTransport"):
         assert getattr(ours, name).__module__ == home
         assert getattr(ours, name).__doc__
+
+
+@pytest.mark.parametrize(
+    ("transport", "library", "advice"),
+    [
+        (httpx_agent.AgentTransport, httpx2, "from httpx_agent.httpx2 import AgentTransport"),
+        (httpx_agent.httpx2.AgentTransport, httpx, "from httpx_agent import AgentTransport"),
+    ],
+    ids=["httpx2's client", "httpx's client"],
+)
+def test_a_client_of_the_other_family_is_told_what_to_write(transport: Any, library: Any, advice: str) -> None:
+    """At once, and before anything is sent; it was a bare `AssertionError`."""
+    made = transport()
+    theirs, ours = library.__name__, made._agent_class.family.httpx.__name__
+    message = f"AgentTransport serves clients of {ours}, and got a request of {theirs} .*: write `{advice}`"
+    with library.Client(transport=made) as client, pytest.raises(TypeError, match=message):
+        client.get("http://127.0.0.1:1/")
+
+    async def main() -> None:
+        async with library.AsyncClient(transport=made) as client:
+            with pytest.raises(TypeError, match=message):
+                await client.get("http://127.0.0.1:1/")
+
+    asyncio.run(main())
+    assert made.agent.status().create_socket_count == 0
+
+
+def test_what_is_no_request_of_any_family_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"got a request of builtins .*: give it an httpx\.Request"):
+        httpx_agent.AgentTransport().handle_request("GET")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ["Agent", "AgentTransport"])

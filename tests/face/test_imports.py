@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import subprocess
 import sys
@@ -66,6 +67,7 @@ def test_each_public_name_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
         "AgentTransport",
         "RequestInfo",
         "SocketInfo",
+        "request_info",
     ]
     for name in httpx_agent.__all__:
         value = getattr(httpx_agent, name)
@@ -124,11 +126,23 @@ def test_a_transport_is_one_of_httpx_s_in_both_worlds() -> None:
         assert isinstance(transport, kind)
 
 
-def test_a_transport_leaves_the_methods_alone_that_others_patch() -> None:
+def test_a_transport_leaves_the_methods_alone_that_others_patch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own `handle_request` looks at the family only, and then calls what stands in httpx's class."""
     own = {name for kind in AgentTransport.__mro__ if kind.__module__.startswith("httpx_agent") for name in vars(kind)}
-    assert not own & {"handle_request", "handle_async_request", "__enter__", "__aenter__", "close", "aclose"}
-    assert AgentTransport.handle_request is httpx.HTTPTransport.handle_request
-    assert AgentTransport.handle_async_request is httpx.AsyncHTTPTransport.handle_async_request
+    assert not own & {"__enter__", "__aenter__", "close", "aclose"}
+    patched = httpx.Response(418)
+
+    def handle_request(transport: object, request: object) -> httpx.Response:
+        return patched
+
+    async def handle_async_request(transport: object, request: object) -> httpx.Response:
+        return patched
+
+    monkeypatch.setattr(httpx.HTTPTransport, "handle_request", handle_request)
+    monkeypatch.setattr(httpx.AsyncHTTPTransport, "handle_async_request", handle_async_request)
+    transport, request = AgentTransport(), httpx.Request("GET", "http://a.test/")
+    assert transport.handle_request(request) is patched
+    assert asyncio.run(transport.handle_async_request(request)) is patched
 
 
 def test_the_module_of_the_public_classes_can_be_imported() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import httpx
@@ -11,7 +13,7 @@ import respx
 from httpx_agent import AgentTransport
 from tests.integration.compare import CONTEXT, Answer, attempt, both
 from tests.support.servers import Proxy, Server
-from tests.support.worlds import World
+from tests.support.worlds import World, clean_environment
 
 URL = "https://mocked.example/things"
 PROXY = "http://127.0.0.1:9"
@@ -174,3 +176,39 @@ async def test_a_mock_that_starts_and_ends_while_a_client_lives(world: World, se
 
         assert (before, during, after) == (200, 299, 200)
     assert server.requests_per_connection == [2, 2]
+
+
+#: Begins respx at another moment each time, and asks by a proxy where nobody listens.
+LATE = """
+import asyncio, sys
+import httpx
+from httpx_agent import AgentTransport
+
+moment, url, proxy = sys.argv[1:]
+transport = AgentTransport(proxy=proxy) if moment == "after the transport" else None
+import respx
+
+async def main():
+    global transport
+    with respx.mock as router:
+        router.get(url).respond(200, text="mocked")
+        transport = transport or AgentTransport(proxy=proxy)
+        with httpx.Client(transport=transport) as client:
+            print(client.get(url).text)
+        async with httpx.AsyncClient(transport=AgentTransport(agent=transport.agent)) as client:
+            print((await client.get(url)).text)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("moment", ["before the transport", "after the transport"])
+@pytest.mark.parametrize("url", ["http://a.test/", "https://a.test/"])
+@pytest.mark.parametrize("proxy", ["http://127.0.0.1:1", "https://127.0.0.1:1", "socks5://127.0.0.1:1"])
+def test_respx_may_begin_at_any_moment(moment: str, url: str, proxy: str) -> None:
+    """It sees the request itself, and not what is said to the proxy."""
+    finished = subprocess.run(
+        [sys.executable, "-c", LATE, moment, url, proxy], capture_output=True, text=True, env=clean_environment()
+    )
+    assert finished.stderr == ""
+    assert finished.stdout.split() == ["mocked", "mocked"]

@@ -19,7 +19,7 @@ import httpcore
 import httpx
 
 import httpx_agent
-from httpx_agent import Agent, AgentOptions, AgentStatus, AgentTransport, RequestInfo, SocketInfo
+from httpx_agent import Agent, AgentOptions, AgentStatus, AgentTransport, RequestInfo, SocketInfo, request_info
 
 
 def every_option(context: ssl.SSLContext, proxy: httpx.Proxy, limits: httpx.Limits) -> Agent:
@@ -111,7 +111,10 @@ def options_as_attributes(agent: Agent) -> None:
 
 def what_a_response_carries(response: httpx.Response) -> None:
     """Behind httpx's untyped extensions."""
-    info: RequestInfo = response.extensions["agent"]
+    info = request_info(response)
+    assert_type(info, RequestInfo | None)
+    assert info is not None
+    assert_type(info.as_dict(), dict[str, Any])
     assert_type(info.reused, bool)
     assert_type(info.socket_id, int)
     assert_type(info.idle_for, float | None)
@@ -166,3 +169,4 @@ def what_is_wrong(agent: Agent, status: AgentStatus, info: RequestInfo) -> None:
     status.request_count = 5  # type: ignore[misc]
     status.sockets["http://example.com:80"] = 5  # type: ignore[index]
     info.reused = True  # type: ignore[misc]
+    request_info(5)  # type: ignore[arg-type]

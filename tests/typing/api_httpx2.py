@@ -33,6 +33,10 @@ def an_agent_in_use(agent: Agent) -> None:
         assert_type(transport, AgentTransport)
 
 
+def what_a_response_carries(response: httpx2.Response) -> None:
+    assert_type(httpx_agent.request_info(response), httpx_agent.RequestInfo | None)
+
+
 def what_is_wrong(agent: Agent, other: httpx_agent.Agent, proxy: httpx.Proxy, limits: httpx.Limits) -> None:
     """Each of these lines is told."""
     AgentTransport(agent=other)  # type: ignore[arg-type]

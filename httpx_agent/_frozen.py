@@ -1,0 +1,24 @@
+"""A dictionary that cannot be changed."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn, TypeVar
+
+T = TypeVar("T")
+
+
+class FrozenDict(dict[str, T]):
+    """A dictionary that cannot be changed; equal to any with the same entries.
+
+    Unlike `types.MappingProxyType` it can be pickled, copied, and written as JSON, and `dataclasses.asdict` takes it.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (dict(self),)
+
+    def _refuse(self, *args: object, **kwargs: object) -> NoReturn:
+        raise TypeError("this dictionary cannot be changed; a copy of it, dict(…), can")
+
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = _refuse
+    setdefault = update = _refuse  # pyright: ignore[reportAssignmentType]
