@@ -52,6 +52,7 @@ class Outcome(TypedDict):
     hint: float | None
     error: NotRequired[bool]
     timed_out: NotRequired[bool]
+    unheard: NotRequired[bool]
     ended: NotRequired[bool]
 
 

@@ -65,6 +65,7 @@ class Exchange:
     asked_for_at: str | None = None
     _has_no_body = False  # its response has none, by rule
     _hint: float | None = None
+    _came_before: int = 0  # what its socket had received when this was sent: not nothing, where others share it
 
     def __init__(self, engine: Engine, home: Home, key: Key, request: Any) -> None:
         self.engine = engine
@@ -259,6 +260,7 @@ class Exchange:
                 complete=False,
                 error=is_error,
                 timed_out=timed_out,
+                unheard=socket.wire.received == self._came_before,
                 ended=socket.wire.ended,
                 hint=None,
             )
@@ -293,6 +295,7 @@ class Exchange:
             socket.connection = self.home.connect(self.engine, socket)
         if not socket.multiplexed:
             socket.wire.begin_request()
+        self._came_before = socket.wire.received
         return socket
 
     def _is_dead(self, socket: Socket) -> bool:
