@@ -10,6 +10,7 @@ from dataclasses import asdict
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, Unpack, overload
 
+from ._clock import find_clock
 from ._core import State
 from ._engine import Engine
 from ._options import LIVE_OPTIONS, UNSET, AgentKeywords, AgentOptions, SocketOption, Unset
@@ -87,8 +88,11 @@ class BaseAgent(Generic[Limits, Proxy, URL]):
     network_backend = Option[Any]()
     async_network_backend = Option[Any]()
 
-    #: Gives an agent its time.
-    _clock: Callable[[], float] = staticmethod(time.monotonic)
+    #: Gives an agent its time: how old its sockets are, and for how long they are free.
+    _clock: Callable[[], float] = staticmethod(find_clock())
+
+    #: By this its requests wait.
+    _stopwatch: Callable[[], float] = staticmethod(time.monotonic)
 
     def __init__(
         self,
@@ -119,7 +123,7 @@ class BaseAgent(Generic[Limits, Proxy, URL]):
             "socket_options": socket_options,
             **options,
         }
-        self._engine = Engine(self.family, given, self._clock)
+        self._engine = Engine(self.family, given, self._clock, self._stopwatch)
         self._seen_counters = self._engine.counters()
 
     @property

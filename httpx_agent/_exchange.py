@@ -72,7 +72,7 @@ class Exchange:
         self.home = home
         self.key = key
         self.request = request
-        self.submitted = engine.now()
+        self.submitted = engine.stopwatch()
         if engine.options.debug:
             self.asked_for_at = _caller()
         self._prepare_request()
@@ -205,7 +205,7 @@ class Exchange:
         deadline = None if timeout is None else self.submitted + timeout
         while self.grant is None and not self.refused:
             event = self.event  # before the clock is read: who sets the clock sets the event
-            left = None if deadline is None else deadline - self.engine.now()
+            left = None if deadline is None else deadline - self.engine.stopwatch()
             if left is None or left > 0:
                 yield Wait(event, left)
             elif reason := self.engine.why_waiting(self):
