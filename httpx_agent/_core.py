@@ -923,7 +923,7 @@ class Core:
         self._close(socket, socket.expires_by)
 
     def _doubt(self, key: _Key, heard: int) -> None:
-        """Closes the free sockets of a key from which nothing came since the core had heard so much (N30)."""
+        """Close the free sockets of a key from which nothing came since the core had heard so much (N30)."""
         for socket in [other for other in key.free.values() if other.heard <= heard]:
             self._close(socket, CloseReason.IN_DOUBT)
 

@@ -71,7 +71,7 @@ def test_nor_does_one_after_the_first_byte() -> None:
 
 @pytest.mark.parametrize("how", [{"error": True}, {"ended": True}, {}], ids=["an error", "an end", "an abort"])
 def test_nor_does_another_end_in_silence(how: dict[str, bool]) -> None:
-    """Whoever hears that a socket is closed was reached; a caller who gives up may have any reason."""
+    """The end of a connection is told at once, and costs nobody a timeout; who gives up may have any reason."""
     core = make()
     connect_many(core, 0, 1)
     free(core, 0, 1)
