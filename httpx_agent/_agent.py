@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, Unpack, overload
 
+from ._clock import find_clock
 from ._core import State
 from ._engine import Engine
 from ._frozen import FrozenDict
@@ -91,8 +92,11 @@ class BaseAgent(Generic[Limits, Proxy, URL]):
 
     _identity: str | None = None  # by which it is the same in other processes, once it has been pickled
 
-    #: Gives an agent its time.
-    _clock: Callable[[], float] = staticmethod(time.monotonic)
+    #: Gives an agent its time: how old its sockets are, and for how long they are free.
+    _clock: Callable[[], float] = staticmethod(find_clock())
+
+    #: By this its requests wait.
+    _stopwatch: Callable[[], float] = staticmethod(time.monotonic)
 
     def __init__(
         self,
@@ -126,7 +130,7 @@ class BaseAgent(Generic[Limits, Proxy, URL]):
         self._set_up(given)
 
     def _set_up(self, given: dict[str, Any]) -> None:
-        self._engine = Engine(self.family, given, self._clock)
+        self._engine = Engine(self.family, given, self._clock, self._stopwatch)
         self._seen_counters = self._engine.counters()
 
     @property

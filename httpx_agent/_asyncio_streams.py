@@ -14,11 +14,11 @@ import socket
 import ssl
 from asyncio.trsock import TransportSocket
 from contextlib import suppress
+from contextvars import Context
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-import anyio
-
 from ._connecting import Pauses, connects, look_up, race
+from ._contexts import TimeLimit
 from ._http1 import PIECE
 from ._network import LEFT_UNREAD
 from ._opening import Phase
@@ -264,7 +264,10 @@ class AsyncioStream(asyncio.Protocol):
         tls = self._tls
         if tls is not None:
             data = tls.encrypt(data)
-        self._transport.write(data)
+        self._send_raw(data)
+
+    def _send_raw(self, data: bytes | memoryview) -> None:
+        Context().run(self._transport.write, data)  # what cannot be sent at once waits for a writer of the loop's
 
     def news(self, timeout: float | None) -> asyncio.Future[None]:
         """To be waited for: something came in, or room for writing, or the end.
@@ -290,7 +293,7 @@ class AsyncioStream(asyncio.Protocol):
         if self._is_paused:
             self._is_paused = False
             if not self._transport.is_closing():
-                self._transport.resume_reading()
+                Context().run(self._transport.resume_reading)  # which asks the loop for a new reader
 
     def close_soon(self) -> None:
         """Closes without waiting: the loop does it in its next turn. If it is over, the descriptor is closed raw."""
@@ -325,7 +328,7 @@ class AsyncioStream(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         self._timer_at = when
-        self._timer = self._loop.call_at(when, self._ring)
+        self._timer = self._loop.call_at(when, self._ring, context=Context())
 
     def _ring(self) -> None:
         self._timer = None
@@ -368,11 +371,10 @@ class AsyncioStream(asyncio.Protocol):
             while not self.can_write and not self.is_lost:
                 self._room = self._room or asyncio.Event()
                 self._room.clear()
-                try:
-                    with anyio.fail_after(timeout):
-                        await self._room.wait()
-                except TimeoutError as error:
-                    raise httpcore.WriteTimeout(str(error)) from error
+                with TimeLimit(timeout) as limit:
+                    await self._room.wait()
+                if limit.cancelled_caught:
+                    raise httpcore.WriteTimeout
 
     async def aclose(self) -> None:
         """Closes, and waits until it is closed."""
@@ -393,15 +395,15 @@ class AsyncioStream(asyncio.Protocol):
             self._tls = tls = _Tls(ssl_context, server_hostname)
             tls.incoming.write(self._kept)
             self._kept.clear()
-            with anyio.fail_after(timeout):
-                while not tls.shake_hands(self._transport.write):
+            with TimeLimit(timeout) as limit:
+                while not tls.shake_hands(self._send_raw):
                     if self.has_ended:
                         raise self.error or ssl.SSLEOFError("the server closed the connection during the handshake")
                     await self.news(None)
+            if limit.cancelled_caught:
+                raise httpcore.ConnectTimeout
         except BaseException as error:
             self.close_soon()
-            if isinstance(error, TimeoutError):
-                raise httpcore.ConnectTimeout(str(error)) from error
             if isinstance(error, OSError):
                 raise httpcore.ConnectError(str(error)) from error
             raise
@@ -434,7 +436,7 @@ class AsyncioStream(asyncio.Protocol):
 
     def _read_tls(self, tls: _Tls) -> None:
         try:
-            data = tls.decrypt(self._transport.write)
+            data = tls.decrypt(self._send_raw)
         except ssl.SSLError as error:
             self._end(error)
             return

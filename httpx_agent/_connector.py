@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._asyncio_streams import AsyncioConnector
 from ._connecting import RacingConnector, SyncConnector
+from ._contexts import DetachedBackend
 from ._http1 import RecentFields, is_installed
 from ._network import AsyncBackend, SyncBackend, Wire
 from ._sessions import SessionCache
@@ -92,15 +93,17 @@ class Connector:
         httpcore = self._family.httpcore
         inner = self._options.async_network_backend
         if library == "asyncio" and self._is_fast(key, inner, is_async=True):
-            backend = AsyncBackend(wire, AsyncioConnector(wire, call_soon), call_soon)
+            connector = DetachedBackend(AsyncioConnector(wire, call_soon), detaches_streams=False)
+            backend = AsyncBackend(wire, connector, call_soon)
             return self._create_fast(self._family.asyncio_http1_connection, key, wire, backend)
         if inner is None:
             if library == "trio":
                 inner = RacingConnector(wire, httpcore.TrioBackend(), call_soon)
             elif self.proxy is not None or self.may_multiplex(key):  # TLS within TLS; frames that come between requests
-                inner = RacingConnector(wire, httpcore.AnyIOBackend(), call_soon)
+                racing = RacingConnector(wire, httpcore.AnyIOBackend(), call_soon)
+                inner = DetachedBackend(racing, detaches_streams=True)
             else:
-                inner = AsyncioConnector(wire, call_soon)
+                inner = DetachedBackend(AsyncioConnector(wire, call_soon), detaches_streams=False)
         return self._create(httpcore.AsyncConnectionPool, key, AsyncBackend(wire, inner, call_soon))
 
     def handshakes(self, key: Key) -> float:

@@ -38,6 +38,11 @@ request that joins others on a socket overtakes in the same way: without it the 
 **Streams.** A socket that turns out to be HTTP/2 serves up to ``capacity`` requests at once. In a lane that may
 negotiate HTTP/2, the first request opens a socket and the others wait until its protocol is known.
 
+**Doubt.** A request that times out on a socket that had served before, and of whose response not one byte came, tells
+that its way to the server may be gone: a NAT has forgotten its connections, or the machine slept. So the other free
+sockets of its key are closed, in all homes, but for those that were heard from since the request had its socket. If the
+server was only slow, that costs a handshake each; without it, each could cost a request its timeout.
+
 **A lowered limit** closes nothing by itself, as in Node: what is free above it is closed once a request waits that
 cannot use it, what is in use when nobody in its lane waits for it.
 Until the number is down to the limit, no request gets a slot.
@@ -46,8 +51,8 @@ Rule numbers (R1 … R41) and defect numbers (N…, A…) are those of the page 
 
 Cost: every operation is O(1) in sockets and waiting requests, O(log n) where a deadline or the oldest waiting
 request among lanes is kept in order (both heaps are swept now and then, which is O(1) on average), and linear only in
-the number of homes of one key. ``close``, ``end_home``, ``reconfigure``, ``sockets`` and ``waiting`` look at
-everything, and say so; so does the one input that ends what a lowered total began.
+the number of homes of one key. Doubt looks at the free sockets of one key. ``close``, ``end_home``, ``reconfigure``,
+``sockets`` and ``waiting`` look at everything, and say so; so does the one input that ends what a lowered total began.
 """
 
 from __future__ import annotations
@@ -95,6 +100,7 @@ class CloseReason(Enum):
     ABORTED = "aborted"  # a request was given up before its end
     TIMEOUT = "timeout"  # the limit on a socket in use
     ERROR = "error"
+    IN_DOUBT = "in_doubt"  # not heard from since a request on another one of its key timed out in silence
     AGENT_CLOSED = "agent_closed"
     LOOP_ENDED = "loop_ended"  # the only one that a driver finds by itself, after ``end_home``
 
@@ -178,7 +184,7 @@ class SocketView:
 
 class _Socket:
     __slots__ = (
-        "alarm", "capacity", "created", "deadline", "error", "expires_by", "free_since", "heir", "hint", "id",
+        "alarm", "capacity", "created", "deadline", "error", "expires_by", "free_since", "heard", "heir", "hint", "id",
         "idle_from", "lane", "request_count", "retired", "state", "streams", "usable",
     )  # fmt: skip
 
@@ -196,6 +202,7 @@ class _Socket:
         self.heir: _Request | None = None
         self.hint: float | None = None  # what its last response said of how long the server will keep it
         self.idle_from = now  # when its last response ended
+        self.heard = 0  # which of all that the core heard from servers was the last from this one
         self.free_since = now
         self.deadline = math.inf  # when a free one expires
         self.expires_by = CloseReason.IDLE_TIMEOUT  # and by which limit
@@ -207,7 +214,7 @@ class _Socket:
 
 
 class _Request:
-    __slots__ = ("heir_of", "id", "lane", "passed_over", "since", "socket")
+    __slots__ = ("heard", "heir_of", "id", "lane", "passed_over", "reuses", "since", "socket")
 
     def __init__(self, id: int, lane: _Lane, now: float) -> None:
         self.id = id
@@ -215,6 +222,8 @@ class _Request:
         self.since = now
         self.passed_over = 0
         self.socket: _Socket | None = None
+        self.reuses = False  # its socket had served before
+        self.heard = 0  # how much the core had heard from servers when it got that
         self.heir_of: _Socket | None = None
 
     def is_waiting(self) -> bool:
@@ -290,6 +299,7 @@ class Core:
         self._max_total_free = max_total_free_sockets
         self._too_many = False  # sockets, since the total was lowered
         self._next_socket = 0
+        self._heard = 0  # so often something came from a server; not a time: two may come within a tick of the clock
         self._keys: dict[Hashable, _Key] = {}
         self._sockets: dict[int, _Socket] = {}
         self._requests: dict[int, _Request] = {}
@@ -353,6 +363,7 @@ class Core:
         hint: float | None = None,
         error: bool = False,
         timed_out: bool = False,
+        unheard: bool = False,
         ended: bool = False,
     ) -> list[Action]:
         """A request in flight is over (R7, R11, R12, R18, R23).
@@ -365,9 +376,11 @@ class Core:
             hint: What the server's ``Keep-Alive: timeout=`` said, in seconds (R15).
             error: Whether an error is what ended the socket.
             timed_out: Whether the limit on a socket in use is what ended it (R33).
+            unheard: Whether nothing came on its socket since the request had it.
             ended: Whether the server had closed it.
         """
-        socket = self._drop(request).socket
+        leaving = self._drop(request)
+        socket = leaving.socket
         self.counters.timeout_socket += timed_out
         if complete:
             self.counters.request += 1
@@ -377,11 +390,15 @@ class Core:
             socket.error = socket.error or error
             socket.hint = hint
             socket.idle_from = now
+            if reusable:
+                self._heard = socket.heard = self._heard + 1
             unfit = None
             if not reusable:
                 unfit = CloseReason.SERVER_CLOSED if ended else CloseReason.ABORTED
                 unfit = _what_ended(timed_out, error, otherwise=CloseReason.NOT_REUSABLE if complete else unfit)
             self._end_use(socket, now, unfit=unfit)
+            if timed_out and unheard and leaving.reuses:
+                self._doubt(socket.lane.key, leaving.heard)
             self._settle(now, socket.lane.key)
         return self._answer()
 
@@ -444,6 +461,7 @@ class Core:
         if opening is not None:
             opening.usable = True
             opening.idle_from = now
+            self._heard = opening.heard = self._heard + 1
             if opening.state is State.CONNECTING:
                 opening.state = State.ACTIVE
                 opening.lane.key.connecting -= 1
@@ -841,6 +859,8 @@ class Core:
 
     def _grant(self, request: _Request, socket: _Socket, now: float, *, idle_for: float | None = None) -> None:
         request.socket = socket
+        request.reuses = socket.request_count > 0
+        request.heard = self._heard
         socket.streams += 1
         socket.request_count += 1
         if socket.usable:
@@ -901,6 +921,11 @@ class Core:
     def _time_out(self, socket: _Socket) -> None:
         self.counters.timeout_socket += 1
         self._close(socket, socket.expires_by)
+
+    def _doubt(self, key: _Key, heard: int) -> None:
+        """Close the free sockets of a key from which nothing came since the core had heard so much (N30)."""
+        for socket in [other for other in key.free.values() if other.heard <= heard]:
+            self._close(socket, CloseReason.IN_DOUBT)
 
     def _leave_free(self, socket: _Socket) -> None:
         del socket.lane.free[socket.id]

@@ -52,6 +52,7 @@ class Outcome(TypedDict):
     hint: float | None
     error: NotRequired[bool]
     timed_out: NotRequired[bool]
+    unheard: NotRequired[bool]
     ended: NotRequired[bool]
 
 
@@ -74,6 +75,7 @@ class Engine:
         family: The libraries.
         given: The options that the user gave, by name; those not given are `UNSET`.
         clock: Gives the time; seconds since any moment.
+        stopwatch: Gives the time by which requests wait. It may stand still while the machine sleeps.
 
     Raises:
         TypeError: For a value of a wrong type.
@@ -81,10 +83,13 @@ class Engine:
         ImportError: If an option needs a package that is not installed.
     """
 
-    def __init__(self, family: Family, given: Mapping[str, Any], clock: Callable[[], float]) -> None:
+    def __init__(
+        self, family: Family, given: Mapping[str, Any], clock: Callable[[], float], stopwatch: Callable[[], float]
+    ) -> None:
         given = {name: value for name, value in given.items() if value is not UNSET}
         self.family = family
         self.now = clock
+        self.stopwatch = stopwatch
         self.options: AgentOptions = check_options(given, family.httpx)
         self.connector = Connector(family, self.options)
         self.sync_home = SyncHome(self)
@@ -589,7 +594,7 @@ class Engine:
         del self._exchanges[exchange.number]
         if exchange.queued:
             effects = effects or Effects()
-            self._note_waited(exchange, self.now() - exchange.submitted, effects, served=False)
+            self._note_waited(exchange, self.stopwatch() - exchange.submitted, effects, served=False)
         return effects
 
     def close(self, home: Home) -> Flow[None]:

@@ -65,13 +65,14 @@ class Exchange:
     asked_for_at: str | None = None
     _has_no_body = False  # its response has none, by rule
     _hint: float | None = None
+    _came_before: int = 0  # what its socket had received when this was sent: not nothing, where others share it
 
     def __init__(self, engine: Engine, home: Home, key: Key, request: Any) -> None:
         self.engine = engine
         self.home = home
         self.key = key
         self.request = request
-        self.submitted = engine.now()
+        self.submitted = engine.stopwatch()
         if engine.options.debug:
             self.asked_for_at = _caller()
         self._prepare_request()
@@ -204,7 +205,7 @@ class Exchange:
         deadline = None if timeout is None else self.submitted + timeout
         while self.grant is None and not self.refused:
             event = self.event  # before the clock is read: who sets the clock sets the event
-            left = None if deadline is None else deadline - self.engine.now()
+            left = None if deadline is None else deadline - self.engine.stopwatch()
             if left is None or left > 0:
                 yield Wait(event, left)
             elif reason := self.engine.why_waiting(self):
@@ -259,6 +260,7 @@ class Exchange:
                 complete=False,
                 error=is_error,
                 timed_out=timed_out,
+                unheard=socket.wire.received == self._came_before,
                 ended=socket.wire.ended,
                 hint=None,
             )
@@ -293,6 +295,7 @@ class Exchange:
             socket.connection = self.home.connect(self.engine, socket)
         if not socket.multiplexed:
             socket.wire.begin_request()
+        self._came_before = socket.wire.received
         return socket
 
     def _is_dead(self, socket: Socket) -> bool:

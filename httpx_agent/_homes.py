@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from ._contexts import detached
 from ._keepers import LoopKeeper, ThreadKeeper
 from ._locks import Lock, is_held_here
 from ._steps import arun, run
@@ -179,7 +180,7 @@ class AsyncHome(Home):
             if engine is None:
                 self.end()
             elif not self._ended:
-                await engine.end_home(self)
+                await detached(engine.end_home(self))
 
     def end(self) -> None:
         """Nothing happens here any more."""
@@ -265,7 +266,7 @@ class TrioHome(AsyncHome):
         import trio
 
         with suppress(trio.RunFinishedError):
-            self.loop.run_sync_soon(function)
+            self.loop.run_sync_soon(Context().run, function)
 
     def do_soon(self, flow: Flow[None]) -> None:
         import trio
@@ -273,7 +274,7 @@ class TrioHome(AsyncHome):
         def start() -> None:
             if not self.is_ending:
                 with suppress(RuntimeError):  # the run is about to end, and so is this home
-                    trio.lowlevel.spawn_system_task(arun, flow)
+                    trio.lowlevel.spawn_system_task(arun, flow, context=Context())
 
         self.call_soon(start)
 

@@ -14,6 +14,7 @@ import time
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import Context
 from typing import Any, Protocol
 
 from ._locks import Lock, is_held_here
@@ -118,7 +119,8 @@ class ThreadKeeper:
     def _running(self) -> _Watcher:
         if self._watcher is None:
             self._watcher = _Watcher()
-            threading.Thread(target=self._run, args=(self._watcher,), name="httpx-agent", daemon=True).start()
+            thread = threading.Thread(target=self._run, args=(self._watcher,), name="httpx-agent", daemon=True)
+            Context().run(thread.start)  # from Python 3.14 on it may inherit the context
         return self._watcher
 
     def _run(self, watcher: _Watcher) -> None:
@@ -209,7 +211,7 @@ class LoopKeeper:
         self._settling: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._when = 0.0
-        loop.add_reader(self._selector.fileno(), self._look)
+        Context().run(loop.add_reader, self._selector.fileno(), self._look)
 
     def watch(self, descriptor: int, number: int) -> None:
         """Begins to watch a descriptor."""
@@ -224,7 +226,7 @@ class LoopKeeper:
     def settle(self) -> None:
         """Asks to be told when a socket that came free now should be watched."""
         if self._settling is None:
-            self._settling = self._loop.call_later(SETTLING, self._have_settled)
+            self._settling = self._loop.call_later(SETTLING, self._have_settled, context=Context())
 
     def arm(self, when: float) -> None:
         """Asks to be told at a time, unless an earlier one is asked for already."""
@@ -233,7 +235,7 @@ class LoopKeeper:
                 return
             self._timer.cancel()
         self._when = when
-        self._timer = self._loop.call_later(max(0.0, when - self._clock()), self._ring)
+        self._timer = self._loop.call_later(max(0.0, when - self._clock()), self._ring, context=Context())
 
     def stop(self) -> None:
         """Forgets everything."""

@@ -23,6 +23,7 @@ import anyio
 
 from . import _fork
 from ._causes import walk_causes
+from ._contexts import TimeLimit
 from ._goaway import GoawayHold
 from ._http1 import MAX_BEFORE_RESPONSE
 from ._opening import Opening, Phase
@@ -682,7 +683,7 @@ class AsyncStream:
     async def aclose(self) -> None:
         """Closes, once; not in a forked child, whose event loop is another."""
         if not self._closed and not self._wire.inherited:
-            with suppress(Exception), anyio.move_on_after(CLOSE_TIMEOUT, shield=True) as patience:
+            with suppress(Exception), TimeLimit(CLOSE_TIMEOUT, shield=True) as patience:
                 await self.inner.aclose()
             self._closed = True
             if patience.cancelled_caught:

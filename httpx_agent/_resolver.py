@@ -104,7 +104,8 @@ class Resolver:
         self._threads += 1
         run = partial(self._run, self._lock, self._work)
         try:
-            threading.Thread(target=Context().run, args=(run,), name="httpx-agent-names", daemon=True).start()
+            thread = threading.Thread(target=run, name="httpx-agent-names", daemon=True)
+            Context().run(thread.start)  # from Python 3.14 on it may inherit the context, and would keep it
         except RuntimeError:
             self._threads -= 1
             if not self._threads:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import anyio
 
+from ._contexts import TimeLimit
+
 if TYPE_CHECKING:
     from ._socket import Socket
 
@@ -121,7 +123,7 @@ class Wait:
         self._event.wait(None if self._timeout is None else min(self._timeout, threading.TIMEOUT_MAX))
 
     async def arun(self) -> None:
-        with anyio.move_on_after(self._timeout):
+        with TimeLimit(self._timeout):
             await self._event.wait()
 
 

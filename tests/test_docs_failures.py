@@ -20,7 +20,7 @@ import pytest
 
 from httpx_agent import Agent, AgentTransport
 from httpx_agent._exchange import MAX_GOAWAYS
-from httpx_agent.testing import FIN, HANG, ChaosServer, Connection, Gate, Network, Script, http2
+from httpx_agent.testing import FIN, HANG, ChaosServer, Connection, Gate, Network, Script, http2, respond
 from tests.support.servers import Certificates, Proxy, Socks
 from tests.test_examples import _page, rows
 
@@ -225,6 +225,20 @@ def died_before(stage: Stage) -> None:
     agent.close()
 
 
+def way_gone(stage: Stage) -> None:
+    network = Network(*[Script(respond(), then=HANG)] * 2)
+    agent = Agent(**network.options)
+    with httpx.Client(transport=AgentTransport(agent=agent)) as client:
+        with client.stream("GET", "http://a.test/") as first:
+            client.get("http://a.test/")
+            first.read()
+        with pytest.raises(httpx.ReadTimeout) as caught:
+            client.get("http://a.test/", timeout=BRIEF)
+        stage.error = caught.value
+        assert agent.sockets() == ()
+    agent.close()
+
+
 def frame(kind: int, payload: bytes, stream: int = 0) -> bytes:
     """An HTTP/2 frame without flags (RFC 9113, 4.1)."""
     return len(payload).to_bytes(3, "big") + bytes([kind, 0]) + stream.to_bytes(4, "big") + payload
@@ -335,6 +349,7 @@ FAILURES: dict[str, Callable[[Stage], None]] = {
     "it died after that, and `retry_stale_sockets` is off": lambda stage: stage.ask_twice(
         "GET", agent=Agent(retry_stale_sockets=False)
     ),
+    "its way is gone, without a word from anybody": way_gone,
     "it says that it has not begun with the request": lambda stage: http2_ends(stage, goaway(1), "POST"),
     f"it says so on {MAX_GOAWAYS + 1} connections in a row": http2_ends_again_and_again,
     "it had begun, or says nothing, and the method is idempotent": lambda stage: http2_ends(stage, goaway(3)),

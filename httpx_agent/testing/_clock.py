@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .._engine import Engine
     from .._homes import Home
 
-#: The class whose attribute gives all agents their clock, for once to be set.
+#: The class whose attributes give all agents their clocks, for once to be set.
 _AGENTS: Any = BaseAgent
 
 
@@ -45,14 +45,14 @@ class VirtualClock:
         return self.time
 
     def __enter__(self) -> Self:
-        self._before.append(vars(_AGENTS)["_clock"])
-        _AGENTS._clock = _Registering(self)
+        self._before.append((vars(_AGENTS)["_clock"], vars(_AGENTS)["_stopwatch"]))
+        _AGENTS._clock = _AGENTS._stopwatch = _Registering(self)
         return self
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        _AGENTS._clock = self._before.pop()
+        _AGENTS._clock, _AGENTS._stopwatch = self._before.pop()
 
     def agent(self, **options: Any) -> Agent:
         """Make an `httpx_agent.Agent` that lives by this clock."""
@@ -73,7 +73,7 @@ class VirtualClock:
 
 
 class _Registering:
-    """Stands as the `_clock` of agents, and notes who asks for it: an agent that is made."""
+    """Stands as the clocks of agents, and notes who asks for it: an agent that is made."""
 
     def __init__(self, clock: VirtualClock) -> None:
         self._clock = clock

@@ -33,6 +33,7 @@ import anyio.lowlevel
 import httpcore
 import sniffio
 
+from .._contexts import TimeLimit
 from ._scripts import FIN, HANG, REFUSED, RST, TIMEOUT, Gate, Mark, Step, respond
 
 LIMIT = 10.0
@@ -468,7 +469,7 @@ class Network:
 
     async def _wait_async(self, predicate: Callable[[], bool], timeout: float | None, expired: type[Exception]) -> None:
         """Hold the task until `predicate`, which is read under the lock."""
-        with anyio.move_on_after(LIMIT if timeout is None else min(timeout, LIMIT)):
+        with TimeLimit(LIMIT if timeout is None else min(timeout, LIMIT)):
             while True:
                 with self.condition:
                     if predicate():

@@ -339,7 +339,13 @@ class _Player:
         self.end(request, code)
         self.carry_out(
             self.core.release(
-                request.number, self.now, reusable=False, complete=False, error=error, timed_out=timed_out
+                request.number,
+                self.now,
+                reusable=False,
+                complete=False,
+                error=error,
+                timed_out=timed_out,
+                unheard=not request.answered,
             )
         )
 

@@ -23,6 +23,7 @@ WITHOUT_A_SWITCH = {
     "N25": "who owns a socket at what moment",
     "N26": "what the system is told",
     "N27": "what is shown to users",
+    "N30": "in none does a request time out on a used socket while others are free and were not heard from since",
     "A8": "how options are read",
     "A9": "a race within one turn of the event loop",
     "A10": "how options are read",

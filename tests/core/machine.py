@@ -152,7 +152,7 @@ class Driver(RuleBasedStateMachine):
         pick=picks,
         reusable=mostly(True, False),
         hint=hints,
-        flags=st.integers(0, 15),
+        flags=st.integers(0, 31),
     )
     def release(self, pick: int, reusable: bool, hint: float | None, flags: int) -> None:
         request = self.choose(pick, self.on)
@@ -167,9 +167,23 @@ class Driver(RuleBasedStateMachine):
             hint=hint if reusable else None,
             error=flags & 1 > 0 and not reusable,
             timed_out=flags & 2 > 0 and not reusable,
+            unheard=flags & 16 > 0 and not reusable,
             ended=flags & 8 > 0 and not reusable,
         )
         del self.lanes[request]
+
+    @precondition(lambda self: len(self.on) > 1)
+    @rule(pick=picks)
+    def time_out_in_silence(self, pick: int) -> None:
+        """The youngest of some free others, so that there is something to be in doubt."""
+        self.finish_many(0, None, pick)
+        if self.on:
+            request = max(self.on)
+            self.leave(request)
+            self.do(
+                "release", request, self.now, reusable=False, complete=False, error=True, timed_out=True, unheard=True
+            )
+            del self.lanes[request]
 
     @precondition(lambda self: self.on.keys() - self.unopened_users())
     @rule(pick=picks, hint=st.sampled_from([None, None, 3.0]), count=st.integers(1, 20))

@@ -36,6 +36,7 @@ class Socket:
     free_since: float = 0.0
     deadline: float = math.inf
     expires_by: str = ""
+    heard: int = 0  # the line of the log with which something came from it last
 
 
 @dataclass(eq=False)
@@ -49,6 +50,8 @@ class Request:
     state: str = "waiting"  # or "heir", "in flight", "detached"
     passed_over: int = 0
     socket: Socket | None = None
+    given: int = 0  # the line of the log with which it was given that
+    reuses: bool = False
 
 
 class Model:
@@ -71,6 +74,7 @@ class Model:
         self.leaders: dict[Lane, Request] = {}
         self.multiplexes: dict[Hashable, bool] = {}
         self.now = 0.0
+        self.log = 0  # lines written so far: one for whatever came from a socket, and for each that was given away
         self.actions: list[Action] = []
 
     # Inputs -----------------------------------------------------------------------------------------------------------
@@ -103,6 +107,7 @@ class Model:
         hint: float | None = None,
         error: bool = False,
         timed_out: bool = False,
+        unheard: bool = False,
         ended: bool = False,
     ) -> list[Action]:
         self.now = now
@@ -116,6 +121,8 @@ class Model:
             socket.error |= error
             socket.hint = hint
             socket.idle_from = now
+            if reusable:
+                self.hear(socket)
             reasons = {
                 "timeout": timed_out,
                 "error": error,
@@ -125,6 +132,10 @@ class Model:
             }
             reason = next(reason for reason, holds in reasons.items() if holds)
             self.end_use(socket, leaving, None if reusable else reason)
+            if timed_out and unheard and leaving.reuses:
+                for other in list(self.free):
+                    if other.key == leaving.key and other.heard < leaving.given:
+                        self.shut(other, "in_doubt")
         return self.answer()
 
     def replace(
@@ -166,6 +177,7 @@ class Model:
         opening = self.socket(socket)
         opening.usable = True
         opening.idle_from = now
+        self.hear(opening)
         if opening.state == "connecting":
             opening.state = "active"
         return self.answer()
@@ -398,6 +410,9 @@ class Model:
     def give(self, socket: Socket, asking: Request, *, idle_for: float | None = None) -> None:
         asking.state = "in flight"
         asking.socket = socket
+        asking.reuses = socket.served > 0
+        self.log += 1
+        asking.given = self.log
         socket.users.append(asking)
         socket.served += 1
         if socket.usable:
@@ -406,6 +421,10 @@ class Model:
         self.actions.append(
             Grant(asking.id, socket.id, not socket.usable, socket.served, self.now - asking.since, idle_for)
         )
+
+    def hear(self, socket: Socket) -> None:
+        self.log += 1
+        socket.heard = self.log
 
     def mind_room(self, socket: Socket) -> None:
         room = socket.state == "active" and 0 < len(socket.users) < socket.capacity and not socket.retired

@@ -122,6 +122,20 @@ async def test_why_a_socket_in_use_is_closed(world: World, answer: Any, error: t
     await world.close(agent)
 
 
+async def test_a_socket_in_doubt_goes_for_that(world: World) -> None:
+    network = Network(*[Script(ok, then=TIMEOUT)] * 2)
+    agent = Agent(**network.options)
+    notes = observed(agent)
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        async with client.stream("GET", URL) as response:
+            await client.get(URL)
+            await response.aread()
+        with pytest.raises(httpx.ReadTimeout):
+            await client.get(URL)
+        assert notes.reasons == ["timeout", "in_doubt"]
+    await world.close(agent)
+
+
 async def test_a_response_that_is_closed_early_aborts_its_socket(world: World) -> None:
     network = Network(Script([respond(b"", headers=[("Content-Length", "9")], length=False), HANG]))
     agent = Agent(**network.options)

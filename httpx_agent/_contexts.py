@@ -1,0 +1,121 @@
+"""Nothing that outlives a request keeps its context (`contextvars`), or runs in it.
+
+An event loop copies the context of whoever asks it for a callback: for a timer, a reader, a transport. Kept by a socket
+or a keeper, that of one request would stay as long as these, with all that its caller put there (a user, a database
+session, a span); and what happens later would look as if that request did it.
+
+So whatever may stay is asked for in an empty context. What happens during a request and calls its caller's code, such
+as trace callbacks, iterators of bodies and network backends of the user's own, is done in the request's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Generator
+from contextvars import Context
+from types import TracebackType, coroutine
+from typing import Any, TypeVar
+
+import anyio
+
+T = TypeVar("T")
+
+
+@coroutine
+def detached(work: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
+    """Do some work in an empty context, in the same task."""
+    run = Context().run
+    resume: Any = work.send
+    value: Any = None
+    while True:
+        try:
+            awaited = run(resume, value)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        finally:
+            value = None  # an error has this frame in its traceback by now
+        try:
+            value = yield awaited
+            resume = work.send
+        except BaseException as error:
+            value = error
+            resume = work.throw
+
+
+class TimeLimit:
+    """As `anyio.move_on_after`, with a timer that keeps no context.
+
+    asyncio keeps a timer that was cancelled until its time comes, or many others were cancelled.
+    """
+
+    __slots__ = ("_scope",)
+
+    def __init__(self, seconds: float | None, *, shield: bool = False) -> None:
+        self._scope = anyio.move_on_after(seconds, shield=shield)
+
+    def __enter__(self) -> anyio.CancelScope:
+        return Context().run(self._scope.__enter__)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        return self._scope.__exit__(kind, error, traceback)
+
+
+class DetachedBackend:
+    """A network backend that works in an empty context.
+
+    Args:
+        inner: The backend.
+        detaches_streams: Whether its streams must do so, too, because they ask the loop for readers and timers.
+    """
+
+    def __init__(self, inner: Any, *, detaches_streams: bool) -> None:
+        self._inner = inner
+        self._stream: Any = DetachedStream if detaches_streams else lambda stream: stream
+
+    async def connect_tcp(self, *arguments: Any) -> Any:
+        """Open a TCP connection."""
+        return self._stream(await detached(self._inner.connect_tcp(*arguments)))
+
+    async def connect_unix_socket(self, *arguments: Any) -> Any:
+        """Open a connection to a Unix socket."""
+        return self._stream(await detached(self._inner.connect_unix_socket(*arguments)))
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait between attempts to connect."""
+        await detached(self._inner.sleep(seconds))
+
+
+class DetachedStream:
+    """A network stream that works in an empty context.
+
+    Args:
+        inner: The stream.
+    """
+
+    __slots__ = ("_inner",)
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        """Read at least one byte, or none at the end."""
+        data: bytes = await detached(self._inner.read(max_bytes, timeout))
+        return data
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        """Write all of it."""
+        await detached(self._inner.write(buffer, timeout))
+
+    async def aclose(self) -> None:
+        """Close it, which leaves nothing behind."""
+        await self._inner.aclose()
+
+    async def start_tls(self, *arguments: Any) -> DetachedStream:
+        """Secure it."""
+        return DetachedStream(await detached(self._inner.start_tls(*arguments)))
+
+    def get_extra_info(self, info: str) -> Any:
+        """Return what is known of it."""
+        return self._inner.get_extra_info(info)
