@@ -13,6 +13,7 @@ from ._clock import find_clock
 from ._core import State
 from ._engine import Engine
 from ._frozen import FrozenDict
+from ._names import advise, is_meant_for
 from ._options import LIVE_OPTIONS, UNSET, AgentKeywords, AgentOptions, SocketOption, Unset
 from ._pickling import check_options as check_picklable
 from ._pickling import identities, revive
@@ -133,6 +134,15 @@ class BaseAgent(Generic[Limits, Proxy, URL]):
         self._engine = Engine(self.family, given, self._clock, self._stopwatch)
         self._seen_counters = self._engine.counters()
 
+    if not TYPE_CHECKING:  # pragma: no branch - type checkers would take every name for one that there is
+
+        def __setattr__(self, name: str, value: object) -> None:
+            check_attribute(self, name)
+            super().__setattr__(name, value)
+
+        def __getattr__(self, name: str) -> Any:
+            raise AttributeError(no_attribute(self, name), name=name, obj=self)
+
     @property
     def options(self) -> AgentOptions:
         """Every option, frozen."""
@@ -236,6 +246,38 @@ class BaseAgent(Generic[Limits, Proxy, URL]):
         states = Counter(view.state for view, _ in sockets)
         held = ", ".join(f"{states[state]} {state.value}" for state in State if states[state]) or "none"
         return f"<{type(self).__name__} sockets: {held}; requests waiting: {len(waiting)}>"
+
+
+def check_attribute(owner: object, name: str, agent: str | None = None) -> None:
+    """Raise if an attribute is set that does nothing: a typo, or another library's name of an option.
+
+    A class of ours takes no attribute but its own and private ones; a subclass may have what it likes, unless nothing
+    but an option can be meant.
+
+    Args:
+        owner: Whose attribute it is.
+        name: Its name.
+        agent: Where the agent is, whose attributes the options are, if it is not the owner.
+
+    Raises:
+        AttributeError: Naming the option that is meant, if one is.
+    """
+    kind = type(owner)
+    if name.startswith("_") or hasattr(kind, name) or name in vars(owner):
+        return
+    is_ours = kind.__module__.partition(".")[0] == __name__.partition(".")[0]
+    if is_ours or is_meant_for(name, AgentOptions.__dataclass_fields__):
+        raise AttributeError(no_attribute(owner, name, agent), name=name, obj=owner)
+
+
+def no_attribute(owner: object, name: str, agent: str | None = None) -> str:
+    """Return what to tell of an attribute that there is not; see `check_attribute`."""
+    options = AgentOptions.__dataclass_fields__
+    text = f"{type(owner).__name__!r} object has no attribute {name!r}"
+    if agent is not None and name in options:
+        return f"{text}; options are the agent's: write {agent}.{name}"
+    advice = "" if name.startswith("_") else advise(name, options)
+    return f"{text}; {advice}" if advice else text
 
 
 #: What `vars` of an agent has besides what a subclass or a user has put there.

@@ -7,6 +7,7 @@ import ssl
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._asyncio_streams import AsyncioConnector
+from ._certificates import create_ssl_context
 from ._connecting import RacingConnector, SyncConnector
 from ._contexts import DetachedBackend
 from ._http1 import RecentFields, is_installed
@@ -66,9 +67,7 @@ class Connector:
         context = self._made_context
         if context is None:
             options = self._options
-            context = self._made_context = self._family.httpx.create_ssl_context(
-                verify=options.verify, cert=options.cert, trust_env=options.trust_env
-            )
+            context = self._made_context = create_ssl_context(self._family.httpx, options)
         return context
 
     def wire(self, key: Key, listener: Listener, options: AgentOptions) -> Wire:

@@ -18,6 +18,7 @@ from typing import Any, Final, Literal, SupportsIndex, TypedDict
 from ._core import Rules
 from ._frozen import FrozenDict
 from ._http1 import is_installed
+from ._names import advise
 from ._patterns import OriginPattern
 
 Seconds = float | timedelta
@@ -231,6 +232,9 @@ def check_options(given: Mapping[str, Any], httpx: Any) -> AgentOptions:
         TypeError: For an unknown option, or a value of a wrong type.
         ValueError: For a value that cannot be.
     """
+    unknown = [name for name in given if name not in AgentOptions.__dataclass_fields__]
+    if unknown:
+        raise TypeError("; ".join(map(unknown_option, unknown)))
     values = {name: check_option(name, value) for name, value in given.items() if name not in ("limits", "proxy")}
     limits = given.get("limits")
     if limits is not None:
@@ -246,7 +250,7 @@ def check_options(given: Mapping[str, Any], httpx: Any) -> AgentOptions:
     if given.get("proxy") is not None:
         values["proxy"] = _check_proxy(given["proxy"], httpx)
     if values.get("http2") and importlib.util.find_spec("h2") is None:
-        raise ImportError("http2=True needs the package 'h2': pip install httpx-agent[http2]")
+        raise ImportError("http2=True needs the package 'h2': pip install 'httpx-agent[http2]'")
     options = AgentOptions(**values)
     if options.http1_engine == "httptools":
         _check_fast_engine(options)
@@ -256,7 +260,7 @@ def check_options(given: Mapping[str, Any], httpx: Any) -> AgentOptions:
 def _check_fast_engine(options: AgentOptions) -> None:
     """The engine that was asked for by name must be able to serve every request that can come."""
     if not is_installed():
-        raise ImportError("http1_engine='httptools' needs the package 'httptools': pip install httpx-agent[fast]")
+        raise ImportError("http1_engine='httptools' needs the package 'httptools': pip install 'httpx-agent[fast]'")
     for name, hinders in (
         ("proxy", options.proxy is not None),
         ("http2", options.http2),
@@ -272,13 +276,17 @@ def check_option(name: str, value: object) -> Any:
     """One option as the agent keeps it.
 
     Raises:
-        TypeError: If there is no such option, or for a value of a wrong type.
+        TypeError: For a value of a wrong type.
         ValueError: For a value that cannot be.
     """
-    check = _CHECKS.get(name)
-    if check is None:
-        raise TypeError(f"{name!r} is not an option; there are: {', '.join(AgentOptions.__dataclass_fields__)}")
-    return check(name, value)
+    return _CHECKS[name](name, value)
+
+
+def unknown_option(name: str) -> str:
+    """Return what to tell of an option that there is not."""
+    known = AgentOptions.__dataclass_fields__
+    advice = advise(name, known) or f"there are: {', '.join(known)}"
+    return f"{name!r} is not an option; {advice}"
 
 
 def _count(minimum: int, *, none: bool) -> Callable[[str, object], int | None]:
@@ -413,6 +421,9 @@ def _per_origin(name: str, value: object) -> Mapping[str, Mapping[str, Any]] | N
                 f"{name}[{pattern!r}]={changes!r}: accepted is a mapping of options, not {type(changes).__name__}"
             )
         for option in changes:
+            if option not in AgentOptions.__dataclass_fields__:
+                advice = advise(str(option), ORIGIN_OPTIONS) or f"accepted: {', '.join(sorted(ORIGIN_OPTIONS))}"
+                raise TypeError(f"{name}[{pattern!r}]: {option!r} is not an option; {advice}")
             if option not in ORIGIN_OPTIONS:
                 accepted = ", ".join(sorted(ORIGIN_OPTIONS))
                 raise TypeError(f"{name}[{pattern!r}]: {option!r} cannot differ between origins; accepted: {accepted}")
@@ -437,7 +448,7 @@ def _check_proxy(value: Any, httpx: Any) -> Any:
     if url.scheme != "https" and getattr(value, "ssl_context", None) is not None:
         raise ValueError(f"proxy with scheme {url.scheme!r} and an ssl_context: accepted is one with 'https' only")
     if url.scheme.startswith("socks") and importlib.util.find_spec("socksio") is None:
-        raise ImportError("A SOCKS proxy needs the package 'socksio': pip install httpx-agent[socks]")
+        raise ImportError("A SOCKS proxy needs the package 'socksio': pip install 'httpx-agent[socks]'")
     return value if isinstance(value, httpx.Proxy) else httpx.Proxy(url)
 
 

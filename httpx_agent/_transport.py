@@ -5,9 +5,9 @@ from __future__ import annotations
 import ssl
 from collections.abc import Iterable
 from copy import copy
-from typing import Any, ClassVar, Generic, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, Unpack
 
-from ._agent import URL, AnyAgent, Limits, Proxy
+from ._agent import URL, AnyAgent, Limits, Proxy, check_attribute, no_attribute
 from ._environment import proxies_from_environment
 from ._mocks import register_with_respx
 from ._options import UNSET, AgentKeywords, SocketOption, Unset, full_name
@@ -60,6 +60,15 @@ class BaseTransport(Generic[Limits, Proxy, URL, Agent]):
         }
         self._pool = self._pool_class.for_transport(self._agent_class, agent, given)
         register_with_respx(self._pool_class, self._agent_class.family.httpcore)
+
+    if not TYPE_CHECKING:  # pragma: no branch - type checkers would take every name for one that there is
+
+        def __setattr__(self, name: str, value: object) -> None:
+            check_attribute(self, name, "transport.agent")
+            super().__setattr__(name, value)
+
+        def __getattr__(self, name: str) -> Any:
+            raise AttributeError(no_attribute(self, name, "transport.agent"), name=name, obj=self)
 
     @classmethod
     def mounts_from_env(cls, **options: Any) -> dict[str, Self | None]:

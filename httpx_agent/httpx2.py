@@ -17,7 +17,7 @@ try:
     import httpcore2
     import httpx2
 except ImportError as error:
-    raise ImportError("httpx_agent.httpx2 needs the package 'httpx2': pip install httpx-agent[httpx2]") from error
+    raise ImportError("httpx_agent.httpx2 needs the package 'httpx2': pip install 'httpx-agent[httpx2]'") from error
 
 from ._agent import BaseAgent
 from ._family import Family

@@ -26,7 +26,7 @@ try:
     from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation, get_meter_provider
 except ImportError as error:
     raise ImportError(
-        "httpx_agent.otel needs the package 'opentelemetry-api': pip install httpx-agent[otel]"
+        "httpx_agent.otel needs the package 'opentelemetry-api': pip install 'httpx-agent[otel]'"
     ) from error
 
 if TYPE_CHECKING:

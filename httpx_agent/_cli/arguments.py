@@ -173,5 +173,21 @@ _OPTIONS: dict[str, tuple[str, Callable[[str], object], str]] = {
 
 
 def _in_terms_of_arguments(message: str) -> str:
-    """`max_sockets=0: ...` as `argument --max-sockets: 0: ...`, the way argparse says it."""
+    """Turn `max_sockets=0: …` into `argument --max-sockets: 0: …`, as argparse says it, in words one can type."""
+    for pythons, ours in _WORDS:
+        message = message.replace(pythons, ours)
+    message = re.sub(r"^proxy( with)?:? ", "argument --proxy: ", message)
     return re.sub(r"^(\w+)=", lambda found: f"argument --{found[1].replace('_', '-')}: ", message)
+
+
+#: What the agent says of values, and how they are typed here.
+_WORDS = (
+    (", math.inf or None for no limit", ", or 'none' for no limit"),
+    (", or None for no limit", ", or 'none' for no limit"),
+    ("an int >=", "a whole number >="),
+    (" (int, float or datetime.timedelta)", ""),
+    (
+        "a str, httpx.URL or httpx.Proxy of http, https, socks5 or socks5h, or None",
+        "an http, https, socks5 or socks5h URL",
+    ),
+)

@@ -46,7 +46,7 @@ URL = "http://localhost"
         (["get", URL, "-c", "x"], "httpx-agent get: error: argument -c/--concurrency: 'x': accepted is a whole number"),
         (
             ["get", URL, "--max-sockets", "0"],
-            "httpx-agent get: error: argument --max-sockets: 0: accepted is an int >= 1",
+            "httpx-agent get: error: argument --max-sockets: 0: accepted is a whole number >= 1, or 'none' for no",
         ),
         (
             ["get", URL, "--max-sockets", "1.5"],
@@ -74,8 +74,14 @@ URL = "http://localhost"
             ["get", URL, "--scheduling", "x"],
             "httpx-agent get: error: argument --scheduling: 'x': accepted is 'lifo' or ",
         ),
-        (["get", URL, "--proxy", "ftp://x"], "httpx-agent get: error: proxy with scheme 'ftp' and host 'x': acc"),
-        (["get", URL, "--proxy", "http://x:y"], "httpx-agent get: error: proxy: this is no URL; accepted is a str"),
+        (
+            ["get", URL, "--proxy", "ftp://x"],
+            "httpx-agent get: error: argument --proxy: scheme 'ftp' and host 'x': acc",
+        ),
+        (
+            ["get", URL, "--proxy", "http://x:y"],
+            "httpx-agent get: error: argument --proxy: this is no URL; accepted is an http, ",
+        ),
     ],
 )
 def test_bad_arguments(cli: Cli, arguments: list[str], message: str) -> None:
@@ -90,7 +96,7 @@ def test_http2_needs_its_package(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> N
     result = cli("get", URL, "--http2")
     assert (result.status, result.out) == (2, "")
     assert result.err.startswith("httpx-agent get: error: ")
-    assert result.err.endswith(" needs the package 'h2': pip install httpx-agent[http2]\n")
+    assert result.err.endswith(" needs the package 'h2': pip install 'httpx-agent[http2]'\n")
 
 
 def test_version(cli: Cli) -> None:

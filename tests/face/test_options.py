@@ -415,15 +415,15 @@ except ImportError as error:
 
     assert result.stdout.splitlines() == [
         "httpcore",
-        "http1_engine='httptools' needs the package 'httptools': pip install httpx-agent[fast]",
+        "http1_engine='httptools' needs the package 'httptools': pip install 'httpx-agent[fast]'",
     ]
 
 
 def test_an_unknown_option_is_told_with_those_there_are() -> None:
     for make in (Agent, AgentTransport):
         with pytest.raises(TypeError) as caught:
-            make(max_socket=5)
-        assert str(caught.value) == f"'max_socket' is not an option; there are: {', '.join(DEFAULTS)}"
+            make(zebra=5)
+        assert str(caught.value) == f"'zebra' is not an option; there are: {', '.join(DEFAULTS)}"
 
 
 # Where the arguments stand --------------------------------------------------------------------------------------------
@@ -691,7 +691,7 @@ def test_http2_needs_h2(monkeypatch: pytest.MonkeyPatch) -> None:
     hide(monkeypatch, "h2")
     with pytest.raises(ImportError) as caught:
         AgentTransport(http2=True)
-    assert str(caught.value) == "http2=True needs the package 'h2': pip install httpx-agent[http2]"
+    assert str(caught.value) == "http2=True needs the package 'h2': pip install 'httpx-agent[http2]'"
     assert AgentTransport(http2=False).agent.http2 is False
 
 
@@ -701,7 +701,7 @@ def test_a_socks_proxy_needs_socksio(monkeypatch: pytest.MonkeyPatch, scheme: st
     for proxy in (f"{scheme}://proxy.test", httpx.Proxy(f"{scheme}://proxy.test")):
         with pytest.raises(ImportError) as caught:
             AgentTransport(proxy=proxy)
-        assert str(caught.value) == "A SOCKS proxy needs the package 'socksio': pip install httpx-agent[socks]"
+        assert str(caught.value) == "A SOCKS proxy needs the package 'socksio': pip install 'httpx-agent[socks]'"
     assert AgentTransport(proxy="http://proxy.test").agent.proxy.url.host == "proxy.test"
 
 

@@ -30,7 +30,8 @@ class Sent(bytes):
 
 def test_it_is_the_same_agent_in_its_own_process() -> None:
     agent = Agent(max_sockets=3)
-    assert pickle.loads(pickle.dumps(agent)) is agent
+    for _ in range(2):
+        assert pickle.loads(pickle.dumps(agent)) is agent
     assert copy.copy(agent) is agent
     assert copy.deepcopy({"agent": agent})["agent"] is agent
 
