@@ -187,6 +187,24 @@ class BaseAgent(Generic[Limits, Proxy, URL]):
             for view, socket in sockets
         )
 
+    def forget_sessions(self, origin: URL | str | None = None) -> None:
+        """Forget the TLS sessions of all origins, or of one, so that new connections show who they are again.
+
+        A resumed session brings the identity of the handshake that it comes from. Call this when a client certificate
+        was changed, or a server's. From then on no connection is opened with a session from before, and the connections
+        that are open teach no new one. They stay open, and what they were is what they are: `close` ends them.
+
+        May be called from any thread and in any event loop.
+
+        Args:
+            origin: Such as ``"https://example.com"``, or a URL there, for that origin under whatever `sni_hostname`.
+
+        Raises:
+            TypeError: If `origin` is neither a URL nor a `str`.
+            ValueError: If it is not one of https or wss, with a host.
+        """
+        self._engine.clear_sessions(origin)
+
     def close(self) -> None:
         """Closes every socket and fails every request: Node's `destroy()`, done right (R24, N13).
 

@@ -17,8 +17,11 @@ from contextlib import suppress
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
+import anyio
+import anyio.to_thread
+
 from ._connecting import Pauses, connects, look_up, race
-from ._contexts import TimeLimit
+from ._contexts import TimeLimit, detached
 from ._http1 import PIECE
 from ._network import LEFT_UNREAD
 from ._opening import Phase
@@ -392,10 +395,10 @@ class AsyncioStream(asyncio.Protocol):
         if self._tls is not None:
             raise NotImplementedError("TLS within TLS: http1_engine='h11' can do it")
         try:
-            self._tls = tls = _Tls(ssl_context, server_hostname)
-            tls.incoming.write(self._kept)
-            self._kept.clear()
             with TimeLimit(timeout) as limit:
+                self._tls = tls = await _begin_tls(ssl_context, server_hostname)
+                tls.incoming.write(self._kept)
+                self._kept.clear()
                 while not tls.shake_hands(self._send_raw):
                     if self.has_ended:
                         raise self.error or ssl.SSLEOFError("the server closed the connection during the handshake")
@@ -447,6 +450,13 @@ class AsyncioStream(asyncio.Protocol):
                 self._keep(data)
         if tls.has_ended:
             self._end(None)
+
+
+async def _begin_tls(context: ssl.SSLContext, server_hostname: str | None) -> _Tls:
+    """TLS over memory; where the context has methods of its own, these may read certificates, which takes a thread."""
+    if type(context) is ssl.SSLContext:
+        return _Tls(context, server_hostname)
+    return await detached(anyio.to_thread.run_sync(_Tls, context, server_hostname, limiter=anyio.CapacityLimiter(1)))
 
 
 class _Tls:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import ssl
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import sniffio
+
 from ._asyncio_streams import AsyncioConnector
-from ._certificates import create_ssl_context
+from ._certificates import check_files, create_ssl_context
 from ._connecting import RacingConnector, SyncConnector
 from ._contexts import DetachedBackend
 from ._http1 import RecentFields, is_installed
 from ._network import AsyncBackend, SyncBackend, Wire
 from ._sessions import SessionCache
+from ._tls import StandIns, TlsContext
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,26 +54,45 @@ class Connector:
     def __init__(self, family: Family, options: AgentOptions) -> None:
         self._family = family
         self._options = options
+        make_context = partial(create_ssl_context, family.httpx, options)
+        self._tls = TlsContext(make_context, is_own=not isinstance(options.verify, ssl.SSLContext))
+        self._proxy_tls: TlsContext | None = None
         self.proxy = self._make_proxy()
         self._proxy_name = "" if self.proxy is None else _name_of(self.proxy.url)
-        self.forget_sessions()
-        self._made_context: ssl.SSLContext | None = None
+        self._known_stand_in: ssl.SSLContext | None = None
+        self.resuming = StandIns(self._tls)
         self._recent_fields = RecentFields()
-        if options.verify is not True or options.cert is not None:
-            _ = self._ssl_context  # what is wrong with these is told at once; the default costs 30 ms, and can wait
+        self.sessions = SessionCache(options.max_cached_sessions)
+        self._check_context()
 
-    def forget_sessions(self) -> None:
-        """Begins with an empty cache of TLS sessions."""
+    def begin_anew(self) -> None:
+        """In a forked child: begin with no TLS session, and wait for no thread of the parent."""
         self.sessions = SessionCache(self._options.max_cached_sessions)
+        self._tls.begin_anew()
+        if self._proxy_tls is not None:
+            self._proxy_tls.begin_anew()
 
-    @property
-    def _ssl_context(self) -> ssl.SSLContext:
-        # Not a `cached_property`: that of Python 3.11 has a lock, which may be held for ever in a forked child.
-        context = self._made_context
-        if context is None:
-            options = self._options
-            context = self._made_context = create_ssl_context(self._family.httpx, options)
-        return context
+    def _check_context(self) -> None:
+        """Tell at once what is wrong with `verify` and `cert`; the default costs 30 ms, and can wait.
+
+        In an event loop so can all authorities: there only what takes no time is looked at.
+        """
+        options = self._options
+        reads_authorities = options.verify is True or isinstance(options.verify, str)
+        if options.verify is True and options.cert is None:
+            return
+        if reads_authorities and _is_in_loop():
+            check_files(self._family.httpx, options)
+        else:
+            self._tls.get()
+
+    def _stand_in(self, key: Key) -> ssl.SSLContext | None:
+        """What connections take for the TLS context; with a proxy, `ws` needs one, too."""
+        if not _is_secure(key) and self.proxy is None:
+            return None
+        if self._known_stand_in is None:
+            self._known_stand_in = self._tls.stand_in()
+        return self._known_stand_in
 
     def wire(self, key: Key, listener: Listener, options: AgentOptions) -> Wire:
         """The network side of a new socket."""
@@ -82,6 +106,8 @@ class Connector:
 
     def sync_connection(self, key: Key, wire: Wire) -> Any:
         """A connection that connects when it gets its first request."""
+        if _is_secure(key):
+            self._tls.get()
         inner = self._options.network_backend or SyncConnector(wire)
         if self._is_fast(key, self._options.network_backend, is_async=False):
             return self._create_fast(self._family.sync_http1_connection, key, wire, SyncBackend(wire, inner))
@@ -89,6 +115,8 @@ class Connector:
 
     def async_connection(self, key: Key, wire: Wire, library: str, call_soon: Callable[..., None]) -> Any:
         """The same for an event loop of asyncio or trio."""
+        if _is_secure(key):
+            self._tls.begin()  # while the socket connects; its handshake waits for it
         httpcore = self._family.httpcore
         inner = self._options.async_network_backend
         if library == "asyncio" and self._is_fast(key, inner, is_async=True):
@@ -151,15 +179,14 @@ class Connector:
         )
 
     def _create_fast(self, connection: Any, key: Key, wire: Wire, backend: Any) -> Any:
-        context = self._ssl_context if _is_secure(key) else None
-        return connection(key, wire, backend, self._options, context, self._recent_fields)
+        return connection(key, wire, backend, self._options, self._stand_in(key), self._recent_fields)
 
     def _create(self, pool: Any, key: Key, backend: Any) -> Any:
         """One factory for each socket, so that its backend knows which one it opens; no request goes through it."""
         options = self._options
         httpcore = self._family.httpcore
         factory = pool(
-            ssl_context=self._ssl_context if _is_secure(key) or self.proxy is not None else None,
+            ssl_context=self._stand_in(key),
             proxy=self.proxy,
             keepalive_expiry=None,
             http1=options.http1,
@@ -180,11 +207,17 @@ class Connector:
             return None
         httpcore = self._family.httpcore
         url = proxy.url
+        given = proxy.ssl_context
+        if given is not None:
+            self._proxy_tls = TlsContext(lambda: given, is_own=False)
+            self._proxy_tls.get()  # there it is
+        elif url.scheme == "https":
+            self._proxy_tls = TlsContext(httpcore.default_ssl_context, is_own=True)
         return httpcore.Proxy(
             url=httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
             auth=proxy.raw_auth,
             headers=proxy.headers.raw,
-            ssl_context=proxy.ssl_context,
+            ssl_context=None if self._proxy_tls is None else self._proxy_tls.stand_in(),
         )
 
 
@@ -197,3 +230,14 @@ def _name_of(url: Any) -> str:
 
 def _is_secure(key: Key) -> bool:
     return key.scheme in ("https", "wss")
+
+
+def _is_in_loop() -> bool:
+    """Return whether an event loop runs this, and stands still meanwhile."""
+    if sniffio.thread_local.name == "trio":
+        return True
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

@@ -22,7 +22,16 @@ from ._core import Action, Close, Core, Counters, Grant, Refuse, SocketView
 from ._goaway import GoawayHold
 from ._homes import AsyncHome, AsyncioHome, Home, SyncHome, TrioHome
 from ._locks import Lock, is_held_here
-from ._options import UNSET, AgentOptions, OptionsPerOrigin, check_option, check_options, no_limit, rules_of
+from ._options import (
+    UNSET,
+    AgentOptions,
+    OptionsPerOrigin,
+    check_option,
+    check_options,
+    check_origin,
+    no_limit,
+    rules_of,
+)
 from ._socket import Socket
 from ._steps import CloseSocket, Flow
 
@@ -131,7 +140,7 @@ class Engine:
             home.disown()
             _fork.bury(home)
         self.sync_home.disown()
-        self.connector.forget_sessions()
+        self.connector.begin_anew()
 
     def is_locked_here(self) -> bool:
         """Whether this thread holds one of the agent's locks: then a finaliser runs (see `_locks`)."""
@@ -238,6 +247,14 @@ class Engine:
                 self._known_keys.clear()
             self._known_keys[raw] = key
         return key
+
+    def clear_sessions(self, origin: Any) -> None:
+        """Forget the TLS sessions of an origin, or of all."""
+        if origin is None:
+            self.connector.sessions.clear(lambda key: True)
+        else:
+            wanted = check_origin(origin, self.family.httpx)
+            self.connector.sessions.clear(lambda key: key[:3] == wanted)
 
     # Homes ------------------------------------------------------------------------------------------------------------
 

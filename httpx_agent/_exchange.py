@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+import ssl
 import sys
 from typing import TYPE_CHECKING, Any
 
 from . import _errors
+from ._causes import walk_causes
 from ._descriptors import is_out_of_descriptors
+from ._sessions import SessionRefused
 from ._status import RequestInfo
-from ._steps import CloseStream, Drain, Send, Wait
+from ._steps import BeginAnew, CloseStream, Drain, Send, Wait
 
 if TYPE_CHECKING:
     from ._connector import Key
@@ -58,6 +61,7 @@ class Exchange:
     retried = False
     made_room = False  # closed the agent's free sockets, because no descriptor was left
     goaways = 0  # so many connections were closed to it
+    session_refused = False  # the server ended a connection that had resumed a TLS session
     refused = False  # the agent was closed
     answered = False  # its response began
     detached = False
@@ -103,7 +107,13 @@ class Exchange:
                 self.started = True
                 try:
                     response = yield Send(socket.connection, self.request)
+                except SessionRefused:
+                    yield BeginAnew(socket)
+                    continue
                 except Exception as error:
+                    if self._is_session_refused(error):
+                        self.session_refused = True
+                        socket.refuse_session()
                     again = self._may_send_again(error)
                     if again:
                         self.retried = True
@@ -293,6 +303,8 @@ class Exchange:
         assert socket is not None
         if socket.connection is None:
             socket.connection = self.home.connect(self.engine, socket)
+            if self.session_refused:
+                socket.may_resume = False
         if not socket.multiplexed:
             socket.wire.begin_request()
         self._came_before = socket.wire.received
@@ -320,7 +332,7 @@ class Exchange:
             return not socket.wire.wrote or self.has_replayable_body()
         if self.retried:
             return False
-        if not self.is_stale(error) or not self.engine.options.retry_stale_sockets:
+        if not (self.session_refused or self.is_stale(error)) or not self.engine.options.retry_stale_sockets:
             return False
         return not socket.wire.wrote or (self.is_idempotent() and self.has_replayable_body())
 
@@ -342,6 +354,20 @@ class Exchange:
             and grant.requests_on_socket > 1
             and not socket.wire.received
             and isinstance(error, (httpcore.ReadError, httpcore.WriteError, httpcore.RemoteProtocolError))
+        )
+
+    def _is_session_refused(self, error: Exception) -> bool:
+        """Whether the server resumed a TLS session, and then ended the connection with an alert before any response.
+
+        A server of TLS 1.3 may check the client after the handshake, as far as the client can see that.
+        """
+        socket = self.socket
+        assert socket is not None
+        return (
+            socket.has_resumed
+            and socket.request_count == 1
+            and not socket.wire.received
+            and any(_is_alert(found) for found in walk_causes(error))
         )
 
     def is_unprocessed(self, error: BaseException) -> bool:
@@ -399,6 +425,11 @@ def _caller() -> str:
 
 def _is_goaway_event(event: Any) -> bool:
     return type(event).__name__ == "ConnectionTerminated"
+
+
+def _is_alert(error: BaseException) -> bool:
+    """Whether an error tells of a TLS alert; Python says so in words only."""
+    return isinstance(error, ssl.SSLError) and "ALERT" in str(getattr(error, "reason", ""))
 
 
 def _is_replayable_file(file: Any) -> bool:

@@ -105,7 +105,8 @@ class AsyncioHttp1Connection(Http1Connection):
                 self.wire.ended = True
                 incoming.feed_end()
             else:
-                incoming.failure = self.httpcore.ReadError(str(error))
+                incoming.failure = failure = self.httpcore.ReadError(str(error))
+                failure.__cause__ = error
 
     def _hear_unasked(self) -> None:
         """What nobody asked for is not the next request's answer (R20)."""

@@ -15,7 +15,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -60,8 +60,14 @@ class Listener(Protocol):
     def secured(self, stream: Any) -> None:
         """A TLS handshake is done."""
 
-    def context_for(self, context: ssl.SSLContext) -> Any:
-        """The TLS context to use in the place of one."""
+    async def load_certificates(self, context: ssl.SSLContext, timeout: float | None) -> None:
+        """Have a TLS context ready within some seconds, and without holding the event loop up."""
+
+    def handshake(
+        self, context: ssl.SSLContext, name: str | None
+    ) -> AbstractContextManager[tuple[ssl.SSLContext, str | None]]:
+        """Around a TLS handshake; yields the context for it, and the name of the server to ask for, and to check."""
+        raise NotImplementedError
 
     def settings(self, max_concurrent_streams: int | None) -> None:
         """The other end of an HTTP/2 connection said how many streams it takes."""
@@ -110,6 +116,7 @@ class Wire:
         self.opening = Opening(proxy)
         self.greets_proxy = self._by_socks = greets_proxy
         self._opening_ends: float | None = None  # one deadline for TCP, proxy and TLS
+        self._goes_on = False  # the next attempt to open it has the deadline of the one before
         self._tls: list[Any] = []  # what does TLS; with an HTTPS proxy, one over the other
         self._breakers: list[Any] = []  # what wakes those who are in here
         self._wake: threading.Event | None = None  # of who sleeps
@@ -158,6 +165,7 @@ class Wire:
         """A TLS handshake is done."""
         self.opening.secured()
         self._tls.append(stream.get_extra_info("ssl_object"))
+        self.begin_request()  # what a proxy was asked, and said, is over
         self.listener.secured(stream)
 
     def descriptor(self) -> int | None:
@@ -195,16 +203,29 @@ class Wire:
             self.descriptors.note(sock.fileno())
         return sock
 
-    def begin_opening(self, timeout: float | None, to: str) -> None:
+    def begin_opening(self, timeout: float | None, to: str) -> float | None:
         """Begin an attempt to open it, which ends within the connect timeout, whatever steps it takes.
 
         Args:
             timeout: The connect timeout in seconds.
             to: What is connected to: ``host:port``, or a path.
+
+        Returns:
+            What is left of the timeout.
         """
-        self.opening.begin(to)
+        self.opening.begin(to, counts=not self._goes_on)
         self.greets_proxy = self._by_socks
+        if self._goes_on:
+            self._goes_on = False
+            return self.time_left()
         self._opening_ends = None if timeout is None else time.monotonic() + timeout
+        return timeout
+
+    def begin_anew(self) -> None:
+        """It is closed, to be opened once more within the time of the attempt before."""
+        self._goes_on = True
+        self._tls.clear()
+        self.ended = self.unasked = self.tells_of_loss = False
 
     def opened(self) -> None:
         """It is usable: from here on each operation has a timeout of its own."""
@@ -415,7 +436,7 @@ class SyncBackend:
         """Opens a TCP connection; the agent's own address and options hold, through proxies too."""
         wire = self._wire
         wire.check()
-        wire.begin_opening(timeout, f"{host}:{port}")
+        timeout = wire.begin_opening(timeout, f"{host}:{port}")
         options = wire.options
         return self._opened(
             self._inner.connect_tcp(host, port, timeout, options.local_address, options.tcp_socket_options())
@@ -426,7 +447,7 @@ class SyncBackend:
     ) -> Any:
         """Opens a connection to a Unix socket."""
         self._wire.check()
-        self._wire.begin_opening(timeout, path)
+        timeout = self._wire.begin_opening(timeout, path)
         return self._opened(self._inner.connect_unix_socket(path, timeout, socket_options or ()))
 
     def sleep(self, seconds: float) -> None:
@@ -514,9 +535,11 @@ class SyncStream:
         wire.opening.secure(server_hostname)
         handle = self._duplicate()
         try:
-            with wire.breakable(lambda: shut_down(handle) if handle is not None else None):
-                context = wire.listener.context_for(ssl_context)
-                inner = self.inner.start_tls(context, server_hostname, wire.time_left(timeout))
+            with (
+                wire.breakable(lambda: shut_down(handle) if handle is not None else None),
+                wire.listener.handshake(ssl_context, server_hostname) as (context, name),
+            ):
+                inner = self.inner.start_tls(context, name, wire.time_left(timeout))
         except BaseException as error:
             close_forgotten(error)
             raise
@@ -588,7 +611,7 @@ class AsyncBackend:
     ) -> Any:
         """Opens a TCP connection; the agent's own address and options hold, through proxies too."""
         options = self._wire.options
-        self._wire.begin_opening(timeout, f"{host}:{port}")
+        timeout = self._wire.begin_opening(timeout, f"{host}:{port}")
         return await self._opened(
             await self._unless_broken(
                 self._inner.connect_tcp, host, port, timeout, options.local_address, options.tcp_socket_options()
@@ -599,7 +622,7 @@ class AsyncBackend:
         self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None
     ) -> Any:
         """Opens a connection to a Unix socket."""
-        self._wire.begin_opening(timeout, path)
+        timeout = self._wire.begin_opening(timeout, path)
         return await self._opened(
             await self._unless_broken(self._inner.connect_unix_socket, path, timeout, socket_options or ())
         )
@@ -695,8 +718,13 @@ class AsyncStream:
         """Secures the connection."""
         wire = self._wire
         wire.opening.secure(server_hostname)
-        context = wire.listener.context_for(ssl_context)
-        inner = await self.inner.start_tls(context, server_hostname, wire.time_left(timeout))
+        try:
+            await wire.listener.load_certificates(ssl_context, wire.time_left(timeout))
+        except Exception:
+            await self.aclose()  # as those do that fail in a handshake: another attempt may come
+            raise
+        with wire.listener.handshake(ssl_context, server_hostname) as (context, name):
+            inner = await self.inner.start_tls(context, name, wire.time_left(timeout))
         stream = await _begin_async(wire, type(self)(wire, inner))
         wire.secured(stream)
         return stream

@@ -37,9 +37,9 @@ class Opening:
         self._about = ""
         self._addresses: tuple[str, ...] = ()
 
-    def begin(self, to: str) -> None:
-        """Begin an attempt to connect."""
-        self._attempts += 1
+    def begin(self, to: str, *, counts: bool = True) -> None:
+        """Begin an attempt to connect, or the one before anew."""
+        self._attempts += counts
         self._handshakes = 0
         self._addresses = ()
         self.enter(Phase.BACKEND, to)

@@ -87,7 +87,9 @@ class AgentOptions:
         socket_active_ttl: How old a socket may grow; one in use is never cut (`socketActiveTTL`, R34).
         keep_alive_timeout_buffer: Taken off the server's `Keep-Alive: timeout=` hint
             (`agentKeepAliveTimeoutBuffer`, R15).
-        max_cached_sessions: TLS sessions kept for resumption (`maxCachedSessions`, R28).
+        max_cached_sessions: TLS sessions kept for resumption, one for each origin and name; 0 keeps none
+            (`maxCachedSessions`, R28). If `verify` is an `ssl.SSLContext`, 0 unless it is given: a certificate that is
+            loaded there later would not be seen by servers that resume. See `Agent.forget_sessions`.
         http1_engine: Which HTTP/1.1 implementation is used: ``"auto"`` takes the fast one where httptools is installed
             and it can serve, else httpcore's; ``"httptools"`` insists on it, ``"h11"`` never takes it.
         per_origin: Other values of some options for some origins, by httpx's URL patterns.
@@ -251,6 +253,8 @@ def check_options(given: Mapping[str, Any], httpx: Any) -> AgentOptions:
         values["proxy"] = _check_proxy(given["proxy"], httpx)
     if values.get("http2") and importlib.util.find_spec("h2") is None:
         raise ImportError("http2=True needs the package 'h2': pip install 'httpx-agent[http2]'")
+    if isinstance(values.get("verify"), ssl.SSLContext):
+        values.setdefault("max_cached_sessions", 0)  # the user may load another certificate into it
     options = AgentOptions(**values)
     if options.http1_engine == "httptools":
         _check_fast_engine(options)
@@ -431,6 +435,26 @@ def _per_origin(name: str, value: object) -> Mapping[str, Mapping[str, Any]] | N
             {option: _CHECKS[option](f"{name}[{pattern!r}]: {option}", setting) for option, setting in changes.items()}
         )
     return FrozenDict(checked)
+
+
+def check_origin(value: Any, httpx: Any) -> tuple[str, str, int]:
+    """Scheme, host and port of an origin of TLS. No message shows the whole value: it may hold a password.
+
+    Raises:
+        TypeError: For a value of a wrong type.
+        ValueError: For a value that is no such origin.
+    """
+    name = httpx.__name__
+    accepted = f"accepted is a str or {name}.URL such as 'https://example.com', or None for all origins"
+    if not isinstance(value, (str, httpx.URL)):
+        raise TypeError(f"origin: {accepted}, not {full_name(type(value))}")
+    try:
+        url = httpx.URL(value)
+    except httpx.InvalidURL:
+        raise ValueError(f"origin: this is no URL; {accepted}") from None
+    if url.scheme not in ("https", "wss") or not url.host:
+        raise ValueError(f"origin with scheme {url.scheme!r} and host {url.host!r}: {accepted}")
+    return url.scheme, url.raw_host.decode("ascii"), url.port or 443
 
 
 def _check_proxy(value: Any, httpx: Any) -> Any:

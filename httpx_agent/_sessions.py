@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import socket
-import ssl
 import sys
-from collections.abc import Hashable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ._locks import Lock, is_held_here
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable, Hashable
 
 #: Python loses some 7 KB whenever it gives a session away, until 3.12.8 and 3.13.1 (python/cpython#116810).
 GIVING_LEAKS = sys.version_info[:3] < (3, 12, 8) or sys.version_info[:3] == (3, 13, 0)
@@ -18,11 +19,21 @@ GIVING_LEAKS = sys.version_info[:3] < (3, 12, 8) or sys.version_info[:3] == (3, 
 _MOST_DOUBLINGS = 10
 
 
+class SessionRefused(Exception):
+    """A handshake that offered a session failed; it is worth another one without. Its cause is what happened.
+
+    None of httpcore's, so that no retry of theirs is spent on it.
+    """
+
+
 class SessionCache:
     """One session for each pool key; at the limit the key that came first goes, as in Node.
 
+    A session is offered to each new connection, as in Node, until one fails with it: then it is never offered again.
+
     Asking a connection for its session costs some fifth of a handshake, and memory where Python loses it; passing one
-    on costs as much again. So where a server gives none that can be resumed, it is asked ever more rarely.
+    on costs as much again. So where a server gives none that can be resumed, or refuses those that it gave, it is asked
+    ever more rarely.
 
     Args:
         limit: How many; 0 keeps none.
@@ -33,6 +44,8 @@ class SessionCache:
         self._lock = Lock()
         self._sessions: dict[Hashable, ssl.SSLSession] = {}
         self._fruitless: dict[Hashable, _Fruitless] = {}
+        #: Grows when sessions are cleared. Connections note it when they begin, and those from before teach nothing.
+        self.generation = 0
 
     def is_locked_here(self) -> bool:
         """Whether this thread holds the cache's lock."""
@@ -42,33 +55,64 @@ class SessionCache:
         """The session to resume, if there is one."""
         return self._sessions.get(key)
 
-    def learn(self, key: Hashable, ssl_object: Any) -> None:
-        """Keeps the session of a connection in the place of the one before, if it can be resumed."""
-        if GIVING_LEAKS and getattr(ssl_object, "session_reused", False):
-            return  # the one that it has resumed can be resumed again
+    def learn(self, key: Hashable, ssl_object: Any, generation: int) -> None:
+        """Keeps the session of a connection in the place of the one before, if it can be resumed.
+
+        Args:
+            key: What it is for.
+            ssl_object: The connection's.
+            generation: That of the cache when the connection began.
+        """
         with self._lock:
+            if generation != self.generation:
+                return
+            if getattr(ssl_object, "session_reused", False):
+                self._fruitless.pop(key, None)
+                if GIVING_LEAKS:
+                    return  # the one that it has resumed can be resumed again
             fruitless = self._fruitless.get(key)
             if fruitless is not None and fruitless.is_passed_over():
                 return
         session = getattr(ssl_object, "session", None)
         if session is not None:
             with self._lock:
+                if generation != self.generation:  # cleared meanwhile
+                    return
                 if _can_be_resumed(session, ssl_object):
-                    self._fruitless.pop(key, None)
+                    if fruitless is not None and not fruitless.refuses:
+                        self._fruitless.pop(key, None)
                     _put(self._sessions, key, session, self._limit)
                 else:
                     _put(self._fruitless, key, fruitless or _Fruitless(), self._limit)
+
+    def refuse(self, key: Hashable, session: ssl.SSLSession) -> None:
+        """Forgets a session with which a connection failed; what is learnt of this server soon is not kept either."""
+        with self._lock:
+            if self._sessions.get(key) is session:  # else another connection failed before, or taught a newer one
+                del self._sessions[key]
+                fruitless = self._fruitless.get(key) or _Fruitless()
+                fruitless.refuses = True
+                _put(self._fruitless, key, fruitless, self._limit)
 
     def evict(self, key: Hashable) -> None:
         """Forgets the session of a key: its connection ended with an error."""
         with self._lock:
             self._sessions.pop(key, None)
 
+    def clear(self, concerns: Callable[[Any], bool]) -> None:
+        """Forgets all that is known for some keys; connections that have begun by now bring nothing of it back."""
+        with self._lock:
+            self.generation += 1
+            for known in (self._sessions, self._fruitless):
+                for key in [key for key in known if concerns(key)]:
+                    del known[key]
+
 
 class _Fruitless:
     """A server whose last sessions could not be resumed."""
 
     def __init__(self) -> None:
+        self.refuses = False  # they looked as if they could
         self._doublings = 1
         self._passed_over = 0
 
@@ -93,33 +137,3 @@ def _put(entries: dict[Hashable, Any], key: Hashable, value: Any, limit: int) ->
             return
         del entries[next(iter(entries))]
     entries[key] = value
-
-
-class ResumingContext:
-    """An `ssl.SSLContext` that resumes a session, for those who call it without one.
-
-    httpcore's network backends do not pass a session on, but ask the context for what they need.
-
-    Args:
-        context: The context.
-        session: A session that was made with it.
-    """
-
-    def __init__(self, context: ssl.SSLContext, session: ssl.SSLSession) -> None:
-        self._context = context
-        self._session = session
-
-    def wrap_socket(self, sock: socket.socket, *, server_hostname: str | None = None) -> ssl.SSLSocket:
-        """As `ssl.SSLContext.wrap_socket`."""
-        return self._context.wrap_socket(sock, server_hostname=server_hostname, session=self._session)
-
-    def wrap_bio(
-        self,
-        incoming: ssl.MemoryBIO,
-        outgoing: ssl.MemoryBIO,
-        server_side: bool = False,
-        server_hostname: str | bytes | None = None,
-        session: ssl.SSLSession | None = None,
-    ) -> ssl.SSLObject:
-        """As `ssl.SSLContext.wrap_bio`."""
-        return self._context.wrap_bio(incoming, outgoing, server_side, server_hostname, session or self._session)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from ._contexts import TimeLimit
 from ._core import CloseReason
 from ._http1_connection import Http1Connection
 from ._network import CLOSE_TIMEOUT
-from ._sessions import ResumingContext
+from ._sessions import SessionRefused
+from ._tls import Offer, SlowContext, server_name
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Iterator
+    from concurrent.futures import Future
 
     from ._connector import Key
     from ._engine import Engine
@@ -32,6 +36,12 @@ class Socket:
         home: Where it can be used.
         key: What it is connected for.
     """
+
+    # Most sockets leave these as they are.
+    may_resume = True  # a TLS session
+    _generation = 0  # of the cache of sessions when it was asked
+    _offered: ssl.SSLSession | None = None
+    _resumed: ssl.SSLSession | None = None
 
     def __init__(self, engine: Engine, number: int, home: Home, key: Key) -> None:
         self.id = number
@@ -92,13 +102,78 @@ class Socket:
 
     def secured(self, stream: Any) -> None:
         """A TLS handshake is done."""
+        if self._offered is not None and getattr(stream.get_extra_info("ssl_object"), "session_reused", False):
+            self._resumed = self._offered
         self._handshakes_left -= 1
         self._progress(stream)
 
-    def context_for(self, context: ssl.SSLContext) -> Any:
-        """The TLS context for the next handshake: where it is the last, a session may be resumed."""
-        session = self._engine.connector.sessions.get(self.key) if self._handshakes_left == 1 else None
-        return context if session is None else ResumingContext(context, session)
+    async def load_certificates(self, context: ssl.SSLContext, timeout: float | None) -> None:
+        """Have a TLS context ready within some seconds, and without holding the event loop up."""
+        offer = Offer.of(context)
+        build = offer.tls.begin() if offer is not None else None
+        if build is not None:
+            await self._wait_for(build, timeout)
+
+    async def _wait_for(self, build: Future[None], timeout: float | None) -> None:
+        event = self.home.new_event()
+        wake = partial(self.home.wake, event, None)
+        self.wire.enter(wake)
+        try:
+            build.add_done_callback(lambda _: wake())
+            with TimeLimit(timeout) as patience:
+                await event.wait()
+        finally:
+            self.wire.leave(wake)
+        self.wire.check()
+        if patience.cancelled_caught:
+            raise self.wire.family.httpcore.ConnectTimeout("the certificates took too long to load")
+        build.result()
+
+    @contextmanager
+    def handshake(self, context: ssl.SSLContext, name: str | None) -> Iterator[tuple[ssl.SSLContext, str | None]]:
+        """Around a TLS handshake; the last one offers the session that is known, if one is.
+
+        Yields:
+            The context to begin it with, and the name of the server to ask for, and to check.
+
+        Raises:
+            SessionRefused: If it failed, and may be done once more without the session.
+        """
+        connector = self._engine.connector
+        sessions = connector.sessions
+        session = None
+        if self._handshakes_left == 1:
+            self._generation = sessions.generation  # before the look: those who clear count first
+            if self.may_resume:
+                session = sessions.get(self.key)
+        self._offered = session
+        if name is not None and name != self.key.sni_hostname:
+            name = server_name(name)
+        offer = Offer.of(context)
+        slow = offer is not None and self.home.is_async and offer.tls.is_slow()
+        if session is None:
+            yield offer.tls.stand_in(SlowContext) if offer is not None and slow else context, name
+            return
+        try:
+            with connector.resuming.offering(session, slow=slow) as resuming:
+                yield resuming, name
+        except Exception as error:
+            if self.wire.broken:
+                raise
+            sessions.refuse(self.key, session)
+            if isinstance(error, self.wire.family.httpcore.TimeoutException):
+                raise  # no time is left
+            raise SessionRefused from error
+
+    def refuse_session(self) -> None:
+        """The server ended the connection because of the session that it had resumed."""
+        assert self._resumed is not None
+        self._engine.connector.sessions.refuse(self.key, self._resumed)
+
+    @property
+    def has_resumed(self) -> bool:
+        """Whether it resumed a session."""
+        return self._resumed is not None
 
     def settings(self, max_concurrent_streams: int | None) -> None:
         """The server said how many HTTP/2 streams it takes."""
@@ -118,6 +193,7 @@ class Socket:
             self._progress(self.wire.stream)
         if not self._session_is_kept:  # TLS 1.3 sends it with the first bytes of a response
             self._session_is_kept = True
+            self._offered = self._resumed = None
             self._keep_session()
 
     def _progress(self, stream: Any) -> None:
@@ -129,16 +205,43 @@ class Socket:
     def _keep_session(self) -> None:
         connector = self._engine.connector
         if connector.resumes(self.key):
-            connector.sessions.learn(self.key, self.wire.stream.get_extra_info("ssl_object"))
+            connector.sessions.learn(self.key, self.wire.stream.get_extra_info("ssl_object"), self._generation)
+
+    # Opening anew -----------------------------------------------------------------------------------------------------
+
+    def begin_anew(self) -> None:
+        """Close what a failed handshake left, and be as new; whoever closes the socket meanwhile has the last word."""
+        connection, self.connection = self.connection, None
+        with suppress(Exception):
+            connection.close()
+        with suppress(Exception):
+            self.wire.stream.close()
+        self._forget_handshakes()
+
+    async def abegin_anew(self) -> None:
+        """The same in an event loop, cancelled or not."""
+        connection, self.connection = self.connection, None
+        with anyio.CancelScope(shield=True):
+            with suppress(Exception):
+                await connection.aclose()
+            with suppress(Exception):
+                await self.wire.stream.aclose()
+        self._forget_handshakes()
+
+    def _forget_handshakes(self) -> None:
+        self.wire.begin_anew()
+        self.may_resume = False
+        self._handshakes_left = self._engine.connector.handshakes(self.key)
 
     # Closing ----------------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Closes it, in whatever state it is; a thread that waits for it is woken first."""
         self.wire.break_off()
+        connection = self.connection  # another thread may be in `begin_anew`
         try:
-            if self.connection is not None:
-                self.connection.close()
+            if connection is not None:
+                connection.close()
         finally:
             if self.wire.stream is not None:
                 self.wire.stream.close()

@@ -142,6 +142,21 @@ class CloseSocket:
         return self._socket.aclose()
 
 
+class BeginAnew:
+    """Closes what a socket's failed handshake left; then the socket may be opened as if it were new."""
+
+    __slots__ = ("_socket",)
+
+    def __init__(self, socket: Socket) -> None:
+        self._socket = socket
+
+    def run(self) -> None:
+        self._socket.begin_anew()
+
+    def arun(self) -> Awaitable[None]:
+        return self._socket.abegin_anew()
+
+
 class CloseStream:
     """Closes the stream of a response, which makes its connection fit for the next request, or closes it."""
 

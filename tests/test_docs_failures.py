@@ -21,7 +21,8 @@ import pytest
 from httpx_agent import Agent, AgentTransport
 from httpx_agent._exchange import MAX_GOAWAYS
 from httpx_agent.testing import FIN, HANG, ChaosServer, Connection, Gate, Network, Script, http2, respond
-from tests.support.servers import Certificates, Proxy, Socks
+from tests.rules.test_refused_sessions import Choosy, Spoiling, alert
+from tests.support.servers import Certificates, Proxy, Server, Socks
 from tests.test_examples import _page, rows
 
 TABLES = (
@@ -182,6 +183,27 @@ def handshake(stage: Stage, *steps: Any) -> None:
         stage.ask(server.url, timeout=BRIEF if HANG in steps else 10)
 
 
+def ask_with_session(stage: Stage, server: Server, url: str, method: str = "GET") -> None:
+    """The second request is one on a new socket, which offers a TLS session."""
+    server.raw["/"] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
+    agent = Agent(verify=stage.certificates.client(), max_cached_sessions=9)
+    stage.ask(url, agent=agent, close=False)
+    stage.response = None
+    stage.ask(url, method, agent=agent)
+
+
+def session_refused(stage: Stage) -> None:
+    with Choosy(alert, tls=stage.certificates.server()) as server:
+        ask_with_session(stage, server, server.url)
+        assert server.refused == 1
+
+
+def refused_afterwards(stage: Stage, method: str) -> None:
+    with Server(tls=stage.certificates.server()) as server, Spoiling(server) as proxy:
+        ask_with_session(stage, server, f"https://{proxy.netloc}/", method)
+        assert proxy.spoiled == 1
+
+
 def not_trusted(stage: Stage) -> None:
     with stage.server(tls=True) as server:
         stage.ask(server.url, agent=Agent(verify=Certificates().client()))
@@ -321,6 +343,7 @@ FAILURES: dict[str, Callable[[Stage], None]] = {
     "the TLS handshake gets no answer": lambda stage: handshake(stage, HANG),
     "the certificate is not trusted, or not that of the host": not_trusted,
     "the server ends the TLS handshake": lambda stage: handshake(stage, FIN),
+    "the server ends a TLS handshake that offered to resume a session": session_refused,
     "the proxy is down": proxy_is_down,
     "the proxy refuses": proxy_refuses,
     "a SOCKS proxy refuses": socks_refuses,
@@ -340,6 +363,12 @@ FAILURES: dict[str, Callable[[Stage], None]] = {
     "a head, the line of a chunk, or the trailers are longer than 100 KiB": lambda stage: stage.ask_for("huge-header"),
     "interim responses (1xx) of more than 512 KiB come before the response": lambda stage: stage.ask_for(
         "interim-flood"
+    ),
+    "the server resumes a TLS session, and then ends the connection with an alert; the method is idempotent": (
+        lambda stage: refused_afterwards(stage, "GET")
+    ),
+    "the server resumes a TLS session, and then ends the connection with an alert; the method is not idempotent": (
+        lambda stage: refused_afterwards(stage, "POST")
     ),
     "the agent is closed while the request is in flight": lambda stage: closed(stage, waiting=False),
     "it died before it was handed out": died_before,

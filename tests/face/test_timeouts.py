@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import ssl
 from types import SimpleNamespace
 from typing import Any
 
@@ -74,7 +75,8 @@ async def test_the_connect_timeout_is_one_deadline(world: World, taken: float, m
             now += taken
 
     network = Network(default=Script(tls=REFUSED if taken == 3.0 else HANG))
-    transport = AgentTransport(retries=1, **network.options)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # that of the default would have to be loaded in no time
+    transport = AgentTransport(retries=1, verify=context, **network.options)
     async with world.client(transport=transport, timeout=5) as client:
         with pytest.raises(httpx.ConnectTimeout if taken == 5.0 else httpx.ConnectError):
             await client.get("https://a.test/", extensions={"trace": world.callback(pass_time)})

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
-import sys
 from typing import Any
 
 import httpcore
@@ -12,13 +12,25 @@ import pytest
 
 from httpx_agent import Agent, AgentTransport
 from httpx_agent._sessions import SessionCache
-from tests.support.servers import Certificates, Proxy, Server
+from httpx_agent.testing import Network, Script
+from tests.support.servers import Certificates, Proxy, Server, Socks
 from tests.support.worlds import World
 
 VERSIONS = pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 
 
 # Names ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def _absolute_names_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not every system knows `localhost.`, which it is to be asked for."""
+    look_up = socket.getaddrinfo
+
+    def getaddrinfo(host: Any, *args: Any, **kwargs: Any) -> Any:
+        return look_up("localhost" if host in ("localhost.", b"localhost.") else host, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
 
 
 @pytest.mark.parametrize(
@@ -28,10 +40,21 @@ VERSIONS = pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVe
         ("127.0.0.1", {}, None, "127.0.0.1:{port}"),
         ("localhost", {"extensions": {"sni_hostname": "name.example"}}, "name.example", "localhost:{port}"),
         ("127.0.0.1", {"extensions": {"sni_hostname": "name.example"}}, "name.example", "127.0.0.1:{port}"),
+        ("localhost.", {}, "localhost", "localhost.:{port}"),
+        ("localhost.", {"extensions": {"sni_hostname": "name.example"}}, "name.example", "localhost.:{port}"),
         ("localhost", {"headers": {"Host": "name.example"}}, "localhost", "name.example"),
         ("127.0.0.1", {"headers": {"Host": "name.example"}}, None, "name.example"),
     ],
-    ids=["a name", "an address", "sni_hostname", "sni_hostname over an address", "Host", "Host over an address"],
+    ids=[
+        "a name",
+        "an address",
+        "sni_hostname",
+        "sni_hostname over an address",
+        "an absolute name",
+        "sni_hostname over an absolute name",
+        "Host",
+        "Host over an address",
+    ],
 )
 async def test_the_name_that_the_server_is_asked_for(
     world: World,
@@ -53,6 +76,59 @@ async def test_the_name_that_the_server_is_asked_for(
     assert tls_server.server_names == [name]
     assert tls_server.requests[0].get_all("host") == [host_header.format(port=tls_server.port)]
     await world.close(agent)
+
+
+@pytest.mark.parametrize("way", ["http", "https", "socks5"])
+@pytest.mark.parametrize("http2", [False, True], ids=["HTTP/1.1", "HTTP/2"])
+async def test_an_absolute_name_through_a_proxy(
+    world: World, certificates: Certificates, way: str, http2: bool
+) -> None:
+    """The dot is for whoever looks the name up, and for `Host`; it is neither in SNI nor in a certificate."""
+    proxies: dict[str, Any] = {"http": Proxy, "https": lambda: Proxy(tls=certificates.server()), "socks5": Socks}
+    context = certificates.client() if way == "https" else None
+    server = Server(tls=certificates.server(alpn=["h2", "http/1.1"]))
+    with server, proxies[way]() as proxy:
+        via = httpx.Proxy(f"{way}://localhost.:{proxy.port}", ssl_context=context)
+        agent = Agent(proxy=via, verify=certificates.client(), http2=http2)
+        async with world.client(transport=AgentTransport(agent=agent)) as client:
+            response = await client.get(f"https://localhost.:{server.port}/echo")
+            assert response.http_version == ("HTTP/2" if http2 else "HTTP/1.1")
+        await world.close(agent)
+        assert server.server_names == ["localhost"]
+        assert server.requests[0].get("host") == f"localhost.:{server.port}"
+        assert proxy.server_names == (["localhost"] if way == "https" else [])
+        if way == "socks5":
+            assert proxy.targets == [(3, "localhost.", server.port)]
+        else:
+            assert proxy.requests[0].target == f"localhost.:{server.port}"
+
+
+@pytest.mark.parametrize(
+    ("url", "extensions", "name"),
+    [
+        ("https://a.test./", {}, "a.test"),
+        ("https://[fe80::1%25eth0]/", {}, "fe80::1"),
+        ("https://[fe80::1%eth0]/", {}, "fe80::1"),
+        ("https://a.test/", {"sni_hostname": "b.test."}, "b.test."),  # as it was given
+    ],
+)
+async def test_what_is_no_part_of_a_name_in_tls(world: World, url: str, extensions: dict[str, str], name: str) -> None:
+    network = Network(Script())
+    async with world.client(transport=AgentTransport(**network.options)) as client:
+        assert (await client.get(url, extensions=extensions)).text == "ok"
+    assert network.connections[0].tls == [name]
+
+
+async def test_an_absolute_name_has_sockets_of_its_own(world: World) -> None:
+    """To name servers it is another one."""
+    network = Network(Script(), Script())
+    async with world.client(transport=AgentTransport(**network.options)) as client:
+        numbers = [
+            (await client.get(url)).extensions["agent"].socket_id
+            for url in ("https://a.test/", "https://a.test./", "https://a.test/")
+        ]
+    assert numbers == [0, 1, 0]
+    assert [connection.host for connection in network.connections] == ["a.test", "a.test."]
 
 
 async def test_each_server_name_has_sockets_of_its_own(
@@ -133,6 +209,7 @@ async def test_sessions_are_resumed_through_a_proxy_too(
         agent = Agent(
             verify=client_context(certificates, version),
             proxy=httpx.Proxy(proxy.url, ssl_context=client_context(certificates, version)),
+            max_cached_sessions=100,
             http1_engine=engine,
         )
         async with world.client(transport=AgentTransport(agent=agent)) as client:
@@ -146,7 +223,7 @@ async def test_a_socket_that_ends_with_an_error_takes_its_session_along(
     world: World, tls_server: Server, certificates: Certificates, engine: str, path: str
 ) -> None:
     """While a request was in flight. An end in place of the answer counts as well: Python's `ssl` tells a reset so."""
-    agent = Agent(verify=certificates.client(), http1_engine=engine)
+    agent = Agent(verify=certificates.client(), max_cached_sessions=100, http1_engine=engine)
     async with world.client(transport=AgentTransport(agent=agent)) as client:
         assert not await resumed(world, client, f"{tls_server.url}/close")
         with pytest.raises(httpx.TransportError):
@@ -161,7 +238,7 @@ async def test_keys_do_not_share_sessions(
 ) -> None:
     """Not two origins, nor two server names at one origin."""
     with Server(tls=certificates.server()) as one, Server(tls=certificates.server()) as other:
-        agent = Agent(verify=client_context(certificates, version), http1_engine=engine)
+        agent = Agent(verify=client_context(certificates, version), max_cached_sessions=100, http1_engine=engine)
         async with world.client(transport=AgentTransport(agent=agent)) as client:
             name = {"extensions": {"sni_hostname": "name.example"}}
             assert not await resumed(world, client, f"{one.url}/close")
@@ -228,9 +305,9 @@ def test_a_session_is_not_taken_anew_where_that_costs_memory(
     monkeypatch.setattr("httpx_agent._sessions.GIVING_LEAKS", leaks)
     cache = SessionCache(2)
     connection = Connection(Session(), reused=reused)
-    cache.learn("a", connection)
+    cache.learn("a", connection, cache.generation)
     assert (cache.get("a") is not None, connection.asked) == (taken, int(taken))
-    cache.learn("b", None)
+    cache.learn("b", None, cache.generation)
     assert cache.get("b") is None
 
 
@@ -238,13 +315,13 @@ def test_the_sessions_that_are_kept() -> None:
     cache = SessionCache(2)
     sessions = {name: Session(name) for name in ("a1", "b1", "a2", "c1")}
     for name, session in sessions.items():
-        cache.learn(name[0], Connection(session))
+        cache.learn(name[0], Connection(session), cache.generation)
     assert [cache.get(key) for key in "abc"] == [None, sessions["b1"], sessions["c1"]]
     cache.evict("b")
     cache.evict("nothing")
     assert cache.get("b") is None
     nothing = SessionCache(0)
-    nothing.learn("a", Connection(Session()))
+    nothing.learn("a", Connection(Session()), nothing.generation)
     assert nothing.get("a") is None
 
 
@@ -260,7 +337,7 @@ def test_the_sessions_that_are_kept() -> None:
 )
 def test_a_session_that_cannot_be_resumed_is_not_kept(version: str, has_ticket: bool, id: bytes, kept: bool) -> None:
     cache = SessionCache(1)
-    cache.learn("a", Connection(Session(has_ticket=has_ticket, id=id), version=version))
+    cache.learn("a", Connection(Session(has_ticket=has_ticket, id=id), version=version), cache.generation)
     assert (cache.get("a") is not None) is kept
 
 
@@ -271,18 +348,18 @@ def test_a_server_whose_sessions_cannot_be_resumed_is_asked_ever_more_rarely() -
     turns = []
     for turn in range(10_000):
         before = barren.asked
-        cache.learn("a", barren)
+        cache.learn("a", barren, cache.generation)
         turns += [turn] if barren.asked > before else []
     assert turns[:6] == [0, 3, 8, 17, 34, 67]
     assert [after - before for before, after in zip(turns[-3:], turns[-2:], strict=False)] == [1025, 1025]
     other = Connection(Session(has_ticket=False))
-    cache.learn("b", other)
+    cache.learn("b", other, cache.generation)
     assert other.asked == 1
     fertile = Connection(Session())
     for _ in range(1025):
-        cache.learn("a", fertile)
+        cache.learn("a", fertile, cache.generation)
     assert cache.get("a") is not None
-    cache.learn("a", fertile)
+    cache.learn("a", fertile, cache.generation)
     assert fertile.asked > 1  # every one counts again
 
 
@@ -290,11 +367,11 @@ def test_a_server_whose_sessions_cannot_be_resumed_is_asked_ever_more_rarely() -
 
 
 class CountingContext(ssl.SSLContext):
-    """Notes who starts a handshake with it and with which session, and how often a session is asked for."""
+    """Notes for which name a handshake asks and whether it offers a session, and how often a session is asked for."""
 
     def __init__(self, protocol: int) -> None:
         super().__init__()
-        self.handshakes: list[tuple[bool, bool]] = []  # started by the agent itself, with a session
+        self.handshakes: list[tuple[str, bool]] = []
         self.sessions_asked_for = 0
 
         def session(ssl_object: ssl.SSLObject) -> ssl.SSLSession | None:
@@ -304,16 +381,16 @@ class CountingContext(ssl.SSLContext):
         attributes = {"session": property(session, ssl.SSLObject.session.__set__)}
         self.sslobject_class = type("CountingObject", (ssl.SSLObject,), attributes)
 
-    def _note(self, session: object) -> None:
-        caller = sys._getframe(2).f_globals["__name__"].partition(".")[0]
-        self.handshakes.append((caller == "httpx_agent", session is not None))
+    def _note(self, server_hostname: str | bytes, session: object = None, **_: object) -> None:
+        name = server_hostname if isinstance(server_hostname, str) else server_hostname.decode()  # trio's
+        self.handshakes.append((name, session is not None))
 
     def wrap_socket(self, *args: Any, **kwargs: Any) -> ssl.SSLSocket:
-        self._note(kwargs.get("session"))
+        self._note(**kwargs)
         return super().wrap_socket(*args, **kwargs)
 
     def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:
-        self._note(args[4] if len(args) > 4 else kwargs.get("session"))
+        self._note(**kwargs)
         return super().wrap_bio(*args, **kwargs)
 
 
@@ -321,9 +398,9 @@ class CountingContext(ssl.SSLContext):
 @pytest.mark.parametrize(
     ("limit", "handshakes", "leaks", "sessions"),
     [
-        (0, [(False, False)] * 3, False, 0),
-        (1, [(False, False), (True, True), (True, True)], False, 3),
-        (1, [(False, False), (True, True), (True, True)], True, 1),
+        (0, [False, False, False], False, 0),
+        (1, [False, True, True], False, 3),
+        (1, [False, True, True], True, 1),
     ],
     ids=["off", "on", "on where it leaks"],
 )
@@ -334,13 +411,14 @@ async def test_switched_off_it_costs_nothing(
     engine: str,
     version: ssl.TLSVersion,
     limit: int,
-    handshakes: list[tuple[bool, bool]],
+    handshakes: list[bool],
     leaks: bool,
     sessions: int,
 ) -> None:
-    """The user's own context makes every handshake, called by the network library and by nothing of ours; no session
-    is passed in, none is asked for, none is kept. Switched on, each new socket is asked once, whatever it serves;
-    where Python leaks, only one that resumed none.
+    """The user's own context makes every handshake; no session is passed in, none is asked for, none is kept. Switched
+    on, each new socket is asked once, whatever it serves; where Python leaks, only one that resumed none.
+
+    Before the first, the context is asked which protocols it offers: once, for it has methods of its own.
     """
     monkeypatch.setattr("httpx_agent._sessions.GIVING_LEAKS", leaks)
     context = CountingContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -358,8 +436,7 @@ async def test_switched_off_it_costs_nothing(
                     kept.append(session)
         await world.close(agent)
         assert server.requests_per_connection == [3, 2, 1]
-    by_ours = world.name == "asyncio"  # the stream there speaks TLS itself
-    assert context.handshakes == [(by_ours or through_ours, resumes) for through_ours, resumes in handshakes]
+    assert context.handshakes == [("name.invalid", False), *(("127.0.0.1", resumes) for resumes in handshakes)]
     assert len(kept) == sessions
     if not world.is_sync:  # there the object that knows the session is OpenSSL's own, and cannot be counted
         assert context.sessions_asked_for == sessions
@@ -375,11 +452,11 @@ async def test_a_server_that_gives_no_tickets_costs_almost_nothing(
     certificates.authority.configure_trust(context)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     with Server(tls=tls) as server:
-        agent = Agent(verify=context, http1_engine=engine)
+        agent = Agent(verify=context, max_cached_sessions=100, http1_engine=engine)
         async with world.client(transport=AgentTransport(agent=agent)) as client:
             for _ in range(12):
                 assert not await resumed(world, client, f"{server.url}/close")
         await world.close(agent)
-    assert [given for _, given in context.handshakes] == [False] * 12
+    assert [given for name, given in context.handshakes if name != "name.invalid"] == [False] * 12
     if not world.is_sync:
         assert context.sessions_asked_for == 3

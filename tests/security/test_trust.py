@@ -72,7 +72,7 @@ async def test_the_certificate_must_be_that_of_the_host_or_of_the_name(
 async def test_a_socket_for_one_name_never_serves_another(world: World, certificates: Certificates) -> None:
     """Not even where the first name is trusted, and its session could be resumed."""
     with ChaosServer(ssl_context=served_by(certificates, "name.example"), must_be_closed=True) as server:
-        agent = Agent(verify=certificates.client())
+        agent = Agent(verify=certificates.client(), max_cached_sessions=100)
         async with world.client(transport=AgentTransport(agent=agent)) as client:
             assert (await client.get(server.url, extensions={"sni_hostname": "name.example"})).text == "ok"
             for extensions in ({}, {"sni_hostname": "other.example"}):
@@ -85,7 +85,8 @@ async def test_a_socket_for_one_name_never_serves_another(world: World, certific
 async def test_verification_is_the_agent_s_and_not_a_session_s(world: World, certificates: Certificates) -> None:
     """A session that one agent resumes is known to no other; the second one sees the certificate, and refuses."""
     with ChaosServer(ssl_context=certificates.server()) as server:
-        trusting, other = Agent(verify=certificates.client()), Agent(verify=ssl.create_default_context())
+        trusting = Agent(verify=certificates.client(), max_cached_sessions=100)
+        other = Agent(verify=ssl.create_default_context(), max_cached_sessions=100)
         async with world.client(transport=AgentTransport(agent=trusting)) as client:
             await client.get(server.url)
         async with world.client(transport=AgentTransport(agent=other)) as client:

@@ -78,6 +78,8 @@ def a_transport_is_one_of_httpx_s() -> tuple[httpx.Client, httpx.AsyncClient]:
 
 def an_agent_in_use(agent: Agent) -> None:
     """What it tells."""
+    agent.forget_sessions()
+    agent.forget_sessions(httpx.URL("https://a.test"))
     status = agent.status()
     assert_type(status, AgentStatus)
     assert_type(status.create_socket_count, int)
