@@ -113,6 +113,7 @@ class OverAgent(Contender):
 
         return AgentTransport(
             verify=ssl.create_default_context(cafile=setup.certificate),
+            max_cached_sessions=100,
             max_sockets=setup.sockets,
             max_free_sockets=setup.sockets,
             free_socket_timeout=TIMEOUT,
