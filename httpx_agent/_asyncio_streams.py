@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import anyio
 import anyio.to_thread
 
-from ._connecting import Pauses, connects, look_up, race
+from ._connecting import bindable, connect_unix, look_up, race
 from ._contexts import TimeLimit, detached
 from ._http1 import PIECE
 from ._network import LEFT_UNREAD
 from ._opening import Phase
 from ._poll import Poll
+from ._racing import literal
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -74,7 +75,8 @@ class AsyncioConnector:
                 sock.setblocking(False)
                 if local_address is not None:
                     sock.bind((local_address, 0))
-                await asyncio.get_running_loop().sock_connect(sock, address)
+                zoned = (literal(entry), *address[1:])  # uvloop does not look for the zone where the system has it
+                await asyncio.get_running_loop().sock_connect(sock, zoned)
             except BaseException:
                 sock.close()
                 raise
@@ -85,7 +87,7 @@ class AsyncioConnector:
 
         async def connect() -> socket.socket:
             addresses = await look_up(self._wire, host, port, self._call_soon)
-            return await race(self._wire, addresses, connect_to, close, (OSError,))
+            return await race(self._wire, bindable(addresses, local_address), connect_to, close)
 
         def prepare(sock: socket.socket) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -100,17 +102,7 @@ class AsyncioConnector:
         self._wire.opening.tried(path)
 
         async def connect() -> socket.socket:
-            sock = self._wire.new_socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            try:
-                sock.setblocking(False)
-                # Not `sock_connect`: it takes the error of a full queue for a connection that is under way.
-                pauses = Pauses()
-                while not connects(sock, path):
-                    await asyncio.sleep(pauses.next())
-            except BaseException:
-                sock.close()
-                raise
-            return sock
+            return await connect_unix(self._wire, path)
 
         def prepare(sock: socket.socket) -> None:
             for option in socket_options:

@@ -17,7 +17,7 @@ import anyio
 from ._causes import walk_causes
 from ._network import CLOSE_TIMEOUT, OsErrors, shut_down
 from ._opening import Phase
-from ._racing import AddressInfo, Race, describe
+from ._racing import AddressInfo, Race, describe, literal
 from ._resolver import look_up_literal, resolver, without_zone_escape
 
 if TYPE_CHECKING:
@@ -27,6 +27,12 @@ T = TypeVar("T")
 
 #: Seconds until a Unix socket whose queue was full is tried again, the first time and at most.
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.001, 0.05
+
+#: Seconds for which the system can wait at once: some weeks.
+_LONGEST_WAIT = 2_000_000.0
+
+#: What a connect that does not block says when all is well. Not EAGAIN, which is a failure: nothing is under way then.
+_UNDER_WAY = frozenset({0, errno.EINPROGRESS, errno.EINTR, getattr(errno, "WSAEWOULDBLOCK", 0)})
 
 #: Watches a handful of sockets for a moment; one that needs no descriptor of its own, where there is one.
 _Selector: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.SelectSelector)
@@ -44,13 +50,11 @@ class SyncConnector:
         """Connect to the first address of a host that answers."""
         wire = self._wire
         with OsErrors(wire.family, connecting=True):
-            addresses = self._look_up(host, port, timeout)
+            addresses = bindable(self._look_up(host, port, timeout), local_address)
             wire.opening.enter(Phase.TCP)
+            connect = self._connect if len(addresses) == 1 else self._race
             try:
-                if len(addresses) == 1:
-                    sock = self._connect(addresses[0], local_address, timeout)
-                else:
-                    sock = self._race(Race(addresses), local_address, timeout)
+                sock = connect(addresses, local_address, timeout)
             except OSError:
                 wire.check()
                 raise
@@ -98,7 +102,8 @@ class SyncConnector:
         look_up = resolver.look_up((host, port), done.set)
         try:
             with wire.breakable(done.set):
-                done.wait(wire.time_left(timeout))
+                left = wire.time_left(timeout)
+                done.wait(None if left is None else min(left, threading.TIMEOUT_MAX))
         finally:
             resolver.leave(look_up, done.set)
         wire.check()
@@ -106,12 +111,15 @@ class SyncConnector:
             raise TimeoutError("timed out")
         return look_up.result()
 
-    def _connect(self, entry: AddressInfo, local_address: str | None, timeout: float | None) -> socket.socket:
+    def _connect(self, addresses: list[AddressInfo], local_address: str | None, timeout: float | None) -> socket.socket:
+        """Return a socket that is connected to the only address: without a selector, that takes a third less time."""
         wire = self._wire
+        (entry,) = addresses
         wire.opening.tried(describe(entry))
         sock = self._new_socket(entry, local_address)
         try:
-            sock.settimeout(wire.time_left(timeout))
+            left = wire.time_left(timeout)
+            sock.settimeout(None if left is None else min(left, _LONGEST_WAIT))
             with wire.breakable(lambda: shut_down(sock)):
                 sock.connect(entry[4])
         except BaseException:
@@ -119,58 +127,66 @@ class SyncConnector:
             raise
         return sock
 
-    def _race(self, race: Race, local_address: str | None, timeout: float | None) -> socket.socket:
+    def _race(self, addresses: list[AddressInfo], local_address: str | None, timeout: float | None) -> socket.socket:
         """Return the socket that connects first; close the others."""
-        wire = self._wire
+        wire, opening = self._wire, self._wire.opening
+        race = Race(addresses)
         left = wire.time_left(timeout)
         deadline = math.inf if left is None else time.monotonic() + left
-        running: list[socket.socket] = []
-        errors: list[OSError] = []
-        winner: socket.socket | None = None
+        running: dict[socket.socket, str] = {}
 
         def wake() -> None:
             for sock in list(running):
                 shut_down(sock)
 
+        def fail(address: str, error: OSError) -> None:
+            opening.failed(address, error)
+            race.failed(error)
+
         with _Selector() as selector, wire.breakable(wake):
             try:
-                while winner is None:
+                while True:
                     now = time.monotonic()
-                    while winner is None and (entry := race.next(now)) is not None:
-                        wire.opening.tried(describe(entry))
+                    while (entry := race.next(now)) is not None:
+                        address = describe(entry)
+                        opening.tried(address)
                         try:
-                            sock = self._new_socket(entry, local_address)
-                            running.append(sock)
-                            sock.setblocking(False)
-                            code = sock.connect_ex(entry[4])
-                            if code not in (0, errno.EINPROGRESS, errno.EWOULDBLOCK):
-                                raise OSError(code, os.strerror(code))
-                            selector.register(sock, selectors.EVENT_WRITE, sock)
+                            sock = self._begin(entry, local_address)
                         except OSError as error:
-                            race.failed()
-                            errors.append(error)
-                    wire.check()  # who breaks it now finds all that run
+                            fail(address, error)
+                        else:
+                            running[sock] = address
+                            selector.register(sock, selectors.EVENT_WRITE, sock)
+                    wire.check()  # who breaks it from now on finds all that run
                     if race.is_lost():
-                        raise errors[-1]
+                        raise race.error()
                     if now >= deadline:
                         raise TimeoutError("timed out")
-                    until = min(deadline, race.next_start())
-                    for key, _ in selector.select(None if until == math.inf else max(0.0, until - now)):
-                        sock = key.data
-                        selector.unregister(sock)
-                        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-                        if code == 0:
-                            winner = winner or sock
-                        else:
-                            race.failed()
-                            errors.append(OSError(code, os.strerror(code)))
+                    until = min(deadline, race.next_start(), now + _LONGEST_WAIT)
+                    ready: list[socket.socket] = [key.data for key, _ in selector.select(max(0.0, until - now))]
                     wire.check()
+                    for sock in ready:
+                        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                        address = running.pop(sock)
+                        if code == 0:
+                            opening.won(address)
+                            return sock
+                        selector.unregister(sock)
+                        sock.close()
+                        fail(address, OSError(code, os.strerror(code)))
             finally:
                 for sock in running:
-                    if sock is not winner:
-                        sock.close()
-        assert winner is not None
-        return winner
+                    sock.close()
+
+    def _begin(self, entry: AddressInfo, local_address: str | None) -> socket.socket:
+        """Return a socket that connects to an address, without waiting for that."""
+        sock = self._new_socket(entry, local_address)
+        sock.setblocking(False)
+        code = sock.connect_ex(entry[4])
+        if code not in _UNDER_WAY:
+            sock.close()
+            raise OSError(code, os.strerror(code))
+        return sock
 
     def _new_socket(self, entry: AddressInfo, local_address: str | None) -> socket.socket:
         family, kind, protocol, _, _ = entry
@@ -197,6 +213,7 @@ class RacingConnector:
         self._wire = wire
         self._inner = inner
         self._call_soon = call_soon
+        self._look_up = _look_up_in_trio if isinstance(inner, wire.family.httpcore.TrioBackend) else look_up
         self.sleep = inner.sleep
 
     async def connect_tcp(
@@ -206,22 +223,13 @@ class RacingConnector:
         httpcore = self._wire.family.httpcore
 
         async def connect(entry: AddressInfo) -> Any:
-            try:
-                stream = await self._inner.connect_tcp(entry[4][0], port, None, local_address, ())
-            except httpcore.ConnectError as error:  # trio's own words say nothing of the reason
-                raise next((e for e in walk_causes(error) if isinstance(e, OSError) and e.errno), error) from None
-            try:
-                for option in socket_options:  # httpcore's backend would leave a socket open that does not take one
-                    stream.get_extra_info("socket").setsockopt(*option)
-            except BaseException:
-                await _close(stream)
-                raise
-            return stream
+            stream = await self._inner.connect_tcp(literal(entry), port, None, local_address, ())
+            return await _with_options(stream, socket_options)
 
         try:
             with anyio.fail_after(timeout):
-                addresses = await look_up(self._wire, host, port, self._call_soon)
-                return await race(self._wire, addresses, connect, _close, (httpcore.ConnectError, OSError))
+                addresses = await self._look_up(self._wire, host, port, self._call_soon)
+                return await race(self._wire, bindable(addresses, local_address), connect, _close)
         except TimeoutError as error:
             raise httpcore.ConnectTimeout(str(error)) from error
         except (OSError, UnicodeError) as error:
@@ -234,18 +242,50 @@ class RacingConnector:
         self._wire.opening.tried(path)
         try:
             with anyio.fail_after(timeout):
+                if isinstance(self._inner, httpcore.AnyIOBackend) and hasattr(
+                    anyio.abc.UNIXSocketStream, "from_socket"
+                ):
+                    return await self._wrap_unix(path, socket_options)
                 pauses = Pauses()
                 while True:
-                    stream = await self._inner.connect_unix_socket(path, None, socket_options)
+                    stream = await self._inner.connect_unix_socket(path, None, ())
                     try:
                         stream.get_extra_info("server_addr")
                     except OSError:  # trio takes the error of a full queue for a connection that is under way
                         await _close(stream)
                         await anyio.sleep(pauses.next())
                     else:
-                        return stream
+                        return await _with_options(stream, socket_options)
         except TimeoutError as error:
             raise httpcore.ConnectTimeout(str(error)) from error
+        except OSError as error:
+            raise httpcore.ConnectError(str(error)) from error
+
+    async def _wrap_unix(self, path: str, socket_options: Iterable[Any]) -> Any:
+        """Connect by ourselves: while the queue is full, anyio tries again without a pause, and keeps the loop busy."""
+        sock = await connect_unix(self._wire, path)
+        try:
+            for option in socket_options:
+                sock.setsockopt(*option)
+            return await self._wire.family.anyio_stream(sock)
+        except BaseException:
+            sock.close()
+            raise
+
+
+async def connect_unix(wire: Wire, path: str) -> socket.socket:
+    """Return a socket that is connected to a path; while its queue is full, try again."""
+    sock = wire.new_socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        # Not the loop's `sock_connect`: it takes the error of a full queue for a connection that is under way.
+        pauses = Pauses()
+        while not connects(sock, path):
+            await anyio.sleep(pauses.next())
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 async def look_up(
@@ -275,42 +315,65 @@ async def look_up(
     return asked.result()
 
 
+async def _look_up_in_trio(
+    wire: Wire, host: str, port: int, call_soon: Callable[[Callable[[], object]], None]
+) -> list[AddressInfo]:
+    """The same by trio's own hook, where the user has set one (`trio.socket.set_custom_hostname_resolver`)."""
+    import trio
+
+    hook = trio.socket.set_custom_hostname_resolver(None)
+    trio.socket.set_custom_hostname_resolver(hook)
+    if hook is None:
+        return await look_up(wire, host, port, call_soon)
+    host = without_zone_escape(host)
+    wire.opening.enter(Phase.NAME, host)
+    found: list[AddressInfo] = await trio.socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
+    return found
+
+
 async def race(
     wire: Wire,
     addresses: list[AddressInfo],
     connect: Callable[[AddressInfo], Awaitable[T]],
     close: Callable[[T], Awaitable[None]],
-    failures: tuple[type[Exception], ...],
 ) -> T:
     """Return what the first successful attempt gives; cancel or close the others.
 
     Args:
         wire: The socket's wire, which notes what is tried.
-        addresses: The addresses of the host.
+        addresses: The addresses of the host; at least one.
         connect: Makes an attempt.
         close: Closes what a later attempt gives, and is not to be cancelled.
-        failures: What an attempt raises if it fails.
     """
-    wire.opening.enter(Phase.TCP)
+    opening = wire.opening
+    opening.enter(Phase.TCP)
     if len(addresses) == 1:
-        wire.opening.tried(describe(addresses[0]))
-        return await connect(addresses[0])
+        opening.tried(describe(addresses[0]))
+        try:
+            return await connect(addresses[0])
+        except Exception as error:
+            better = plain(error)
+            if better is error:
+                raise
+            raise better from None
     policy = Race(addresses)
     winners: list[T] = []
-    errors: list[Exception] = []
     changed = anyio.Event()
 
     async def attempt(entry: AddressInfo) -> None:
+        address = describe(entry)
         try:
             opened = await connect(entry)
-        except failures as error:
-            errors.append(error)
-            policy.failed()
+        except Exception as raised:  # whatever it is: another address may do, and no group of errors leaves this
+            error = plain(raised)
+            opening.failed(address, error)
+            policy.failed(error)
             changed.set()
             return
         if winners:  # another one came first, before this could be cancelled
             await close(opened)
         else:
+            opening.won(address)
             winners.append(opened)
             group.cancel_scope.cancel()
 
@@ -318,18 +381,55 @@ async def race(
         async with anyio.create_task_group() as group:
             while not policy.is_lost():
                 changed = anyio.Event()
-                while (entry := policy.next(time.monotonic())) is not None:
-                    wire.opening.tried(describe(entry))
+                while (entry := policy.next(anyio.current_time())) is not None:
+                    opening.tried(describe(entry))
                     group.start_soon(attempt, entry)
-                with anyio.move_on_after(policy.next_start() - time.monotonic()):
+                with anyio.move_on_after(policy.next_start() - anyio.current_time()):
                     await changed.wait()
     except BaseException:
         for opened in winners:
             await close(opened)
         raise
     if not winners:
-        raise errors[-1]
+        raise policy.error()
     return winners[0]
+
+
+def bindable(addresses: list[AddressInfo], local_address: str | None) -> list[AddressInfo]:
+    """Return those addresses that are of the family of the local one.
+
+    Raises:
+        OSError: If there is none.
+    """
+    local = None if local_address is None else look_up_literal(local_address, 0)
+    found = [entry for entry in addresses if not local or entry[0] == local[0][0]]
+    if not found:
+        which = f" of the family of local_address={local_address!r}" if addresses else ""
+        raise OSError(errno.EADDRNOTAVAIL, f"There is no address{which}")
+    return found
+
+
+def plain(error: Exception) -> Exception:
+    """Return the system's error that another one goes back to, in the system's own words.
+
+    Trio's own say nothing of the reason, those of asyncio repeat the address.
+    """
+    for found in walk_causes(error):
+        if isinstance(found, OSError) and found.errno and not isinstance(found, socket.gaierror):
+            words = os.strerror(found.errno)
+            return found if found.strerror == words else OSError(found.errno, words)
+    return error
+
+
+async def _with_options(stream: Any, socket_options: Iterable[Any]) -> Any:
+    """Set a new stream's options; httpcore's backend would leave a socket open that does not take one."""
+    try:
+        for option in socket_options:
+            stream.get_extra_info("socket").setsockopt(*option)
+    except BaseException:
+        await _close(stream)
+        raise
+    return stream
 
 
 async def _close(stream: Any) -> None:

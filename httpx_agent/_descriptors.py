@@ -9,13 +9,13 @@ import socket
 from ._causes import walk_causes
 
 #: The process has as many as it may (`ulimit -n`), or the system has.
-_NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
+NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 
 
 def is_out_of_descriptors(error: BaseException) -> bool:
     """Return whether an error goes back to the limit on open files."""
     for found in walk_causes(error):
-        if isinstance(found, OSError) and found.errno in _NO_DESCRIPTOR:
+        if isinstance(found, OSError) and found.errno in NO_DESCRIPTOR:
             return True
         if isinstance(found, socket.gaierror) and _none_is_left():  # looking up a name needs files, and does not say so
             return True
@@ -26,5 +26,5 @@ def _none_is_left() -> bool:
     try:
         os.close(os.open(os.devnull, os.O_RDONLY))
     except OSError as error:
-        return error.errno in _NO_DESCRIPTOR
+        return error.errno in NO_DESCRIPTOR
     return False

@@ -53,11 +53,13 @@ def _explain(error: Exception, exchange: Exchange, httpcore: Any) -> Any:
     if isinstance(error, httpcore.TimeoutException):
         return type(error)(f"{what}: {_timeout(error, exchange)}{where}")
     if connecting and is_out_of_descriptors(error):
-        return httpcore.ConnectError(f"{what}: {_out_of_descriptors(exchange)}")
+        return httpcore.ConnectError(f"{what}: {_out_of_descriptors(exchange)}{where}")
     if isinstance(error, ssl.SSLError):
         return (httpcore.ConnectError if connecting else httpcore.ReadError)(f"{what}: {error}{where}")
     if connecting and isinstance(error, (OSError, UnicodeError)):
         return httpcore.ConnectError(f"{what}: {error}{where}")
+    if connecting and type(error).__module__.startswith("socksio."):  # httpcore lets it out
+        return httpcore.ProxyError(f"{what}: the proxy hung up, or does not speak SOCKS5 ({error}){where}")
     if exchange.is_stale(error):
         return type(error)(f"{what}: {_stale(error, exchange)}")
     if isinstance(error, (httpcore.LocalProtocolError, h11.LocalProtocolError)):  # httpcore lets some of h11's out

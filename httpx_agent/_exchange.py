@@ -37,6 +37,9 @@ LIBRARIES = frozenset({"httpx", "httpx2", "httpcore", "httpcore2", __name__.part
 #: What `timeout` limits of a request.
 _LIMITED = frozenset({"connect", "read", "write"})
 
+#: In a `Host` header, the zone of an IPv6 address, which means something on this machine only (RFC 6874, 4).
+_ZONE = re.compile(rb"%[^]]*(?=])")
+
 #: Node reads the header only if it begins so (R15).
 _HINT = re.compile(rb"timeout=(\d+)")
 
@@ -281,7 +284,7 @@ class Exchange:
     # Deciding ---------------------------------------------------------------------------------------------------------
 
     def _prepare_request(self) -> None:
-        """What the agent's options change in a request."""
+        """What the agent changes in a request: mostly by its options."""
         request = self.request
         options = self.engine.options_for(self.key)
         timeout = request.extensions.get("timeout", {})
@@ -292,6 +295,10 @@ class Exchange:
                 missing = [n for n in _LIMITED if n not in timeout or (replaces_none and timeout[n] is None)]
                 timeout = {**timeout, **dict.fromkeys(missing, default)}
                 request.extensions = {**request.extensions, "timeout": timeout}
+        if "%" in self.key.host:
+            request.headers = [
+                (name, _ZONE.sub(b"", value) if name.lower() == b"host" else value) for name, value in request.headers
+            ]
         if not options.keep_alive and options.max_sockets is None:  # R13
             request.headers = [
                 (name, b"close" if name.lower() == b"connection" and value.lower() == b"keep-alive" else value)

@@ -6,6 +6,8 @@ from functools import cached_property
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import anyio
+
 from ._asyncio_streams import AsyncioStream
 from ._cycles import Cycles
 from ._http1_asyncio import AsyncioHttp1Connection
@@ -106,10 +108,15 @@ class Family:
         )
         return Originals(classes, "handle_async_request")
 
+    async def anyio_stream(self, sock: Any) -> Any:
+        """The stream of httpcore over anyio's, over a Unix socket that we connected; private as that below."""
+        stream = await anyio.abc.UNIXSocketStream.from_socket(sock)
+        return self.httpcore._backends.anyio.AnyIOStream(stream)
+
     def socket_stream(self, socket: object) -> Any:
         """The stream of httpcore over a socket that we connected.
 
-        The one private name that we use of httpcore: its public `SyncBackend` connects by itself, so that a thread
+        A private name of httpcore: its public `SyncBackend` connects by itself, so that a thread
         that waits for a connection could not be woken when the agent is closed.
         """
         return self.httpcore._backends.sync.SyncStream(socket)

@@ -27,7 +27,7 @@ class Opening:
         proxy: The URL of the proxy that it goes to, without credentials; empty if it goes straight to the origin.
     """
 
-    __slots__ = ("_about", "_addresses", "_attempts", "_handshakes", "_phase", "_proxy")
+    __slots__ = ("_about", "_attempts", "_handshakes", "_phase", "_proxy", "_tried")
 
     def __init__(self, proxy: str) -> None:
         self._proxy = proxy
@@ -35,23 +35,33 @@ class Opening:
         self._handshakes = 0
         self._phase = Phase.DONE
         self._about = ""
-        self._addresses: tuple[str, ...] = ()
+        self._tried: dict[str, str] = {}  # addresses, and why they failed
 
     def begin(self, to: str, *, counts: bool = True) -> None:
         """Begin an attempt to connect, or the one before anew."""
         self._attempts += counts
         self._handshakes = 0
-        self._addresses = ()
+        self._tried = {}
         self.enter(Phase.BACKEND, to)
 
     def enter(self, phase: Phase, about: str = "") -> None:
         """Begin a phase; ``about`` is whom it concerns, where the addresses do not tell."""
         self._phase = phase
         self._about = about
+        if phase is Phase.DONE:
+            self._tried = {}  # memory that each free socket would hold
 
     def tried(self, address: str) -> None:
         """Note that an attempt to reach an address begins."""
-        self._addresses += (address,)
+        self._tried[address] = ""
+
+    def failed(self, address: str, error: Exception) -> None:
+        """Note why an attempt to reach an address has failed."""
+        self._tried[address] = getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+    def won(self, address: str) -> None:
+        """Note which address is connected to."""
+        self._tried[address] = "connected"
 
     def connected(self) -> None:
         """Go on to the proxy's own handshake, if there is one."""
@@ -72,12 +82,18 @@ class Opening:
         if self._phase is Phase.DONE:
             return ""
         text = f"{self._phase.value}{self._whom()}"
-        if self._addresses:
-            more = len(self._addresses) - _LISTED
-            text += f"; tried {', '.join(self._addresses[:_LISTED])}" + (f" and {more} more" if more > 0 else "")
+        if self._tried:
+            text += f"; tried {self._addresses()}"
         if self._attempts > 1:
             text += f"; attempt {self._attempts}"
         return text
+
+    def _addresses(self) -> str:
+        """List some addresses; where they ended differently, with what became of each."""
+        differ = len(set(self._tried.values())) > 1
+        listed = [f"{address} ({why or 'no answer'})" if differ else address for address, why in self._tried.items()]
+        more = len(listed) - _LISTED
+        return ", ".join(listed[:_LISTED]) + (f" and {more} more" if more > 0 else "")
 
     def _whom(self) -> str:
         proxy = f"proxy {self._proxy}" if self._proxy else ""

@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from itertools import zip_longest
 from typing import Any
 
+from ._descriptors import NO_DESCRIPTOR
+
 #: Seconds that an attempt has to itself before the next one starts (RFC 8305, 5: Connection Attempt Delay).
 ATTEMPT_DELAY = 0.25
 
@@ -21,8 +23,11 @@ AddressInfo = tuple[Any, Any, int, str, Any]
 
 
 def interleave(addresses: Iterable[AddressInfo]) -> list[AddressInfo]:
-    """Order addresses by family in turn, beginning with the family that the system prefers (RFC 8305, 4)."""
-    addresses = list(addresses)
+    """Order addresses by family in turn, beginning with the family that the system prefers (RFC 8305, 4).
+
+    Drops what comes twice, as for a name that stands in the hosts file on two lines.
+    """
+    addresses = list({(entry[0], entry[4]): entry for entry in addresses}.values())
     preferred = [entry for entry in addresses if entry[0] == addresses[0][0]]
     others = [entry for entry in addresses if entry[0] != addresses[0][0]]
     return [entry for pair in zip_longest(preferred, others) for entry in pair if entry is not None]
@@ -39,6 +44,7 @@ class Race:
         self._left = deque(interleave(addresses))
         self._running = 0
         self._next_start = -math.inf
+        self._errors: list[Exception] = []
 
     def next(self, now: float) -> AddressInfo | None:
         """Return the address to try now, or ``None`` if it is not time yet or none is left."""
@@ -48,10 +54,11 @@ class Race:
         self._next_start = now + ATTEMPT_DELAY
         return self._left.popleft()
 
-    def failed(self) -> None:
+    def failed(self, error: Exception) -> None:
         """Note that an attempt has failed: the next one may start at once."""
         self._running -= 1
         self._next_start = -math.inf
+        self._errors.append(error)
 
     def next_start(self) -> float:
         """Return the time at which the next attempt may start; infinite if no address is left."""
@@ -61,11 +68,20 @@ class Race:
         """Return whether every address was tried in vain."""
         return not self._left and not self._running
 
+    def error(self) -> Exception:
+        """Return the error of a lost race: the last one, unless an attempt had no descriptor, which can be mended."""
+        wanting = (error for error in self._errors if isinstance(error, OSError) and error.errno in NO_DESCRIPTOR)
+        return next(wanting, self._errors[-1])
+
+
+def literal(entry: AddressInfo) -> str:
+    """Return the host of an address for a look-up that finds it again, with its zone: ``fe80::1%2``."""
+    address = entry[4]
+    zone = address[3] if len(address) > 3 else 0  # who replaces the system's look-up may leave it out
+    return f"{address[0]}%{zone}" if zone else str(address[0])
+
 
 def describe(entry: AddressInfo) -> str:
-    """Return an address as messages show it: ``127.0.0.1:80`` or ``[::1]:80``."""
-    family, _, _, _, address = entry
-    if family not in (socket.AF_INET, socket.AF_INET6):
-        return str(address)
-    host = f"[{address[0]}]" if family == socket.AF_INET6 else address[0]
-    return f"{host}:{address[1]}"
+    """Return an address as messages show it: ``127.0.0.1:80``, ``[::1]:80`` or ``[fe80::1%2]:80``."""
+    host = f"[{literal(entry)}]" if entry[0] == socket.AF_INET6 else literal(entry)
+    return f"{host}:{entry[4][1]}"

@@ -8,6 +8,7 @@ until the system gives up.
 
 from __future__ import annotations
 
+import copy
 import socket
 import threading
 from collections import deque
@@ -15,8 +16,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context
 from functools import partial
+from urllib.parse import unquote
 
 from . import _fork
+from ._locks import Lock
 from ._racing import AddressInfo
 
 #: Threads at most. More look-ups than that wait for one of them to end.
@@ -46,9 +49,11 @@ class LookUp:
             UnicodeError: If it cannot be one.
         """
         error = self._error
-        if error is not None:
-            raise type(error)(*error.args)  # one of its own for each who asks: a traceback grows with each raise
-        return self._found
+        if error is None:
+            return self._found
+        with suppress(Exception):  # a resolver of the user's may raise what cannot be copied
+            error = copy.copy(error)  # one of its own for each who asks: a traceback grows with each raise
+        raise error
 
 
 class Resolver:
@@ -63,7 +68,7 @@ class Resolver:
 
     def begin_anew(self) -> None:
         """Forget in a forked child what the parent looks up: its threads do not exist here."""
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._work = threading.Condition(self._lock)
         self._queue: deque[LookUp] = deque()
         self._look_ups: dict[Name, LookUp] = {}
@@ -90,14 +95,12 @@ class Resolver:
         return found
 
     def leave(self, look_up: LookUp, on_done: Callable[[], object]) -> None:
-        """Stop waiting; a look-up that has not begun, and for which nobody waits any more, is dropped."""
-        with self._lock:
-            with suppress(ValueError):  # it has been called
-                look_up._callbacks.remove(on_done)
-            if not look_up._callbacks and not look_up.is_done:
-                with suppress(ValueError):  # a thread has taken it
-                    self._queue.remove(look_up)
-                    del self._look_ups[look_up.name]
+        """Stop waiting; a look-up that has not begun, and for which nobody waits any more, is not made.
+
+        Takes no lock: finalisers of tasks that are dropped come here, in any thread and under any lock.
+        """
+        with suppress(ValueError):  # it has been called
+            look_up._callbacks.remove(on_done)
 
     def _start_thread(self) -> None:
         """Start one more thread; without one, those that run serve the queue. Requires holding the lock."""
@@ -109,11 +112,10 @@ class Resolver:
         except RuntimeError:
             self._threads -= 1
             if not self._threads:
-                look_up = self._queue.pop()
-                del self._look_ups[look_up.name]
+                self._forget(self._queue.pop())
                 raise OSError("no thread is left to look up a name in") from None
 
-    def _run(self, lock: threading.Lock, work: threading.Condition) -> None:
+    def _run(self, lock: threading.RLock, work: threading.Condition) -> None:
         while True:
             with lock:
                 while not self._queue:
@@ -124,33 +126,44 @@ class Resolver:
                         self._threads -= 1
                         return
                 look_up = self._queue.popleft()
+                if not look_up._callbacks:  # all have left
+                    self._forget(look_up)
+                    continue
             error: Exception | None = None
             found: list[AddressInfo] = []
             try:
-                found = socket.getaddrinfo(*look_up.name, type=socket.SOCK_STREAM)
+                found = socket.getaddrinfo(*look_up.name, 0, socket.SOCK_STREAM)
             except Exception as raised:
                 error = raised.with_traceback(None)
             with lock:
                 look_up._found, look_up._error = found, error
                 look_up.is_done = True
-                del self._look_ups[look_up.name]
-                callbacks, look_up._callbacks = look_up._callbacks, []
+                self._forget(look_up)
+                callbacks = tuple(look_up._callbacks)  # who leaves meanwhile must not displace the others
+                look_up._callbacks.clear()
             for callback in callbacks:
                 callback()
             del look_up, callbacks
+
+    def _forget(self, look_up: LookUp) -> None:
+        """Take a look-up out of those that others may join. Requires holding the lock."""
+        if self._look_ups.get(look_up.name) is look_up:
+            del self._look_ups[look_up.name]
 
 
 def look_up_literal(host: str, port: int) -> list[AddressInfo] | None:
     """Return the address that a host is, at once; ``None`` if it is a name."""
     try:
-        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+        # By position, as Python's own callers do: those who replace it may take nothing else.
+        return socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST)
     except (socket.gaierror, UnicodeError):
         return None
 
 
 def without_zone_escape(host: str) -> str:
     """Decode the zone of an IPv6 address: ``fe80::1%25eth0`` in URLs (RFC 6874) is ``fe80::1%eth0`` to the system."""
-    return host.replace("%25", "%", 1) if ":" in host else host
+    address, escape, zone = host.partition("%25")
+    return f"{address}%{unquote(zone)}" if escape and ":" in address else host
 
 
 resolver = Resolver()

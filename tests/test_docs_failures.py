@@ -21,6 +21,7 @@ import pytest
 from httpx_agent import Agent, AgentTransport
 from httpx_agent._exchange import MAX_GOAWAYS
 from httpx_agent.testing import FIN, HANG, ChaosServer, Connection, Gate, Network, Script, http2, respond
+from tests.engine.raw import raw_server
 from tests.rules.test_refused_sessions import Choosy, Spoiling, alert
 from tests.support.servers import Certificates, Proxy, Server, Socks
 from tests.test_examples import _page, rows
@@ -126,9 +127,9 @@ def no_name_server(stage: Stage) -> None:
     speak = threading.Event()
     system = socket.getaddrinfo
 
-    def wait(host: Any, *args: Any, flags: int = 0, **kwargs: Any) -> Any:
+    def wait(host: Any, port: Any, family: int = 0, kind: int = 0, protocol: int = 0, flags: int = 0) -> Any:
         if flags & socket.AI_NUMERICHOST:
-            return system(host, *args, flags=flags, **kwargs)
+            return system(host, port, family, kind, protocol, flags)
         speak.wait(10)
         raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
 
@@ -141,14 +142,51 @@ def refused_everywhere(stage: Stage) -> None:
     """A name with addresses of this machine only."""
     system = socket.getaddrinfo
 
-    def find(host: Any, *args: Any, flags: int = 0, **kwargs: Any) -> Any:
+    def find(host: Any, port: Any, family: int = 0, kind: int = 0, protocol: int = 0, flags: int = 0) -> Any:
         if flags & socket.AI_NUMERICHOST:
-            return system(host, *args, flags=flags, **kwargs)
-        return [entry for number in range(1, 6) for entry in system(f"127.0.0.{number}", *args, **kwargs)]
+            return system(host, port, family, kind, protocol, flags)
+        return [entry for number in range(1, 6) for entry in system(f"127.0.0.{number}", port, family, kind)]
 
     with socket.socket() as taken, mock.patch.object(socket, "getaddrinfo", side_effect=find):
         taken.bind(("", 0))
         stage.ask(f"http://many.invalid:{taken.getsockname()[1]}/")
+
+
+def differently(stage: Stage) -> None:
+    """What a name with broken IPv6 comes to, where nobody listens either."""
+    system = socket.getaddrinfo
+
+    def find(host: Any, port: Any, family: int = 0, kind: int = 0, protocol: int = 0, flags: int = 0) -> Any:
+        if flags & socket.AI_NUMERICHOST:
+            return system(host, port, family, kind, protocol, flags)
+        return [entry for each in ("::1", "127.0.0.1") for entry in system(each, port, family, kind)]
+
+    connect = socket.socket.connect_ex
+
+    def connect_ex(sock: socket.socket, address: Any) -> int:
+        return errno.ENETUNREACH if sock.family == socket.AF_INET6 else connect(sock, address)
+
+    with socket.socket() as taken, mock.patch.object(socket, "getaddrinfo", side_effect=find):
+        taken.bind(("127.0.0.1", 0))
+        with mock.patch.object(socket.socket, "connect_ex", connect_ex):
+            stage.ask(f"http://two.invalid:{taken.getsockname()[1]}/")
+
+
+def other_family(stage: Stage) -> None:
+    system = socket.getaddrinfo
+
+    def find(host: Any, port: Any, family: int = 0, kind: int = 0, protocol: int = 0, flags: int = 0) -> Any:
+        if flags & socket.AI_NUMERICHOST:
+            return system(host, port, family, kind, protocol, flags)
+        return system("::1", port, family, kind)
+
+    with mock.patch.object(socket, "getaddrinfo", side_effect=find):
+        stage.ask("http://six.invalid/", agent=Agent(local_address="127.0.0.1"))
+
+
+def no_socks(stage: Stage) -> None:
+    with raw_server(lambda peer: peer.sock.recv(100)) as url:
+        stage.ask("http://a.test/", agent=Agent(proxy=url.rstrip("/").replace("http:", "socks5:")))
 
 
 def full_queue(stage: Stage) -> None:
@@ -338,6 +376,8 @@ FAILURES: dict[str, Callable[[Stage], None]] = {
     "no name server answers": no_name_server,
     "nobody listens there": refused,
     "nobody listens at any address of a name": refused_everywhere,
+    "the addresses of a name fail in different ways": differently,
+    "no address of a name is of the family of `local_address`": other_family,
     "the queue of a Unix socket stays full": full_queue,
     "the connect gets no answer": no_answer,
     "the TLS handshake gets no answer": lambda stage: handshake(stage, HANG),
@@ -347,6 +387,7 @@ FAILURES: dict[str, Callable[[Stage], None]] = {
     "the proxy is down": proxy_is_down,
     "the proxy refuses": proxy_refuses,
     "a SOCKS proxy refuses": socks_refuses,
+    "what is said to be a SOCKS proxy hangs up, or is none": no_socks,
     "the URL is neither http nor https, ws nor wss": lambda stage: stage.ask("gopher://a.test/"),
     "a header has a value that cannot be sent": lambda stage: stage.ask_for("hang", headers={"X-Key": "a\n"}),
     "nothing of the request can be written": no_write,

@@ -518,7 +518,7 @@ def fill_backlog(listener: socket.socket) -> list[socket.socket]:
     """Connect to a listener whose backlog is 0 until further connects get no answer; return the sockets to close."""
     clients = []
     for _ in range(8):
-        client = socket.socket()
+        client = socket.socket(listener.family)
         clients.append(client)
         client.setblocking(False)
         with suppress(BlockingIOError):

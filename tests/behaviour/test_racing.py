@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import socket
 from types import SimpleNamespace
@@ -9,10 +10,12 @@ from typing import Any
 
 import anyio
 import pytest
+import trio
+import trio.testing
 
 from httpx_agent import _connecting
 from httpx_agent._opening import Opening
-from httpx_agent._racing import AddressInfo, Race, describe, interleave
+from httpx_agent._racing import AddressInfo, Race, describe, interleave, literal
 from tests.support.worlds import World
 
 in_loops = pytest.mark.in_loops
@@ -38,6 +41,11 @@ def test_families_take_turns_and_the_preferred_one_begins() -> None:
     assert interleave([]) == []
 
 
+def test_an_address_that_comes_twice_is_tried_once() -> None:
+    """As for a name that stands in the hosts file on two lines."""
+    assert hosts(interleave([four("1"), four("1"), six("a"), four("2"), six("a")])) == ["1", "a", "2"]
+
+
 def test_each_attempt_has_a_quarter_of_a_second_to_itself() -> None:
     race = Race([four("1"), four("2"), four("3")])
     assert race.next(100.0) == four("1")
@@ -55,22 +63,43 @@ def test_each_attempt_has_a_quarter_of_a_second_to_itself() -> None:
 def test_the_next_attempt_starts_when_one_fails() -> None:
     race = Race([four("1"), six("a")])
     assert race.next(100.0) == four("1")
-    race.failed()
+    race.failed(OSError())
     assert not race.is_lost()
     assert race.next(100.01) == six("a")
     assert race.next_start() == math.inf
-    race.failed()
+    race.failed(OSError())
     assert race.is_lost()
 
 
-def test_no_address_is_a_lost_race() -> None:
-    assert Race([]).is_lost()
+REFUSED = ConnectionRefusedError(errno.ECONNREFUSED, "refused")
+UNREACHABLE = OSError(errno.ENETUNREACH, "unreachable")
+TOO_MANY = OSError(errno.EMFILE, "too many open files")
+
+
+@pytest.mark.parametrize(
+    ("errors", "told"),
+    [
+        ([UNREACHABLE, REFUSED], REFUSED),
+        ([RuntimeError(), UNREACHABLE], UNREACHABLE),
+        ([UNREACHABLE, TOO_MANY, REFUSED], TOO_MANY),  # the agent can close its free sockets for another try
+    ],
+)
+def test_which_error_a_lost_race_ends_with(errors: list[Exception], told: Exception) -> None:
+    race = Race([four(str(number)) for number in range(len(errors))])
+    for error in errors:
+        race.next(100.0)
+        race.failed(error)
+    assert race.is_lost()
+    assert race.error() is told
 
 
 def test_addresses_in_words() -> None:
     assert describe(four("10.0.0.1")) == "10.0.0.1:80"
     assert describe(six("::1")) == "[::1]:80"
-    assert describe((socket.AF_UNIX, socket.SOCK_STREAM, 0, "", "/tmp/s")) == "/tmp/s"
+    linked = (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("fe80::1", 80, 0, 2))
+    assert describe(linked) == "[fe80::1%2]:80"
+    assert describe((socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::1", 80))) == "[::1]:80"
+    assert [literal(entry) for entry in (four("10.0.0.1"), six("::1"), linked)] == ["10.0.0.1", "::1", "fe80::1%2"]
 
 
 class Attempts:
@@ -80,7 +109,7 @@ class Attempts:
         self.begun: list[str] = []
         self.opened: list[str] = []
         self.closed: list[str] = []
-        self.fail: set[str] = set()
+        self.fail: dict[str, Exception] = {}
         self.gates: dict[str, anyio.Event] = {}
         self.wire: Any = SimpleNamespace(opening=Opening(""))
 
@@ -91,7 +120,7 @@ class Attempts:
             with anyio.CancelScope(shield=host.startswith("stubborn")):
                 await self.gates[host].wait()
         if host in self.fail:
-            raise OSError(host)
+            raise self.fail[host]
         self.opened.append(host)
         return host
 
@@ -99,15 +128,13 @@ class Attempts:
         self.closed.append(opened)
 
     async def race(self, *addresses: str) -> str:
-        return await _connecting.race(
-            self.wire, [four(host) for host in addresses], self.connect, self.close, (OSError,)
-        )
+        return await _connecting.race(self.wire, [four(host) for host in addresses], self.connect, self.close)
 
 
 @in_loops
 async def test_the_next_address_is_tried_when_one_fails(world: World) -> None:
     attempts = Attempts()
-    attempts.fail.add("first")
+    attempts.fail["first"] = REFUSED
     assert await attempts.race("first", "second", "third") == "second"
     assert attempts.begun == ["first", "second"]
 
@@ -121,12 +148,46 @@ async def test_the_next_address_is_tried_when_one_takes_its_time(world: World, m
     assert attempts.closed == []
 
 
+def test_a_loop_takes_a_quarter_of_a_second_by_its_own_clock() -> None:
+    """Nothing else passes there where time is virtual."""
+    begun_at: dict[str, float] = {}
+
+    async def connect(entry: AddressInfo) -> str:
+        host: str = entry[4][0]
+        begun_at[host] = trio.current_time() - start
+        if host != "third":
+            await trio.sleep_forever()
+        return host
+
+    async def main() -> None:
+        nonlocal start
+        start = trio.current_time()
+        attempts = Attempts()
+        addresses = [four("first"), four("second"), four("third")]
+        assert await _connecting.race(attempts.wire, addresses, connect, attempts.close) == "third"
+
+    start = 0.0
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    assert begun_at == {"first": 0.0, "second": pytest.approx(0.25), "third": pytest.approx(0.5)}
+
+
 @in_loops
-async def test_all_that_fail(world: World) -> None:
+@pytest.mark.parametrize("last", [UNREACHABLE, RuntimeError("sockets are forbidden here")], ids=["system", "other"])
+async def test_all_that_fail(world: World, last: Exception) -> None:
+    """The last one's error comes out as it is, never in a group."""
     attempts = Attempts()
-    attempts.fail.update({"first", "second"})
-    with pytest.raises(OSError, match="second"):
+    attempts.fail.update({"first": REFUSED, "second": last})
+    with pytest.raises(type(last)) as caught:
         await attempts.race("first", "second")
+    assert getattr(caught.value, "errno", None) == getattr(last, "errno", None)
+
+
+@in_loops
+async def test_the_only_one_fails_for_no_reason_of_the_system(world: World) -> None:
+    attempts = Attempts()
+    attempts.fail["only"] = RuntimeError("sockets are forbidden here")
+    with pytest.raises(RuntimeError, match="forbidden"):
+        await attempts.race("only")
 
 
 @in_loops

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import threading
 import time
@@ -23,7 +24,7 @@ class Silence:
         self.asked: list[str] = []
         self.speak = threading.Event()
 
-    def __call__(self, host: str, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, host: str, *args: Any) -> Any:
         self.asked.append(host)
         self.speak.wait(10)
         return FOUND
@@ -90,11 +91,11 @@ def test_no_more_threads_than_there_may_be(silence: Silence, monkeypatch: pytest
     dropped = resolver.look_up(("dropped.test", 80), left.set)
     resolver.look_up(("last.test", 80), done.set)
     resolver.leave(dropped, left.set)
-    assert ("dropped.test", 80) not in resolver._look_ups
     silence.speak.set()
     assert done.wait(10)
     assert silence.asked == ["first.test", "last.test"]
     assert not left.is_set()
+    assert ("dropped.test", 80) not in resolver._look_ups
 
 
 def test_who_leaves_is_not_told(silence: Silence) -> None:
@@ -147,3 +148,78 @@ def test_each_who_asks_gets_an_error_of_his_own(monkeypatch: pytest.MonkeyPatch)
         errors.append(caught.value)
     assert errors[0] is not errors[1]
     assert errors[0].errno == socket.EAI_NONAME
+
+
+class Uncopyable(Exception):
+    """As of a package that forbids the network in tests: its class takes other arguments than it keeps."""
+
+    def __init__(self, host: str, allowed: list[str]) -> None:
+        super().__init__(f"{host} is not among {allowed}")
+
+
+def test_an_error_that_cannot_be_copied_comes_out_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(host: str, *args: Any) -> Any:
+        raise Uncopyable(host, [])
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    monkeypatch.setattr(_resolver, "_IDLE", 0.01)
+    done = threading.Event()
+    found = Resolver().look_up(("a.test", 80), done.set)
+    assert done.wait(10)
+    with pytest.raises(Uncopyable, match="is not among"):
+        found.result()
+
+
+class Collected:
+    """Runs a finaliser when the collector comes by, in the middle of the next `LookUp` that is made."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self._patch = patch
+
+    def in_the_next_look_up(self, finaliser: Any) -> None:
+        class Garbage:
+            def __init__(self) -> None:
+                self.itself = self
+
+            def __del__(self) -> None:
+                finaliser()
+
+        def make(name: Any) -> LookUp:
+            self._patch.setattr(_resolver, "LookUp", LookUp)
+            Garbage()
+            gc.collect()
+            return LookUp(name)
+
+        self._patch.setattr(_resolver, "LookUp", make)
+
+
+def test_who_leaves_in_a_finaliser_waits_for_no_lock(silence: Silence, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task that waits is dropped; the collector finds it in a thread that has the resolver's lock."""
+    resolver = Resolver()
+    left = threading.Event()
+    dropped = resolver.look_up(("dropped.test", 80), left.set)
+    Collected(monkeypatch).in_the_next_look_up(lambda: resolver.leave(dropped, left.set))
+    done = threading.Event()
+    thread = threading.Thread(target=resolver.look_up, args=(("a.test", 80), done.set), daemon=True)
+    thread.start()
+    thread.join(5)
+    assert not thread.is_alive()
+    silence.speak.set()
+    assert done.wait(10)
+    assert not left.is_set()
+
+
+def test_a_finaliser_that_looks_up_the_same_name(silence: Silence, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both are told, and nothing is left of either."""
+    resolver = Resolver()
+    outer, inner = threading.Event(), threading.Event()
+    Collected(monkeypatch).in_the_next_look_up(lambda: resolver.look_up(("a.test", 80), inner.set))
+    thread = threading.Thread(target=resolver.look_up, args=(("a.test", 80), outer.set), daemon=True)
+    thread.start()
+    thread.join(5)
+    assert not thread.is_alive()
+    silence.speak.set()
+    assert outer.wait(10)
+    assert inner.wait(10)
+    assert resolver._look_ups == {}
+    until(lambda: resolver._threads == 0)

@@ -587,6 +587,15 @@ async def test_a_name_with_several_addresses(world: World) -> None:
             assert response.text == "ok"
 
 
+async def test_a_zone_comes_to_the_socket(world: World) -> None:
+    """For uvloop it must stand in the host; other loops take it from where the system has it."""
+    async with world.client(transport=AgentTransport()) as client:
+        with pytest.raises((httpx.ConnectError, httpx.ConnectTimeout)) as caught:
+            await client.get("http://[fe80::1%251]:9/", timeout=0.05)
+    assert "Invalid argument" not in str(caught.value)
+    assert "tried [fe80::1%1]:9" in str(caught.value)
+
+
 @in_loop
 async def test_a_socket_that_cannot_be_prepared_is_closed() -> None:
     with raw_server(lambda peer: peer.wait_closed()) as url:

@@ -9,7 +9,7 @@ import httpx_agent
 
 #: Private names of other libraries that the package uses, and where they are from. Each new one needs a reason.
 KNOWN = {
-    "_backends": "httpcore: the stream of its sync backend, over a socket that we connected",
+    "_backends": "httpcore: the streams of its sync and its anyio backend, over a socket that we connected",
     "_connection": "httpcore: from a connection to the one inside it",
     "_h11_state": "httpcore: whether bytes came after a response",
     "_sock": "asyncio and trio: the socket that they hide",
