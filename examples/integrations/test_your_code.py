@@ -25,6 +25,14 @@ async def greeting_by_httpx2() -> str:
 
 
 # --8<-- [end:code]
+# --8<-- [start:info]
+def test_how_a_mocked_response_was_got() -> None:
+    mock = httpx.MockTransport(lambda request: httpx.Response(200))
+    with httpx.Client(transport=mock) as client:
+        assert httpx_agent.request_info(client.get(URL)) is None
+
+
+# --8<-- [end:info]
 # --8<-- [start:respx]
 import respx
 
