@@ -53,7 +53,8 @@ class Family:
         if proxy is None or proxy.url.scheme.startswith("socks"):
             return pool
         if pool not in self._proxied_pools:
-            self._proxied_pools[pool] = type(pool.__name__, (pool, self.httpcore.HTTPProxy), {})
+            bases = (pool, self.httpcore.HTTPProxy)
+            self._proxied_pools[pool] = type(pool.__name__, bases, {"__module__": pool.__module__})
         return self._proxied_pools[pool]
 
     @cached_property
