@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterable
-from copy import copy
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, Unpack
 
 from ._agent import URL, AnyAgent, Limits, Proxy, check_attribute, no_attribute
 from ._environment import proxies_from_environment
-from ._mocks import register_with_respx
 from ._options import UNSET, AgentKeywords, SocketOption, Unset, full_name
+from ._pickling import state_of
 from ._pool import BasePool
 
 Agent = TypeVar("Agent", bound=AnyAgent)
@@ -59,7 +58,6 @@ class BaseTransport(Generic[Limits, Proxy, URL, Agent]):
             **options,
         }
         self._pool = self._pool_class.for_transport(self._agent_class, agent, given)
-        register_with_respx(self._pool_class, self._agent_class.family.httpcore)
 
     if not TYPE_CHECKING:  # pragma: no branch - type checkers would take every name for one that there is
 
@@ -134,19 +132,12 @@ class BaseTransport(Generic[Limits, Proxy, URL, Agent]):
                 f"({full_name(type(request))}): {advice}"
             )
 
-    def __copy__(self) -> Self:
-        borrowed: Self = _borrow(type(self), self.agent, self._attributes())
-        return borrowed
-
-    def __deepcopy__(self, memo: object) -> Self:
-        return copy(self)  # with the same agent, which is not copied
-
     def __reduce__(self) -> tuple[Any, ...]:
-        return _borrow, (type(self), self.agent, self._attributes())
+        return _borrow, (type(self), self.agent), state_of(self, {"_pool"}) or None
 
-    def _attributes(self) -> dict[str, Any]:
-        """Return what a subclass or a user has put here."""
-        return {name: value for name, value in vars(self).items() if name != "_pool"}
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            object.__setattr__(self, name, value)
 
     @property
     def agent(self) -> Agent:
@@ -158,10 +149,8 @@ class BaseTransport(Generic[Limits, Proxy, URL, Agent]):
         return f"<{type(self).__name__} {self.agent!r}>"
 
 
-def _borrow(kind: type[Any], agent: AnyAgent, attributes: dict[str, Any]) -> Any:
+def _borrow(kind: type[Any], agent: AnyAgent) -> Any:
     """Return a copy of a transport, in this or another process; it borrows the agent, which outlives it."""
     transport: Any = object.__new__(kind)
     transport._pool = kind._pool_class.for_transport(kind._agent_class, agent, {})
-    register_with_respx(kind._pool_class, kind._agent_class.family.httpcore)
-    transport.__dict__.update(attributes)
     return transport
