@@ -99,7 +99,7 @@ class Engine:
         self.family = family
         self.now = clock
         self.stopwatch = stopwatch
-        self.options: AgentOptions = check_options(given, family.httpx)
+        self.options: AgentOptions = check_options(given, family)
         self.connector = Connector(family, self.options)
         self.sync_home = SyncHome(self)
         self._observer: Observer | None = None

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 Pool = TypeVar("Pool", bound="BasePool")
 
+#: Where the transport for a client library is.
+HOMES = {"httpx": "httpx_agent", "httpx2": "httpx_agent.httpx2"}
+
 
 class Family:
     """One pair of libraries. Nothing else in the engine imports either of them.

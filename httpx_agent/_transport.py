@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, Unpack
 
 from ._agent import URL, AnyAgent, Limits, Proxy, check_attribute, no_attribute
 from ._environment import proxies_from_environment
-from ._options import UNSET, AgentKeywords, SocketOption, Unset, full_name
+from ._family import HOMES
+from ._options import UNSET, AgentKeywords, SocketOption, Unset, full_name, root_of
 from ._pickling import state_of
 from ._pool import BasePool
 
@@ -18,12 +19,15 @@ Agent = TypeVar("Agent", bound=AnyAgent)
 class BaseTransport(Generic[Limits, Proxy, URL, Agent]):
     """A transport of any family; see `httpx_agent.AgentTransport`.
 
-    It comes before the family's own transports among the bases, and takes only their constructors' place: all that
-    they have besides works with whatever stands in `_pool`, and other tools replace their methods.
+    It comes before the family's own transports among the bases, and takes only their constructors' place, and looks at
+    a request before they do: all that they have works with whatever stands in `_pool`, and other tools replace their
+    methods.
     """
 
     _agent_class: ClassVar[type[AnyAgent]]
     _pool_class: ClassVar[type[BasePool]]
+    _sync_body: ClassVar[type]
+    _async_body: ClassVar[type]
     _pool: BasePool
 
     def __init__(
@@ -105,32 +109,38 @@ class BaseTransport(Generic[Limits, Proxy, URL, Agent]):
         """As in the family's own transport, whose method does the work, and which others may have replaced.
 
         Raises:
-            TypeError: For a request of another family's client.
+            TypeError: For a request of another family's client, or with a body for event loops.
         """
-        self._check_family(request)
+        if not isinstance(getattr(request, "stream", None), self._sync_body):
+            raise self._refusal(request, "an AsyncClient")
         return super().handle_request(request)  # type: ignore[misc]
 
     async def handle_async_request(self, request: Any) -> Any:
         """As in the family's own transport, whose method does the work, and which others may have replaced.
 
         Raises:
-            TypeError: For a request of another family's client.
+            TypeError: For a request of another family's client, or with a body for threads.
         """
-        self._check_family(request)
+        if not isinstance(getattr(request, "stream", None), self._async_body):
+            raise self._refusal(request, "a Client")
         return await super().handle_async_request(request)  # type: ignore[misc]
 
-    def _check_family(self, request: object) -> None:
+    def _refusal(self, request: Any, other_client: str) -> TypeError:
+        """Explain what the family's own transport asserts."""
         httpx = self._agent_class.family.httpx
-        if not isinstance(request, httpx.Request):
-            theirs = type(request).__module__.partition(".")[0]
-            module = {"httpx": "httpx_agent", "httpx2": "httpx_agent.httpx2"}.get(theirs)
-            advice = f"give it an {httpx.__name__}.Request"
-            if module is not None:
-                advice = f"write `from {module} import AgentTransport`"
-            raise TypeError(
-                f"{full_name(type(self))} serves clients of {httpx.__name__}, and got a request of {theirs} "
-                f"({full_name(type(request))}): {advice}"
+        named = full_name(type(self))
+        if isinstance(request, httpx.Request):
+            return TypeError(
+                f"{named} got a request whose body is for {other_client} ({full_name(type(request.stream))}); "
+                "nothing was sent. Send it with one, or give the body as bytes"
             )
+        theirs = next((root for base in type(request).__mro__ if (root := root_of(base)) in HOMES), httpx.__name__)
+        if theirs == httpx.__name__:
+            return TypeError(f"{named}: accepted is an {theirs}.Request, not {full_name(type(request))}")
+        return TypeError(
+            f"{named} serves clients of {httpx.__name__}, and got a request of {theirs} ({full_name(type(request))}); "
+            f"nothing was sent. Write `from {HOMES[theirs]} import AgentTransport`"
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _borrow, (type(self), self.agent), state_of(self, {"_pool"}) or None
