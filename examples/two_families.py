@@ -1,6 +1,8 @@
 """What belongs to one library does not go with the other."""
 
 # --8<-- [start:program]
+import httpx2
+
 import httpx_agent
 import httpx_agent.httpx2
 
@@ -8,4 +10,10 @@ try:
     httpx_agent.httpx2.AgentTransport(agent=httpx_agent.Agent())  # type: ignore
 except TypeError as error:
     print(error)
+
+with httpx2.Client(transport=httpx_agent.AgentTransport()) as client:  # type: ignore
+    try:
+        client.get("http://example.com")
+    except TypeError as error:
+        print(error)
 # --8<-- [end:program]

@@ -16,7 +16,7 @@ from ._frozen import FrozenDict
 from ._names import advise, is_meant_for
 from ._options import LIVE_OPTIONS, UNSET, AgentKeywords, AgentOptions, SocketOption, Unset
 from ._pickling import check_options as check_picklable
-from ._pickling import identities, revive
+from ._pickling import identities, revive, state_of
 from ._status import AgentStatus, SocketInfo
 from ._steps import arun, run
 
@@ -91,8 +91,6 @@ class BaseAgent(Generic[Limits, Proxy, URL]):
     network_backend = Option[Any]()
     async_network_backend = Option[Any]()
 
-    _identity: str | None = None  # by which it is the same in other processes, once it has been pickled
-
     #: Gives an agent its time: how old its sockets are, and for how long they are free.
     _clock: Callable[[], float] = staticmethod(find_clock())
 
@@ -130,9 +128,11 @@ class BaseAgent(Generic[Limits, Proxy, URL]):
         }
         self._set_up(given)
 
-    def _set_up(self, given: dict[str, Any]) -> None:
+    def _set_up(self, given: dict[str, Any], identity: str | None = None) -> None:
         self._engine = Engine(self.family, given, self._clock, self._stopwatch)
         self._seen_counters = self._engine.counters()
+        #: By this it is the same agent in every process that it is sent to.
+        self._identity = identities.enter(self, identity)
 
     if not TYPE_CHECKING:  # pragma: no branch - type checkers would take every name for one that there is
 
@@ -234,8 +234,13 @@ class BaseAgent(Generic[Limits, Proxy, URL]):
     def __reduce__(self) -> tuple[Any, ...]:
         options = self._engine.given_options()
         check_picklable(options)
-        attributes = {name: value for name, value in vars(self).items() if name not in _OWN_ATTRIBUTES}
-        return revive, (type(self), identities.of(self), options, attributes)
+        return revive, (type(self), self._identity, options), state_of(self, _OWN_ATTRIBUTES) or None
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        known = state_of(self, _OWN_ATTRIBUTES)
+        for name, value in state.items():
+            if name not in known:  # an agent that lives here already keeps what it has
+                object.__setattr__(self, name, value)
 
     def __enter__(self) -> Self:
         return self
@@ -298,7 +303,7 @@ def no_attribute(owner: object, name: str, agent: str | None = None) -> str:
     return f"{text}; {advice}" if advice else text
 
 
-#: What `vars` of an agent has besides what a subclass or a user has put there.
+#: An agent's attributes besides those that a subclass or a user has put there.
 _OWN_ATTRIBUTES = frozenset({"_engine", "_seen_counters", "_identity"})
 
 AnyAgent = BaseAgent[Any, Any, Any]

@@ -33,7 +33,7 @@ from ._options import (
     rules_of,
 )
 from ._socket import Socket
-from ._steps import CloseSocket, Flow
+from ._steps import CloseSocket, Flow, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -99,7 +99,7 @@ class Engine:
         self.family = family
         self.now = clock
         self.stopwatch = stopwatch
-        self.options: AgentOptions = check_options(given, family.httpx)
+        self.options: AgentOptions = check_options(given, family)
         self.connector = Connector(family, self.options)
         self.sync_home = SyncHome(self)
         self._observer: Observer | None = None
@@ -381,6 +381,10 @@ class Engine:
         with self._lock:
             effects = self._apply(self._core.close_free(self.now()))
         return self._carry_out(effects, home)
+
+    def rest(self) -> None:
+        """Close all free sockets, those of event loops soon: nobody may come back for them."""
+        run(self.settle(self.sync_home, self.close_free_sockets(self.sync_home)))
 
     def abandon(self, exchange: Exchange) -> None:
         """The request was dropped by its caller. Finalisers call this, so it takes no lock; the home clears up."""

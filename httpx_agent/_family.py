@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 Pool = TypeVar("Pool", bound="BasePool")
 
+#: Where the transport for a client library is.
+HOMES = {"httpx": "httpx_agent", "httpx2": "httpx_agent.httpx2"}
+
 
 class Family:
     """One pair of libraries. Nothing else in the engine imports either of them.
@@ -53,7 +56,8 @@ class Family:
         if proxy is None or proxy.url.scheme.startswith("socks"):
             return pool
         if pool not in self._proxied_pools:
-            self._proxied_pools[pool] = type(pool.__name__, (pool, self.httpcore.HTTPProxy), {})
+            bases = (pool, self.httpcore.HTTPProxy)
+            self._proxied_pools[pool] = type(pool.__name__, bases, {"__module__": pool.__module__})
         return self._proxied_pools[pool]
 
     @cached_property

@@ -88,3 +88,5 @@ class AgentTransport(  # type: ignore[misc]
 
     _agent_class = Agent
     _pool_class = AgentPool
+    _sync_body = httpx.SyncByteStream
+    _async_body = httpx.AsyncByteStream

@@ -7,25 +7,34 @@ import sys
 from operator import attrgetter
 from types import FunctionType, ModuleType
 
+#: The module of respx that has its mockers; what has it among its modules may be mocked at any time.
+RESPX = "respx.mocks"
+
 
 def register_with_respx(pool: type, httpcore: ModuleType) -> bool:
     """Have respx, where it is in use, replace the methods of a pool; return whether it has not done so before.
 
-    In its default mode respx replaces `handle_request` of httpcore's connections and pools. For a request that goes by
-    a proxy it must be the pool's: on the connection it would see the request to the proxy. pytest-httpx2 teaches respx
-    the same of httpcore2.
+    In its default mode respx replaces `handle_request` of httpcore's connections and pools. It must be the pool's. On
+    the connection it would see the request to the proxy where there is one, and its answer in the place of a socket's.
+    pytest-httpx2 teaches respx the same of httpcore2.
 
     Args:
-        pool: The class.
-        httpcore: The library in whose place it stands; respx has its mockers by the names of these.
+        pool: The class; where that is made at run time, it has the name of the one in whose place it stands.
+        httpcore: The library in whose place the pool stands; respx has its mockers by the names of these, which may
+            be other names for the same (`httpx2.alias_httpx`).
     """
-    mocks = sys.modules.get("respx.mocks")
-    mocker = mocks.Mocker.registry.get(httpcore.__name__) if mocks is not None else None
-    target = f"{pool.__module__}.{pool.__qualname__}"
-    if mocker is None or target in mocker.targets:
+    root = getattr(sys.modules.get(RESPX), "Mocker", None)  # another thread may be about to import it
+    if root is None:
         return False
-    mocker.add_targets(target)
-    return True
+    target = f"{pool.__module__}.{pool.__qualname__}"
+    mockers = [
+        mocker
+        for name, mocker in root.registry.items()
+        if sys.modules.get(name) is httpcore and target not in mocker.targets
+    ]
+    for mocker in mockers:
+        mocker.add_targets(target)
+    return bool(mockers)
 
 
 class Originals:

@@ -13,13 +13,16 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from enum import Enum
-from typing import Any, Final, Literal, SupportsIndex, TypedDict
+from typing import TYPE_CHECKING, Any, Final, Literal, SupportsIndex, TypedDict
 
 from ._core import Rules
 from ._frozen import FrozenDict
 from ._http1 import is_installed
 from ._names import advise
 from ._patterns import OriginPattern
+
+if TYPE_CHECKING:
+    from ._family import Family
 
 Seconds = float | timedelta
 SocketOption = tuple[int, int, int] | tuple[int, int, bytes | bytearray] | tuple[int, int, None, int]
@@ -218,17 +221,27 @@ _LIMITS = {
 }
 
 
+#: Options whose values belong to a family of libraries.
+_BACKENDS = ("network_backend", "async_network_backend")
+_OF_A_FAMILY = frozenset({*_BACKENDS, "limits", "proxy"})
+
+
+def root_of(kind: type) -> str:
+    """The package that a class is from."""
+    return kind.__module__.partition(".")[0]
+
+
 def full_name(kind: type) -> str:
     """The name of a class with its module: httpx and httpx2 have classes of the same names."""
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
-def check_options(given: Mapping[str, Any], httpx: Any) -> AgentOptions:
+def check_options(given: Mapping[str, Any], family: Family) -> AgentOptions:
     """Makes the options from what a user gave.
 
     Args:
         given: The options by name, without those that were not given.
-        httpx: The module whose `Limits` and `Proxy` count.
+        family: The libraries whose `Limits`, `Proxy` and `NetworkBackend` count.
 
     Raises:
         TypeError: For an unknown option, or a value of a wrong type.
@@ -237,7 +250,9 @@ def check_options(given: Mapping[str, Any], httpx: Any) -> AgentOptions:
     unknown = [name for name in given if name not in AgentOptions.__dataclass_fields__]
     if unknown:
         raise TypeError("; ".join(map(unknown_option, unknown)))
-    values = {name: check_option(name, value) for name, value in given.items() if name not in ("limits", "proxy")}
+    httpx = family.httpx
+    values = {name: check_option(name, value) for name, value in given.items() if name not in _OF_A_FAMILY}
+    values.update((name, _check_backend(name, given[name], family.httpcore)) for name in _BACKENDS if name in given)
     limits = given.get("limits")
     if limits is not None:
         if not isinstance(limits, httpx.Limits):
@@ -378,13 +393,6 @@ def _is_socket_option(option: object) -> bool:
     return len(option) == 3 and isinstance(option[2], (int, bytes, bytearray, memoryview))
 
 
-def _backend(name: str, value: object) -> object:
-    if value is not None and not callable(getattr(value, "connect_tcp", None)):
-        kind = "httpcore.AsyncNetworkBackend" if name.startswith("async") else "httpcore.NetworkBackend"
-        raise TypeError(f"{name}={value!r}: accepted is an {kind} or None, not {type(value).__name__}")
-    return value
-
-
 def _verify(name: str, value: object) -> object:
     if not isinstance(value, (bool, str, ssl.SSLContext)):
         raise TypeError(
@@ -476,6 +484,20 @@ def _check_proxy(value: Any, httpx: Any) -> Any:
     return value if isinstance(value, httpx.Proxy) else httpx.Proxy(url)
 
 
+def _check_backend(name: str, value: Any, httpcore: Any) -> Any:
+    """A backend of the family's own kind, or of anybody's that can connect; not one of httpcore's other kinds.
+
+    The other family's raise exceptions that the client does not know, and those of the other world fail at their first
+    use.
+    """
+    kind: type = httpcore.AsyncNetworkBackend if name.startswith("async") else httpcore.NetworkBackend
+    is_of_another_kind = root_of(type(value)) in ("httpcore", "httpcore2") and not isinstance(value, kind)
+    if value is not None and (is_of_another_kind or not callable(getattr(value, "connect_tcp", None))):
+        accepted = f"accepted is an {httpcore.__name__}.{kind.__name__} or None"
+        raise TypeError(f"{name}={value!r}: {accepted}, not {full_name(type(value))}")
+    return value
+
+
 _CHECKS: Mapping[str, Callable[[str, Any], object]] = {
     "keep_alive": _flag,
     "keep_alive_initial_delay": _time(zero=False, none=True),
@@ -502,6 +524,4 @@ _CHECKS: Mapping[str, Callable[[str, Any], object]] = {
     "local_address": _text,
     "retries": _count(0, none=False),
     "socket_options": _socket_options,
-    "network_backend": _backend,
-    "async_network_backend": _backend,
 }

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from . import _fork
 from ._exchange import Exchange
-from ._mocks import register_with_respx
+from ._mocks import RESPX, register_with_respx
 from ._options import UNSET, full_name
 from ._steps import arun, end_iteration, run
 
@@ -25,14 +26,6 @@ class BasePool:
         owns_agent: Whether closing the pool closes the agent.
     """
 
-    #: The class whose methods respx replaces: that of the family, which those with a proxy inherit from.
-    _mocked_class: ClassVar[type]
-
-    def __init_subclass__(cls) -> None:
-        super().__init_subclass__()
-        if BasePool in cls.__bases__:
-            cls._mocked_class = cls
-
     def __init__(self, agent: AnyAgent, *, owns_agent: bool) -> None:
         self.agent = agent
         self._engine = agent._engine
@@ -44,6 +37,7 @@ class BasePool:
             self._proxy_url = proxy.url
             self._proxy_headers = proxy.headers
         _fork.register(self)
+        self._joins_respx()
 
     def begin_anew(self) -> None:
         """In a forked child: what is in flight or waits is the parent's."""
@@ -69,7 +63,7 @@ class BasePool:
     def handle_request(self, request: Any) -> Any:
         """Sends a request; blocks until its response begins."""
         engine = self._engine
-        if self._is_newly_mocked(is_async=False):
+        if RESPX in sys.modules and self._joins_respx():
             return self.handle_request(request)
         exchange = Exchange(engine, engine.sync_home, engine.key_of(request), request)
         self._requests.add(exchange)
@@ -87,7 +81,7 @@ class BasePool:
     async def handle_async_request(self, request: Any) -> Any:
         """Sends a request; waits until its response begins."""
         engine = self._engine
-        if self._is_newly_mocked(is_async=True):
+        if RESPX in sys.modules and self._joins_respx():
             return await self.handle_async_request(request)
         home = engine.find_async_home() or await engine.new_async_home()
         exchange = Exchange(engine, home, engine.key_of(request), request)
@@ -103,16 +97,12 @@ class BasePool:
             self._requests.discard(exchange)
         return response
 
-    def _is_newly_mocked(self, *, is_async: bool) -> bool:
-        """Return whether respx replaces the pool's own methods from now on.
+    def _joins_respx(self) -> bool:
+        """Return whether respx knows of the pool only from now on: the pool's own methods may not be these any more.
 
-        It must where there is a proxy, or it would see the request to the proxy. It may have been imported, and begun,
-        after the transport was made.
+        It may have been imported, and begun, after the transport was made.
         """
-        family = self._engine.family
-        if self._engine.connector.proxy is None or not family.are_replaced(is_async=is_async):
-            return False
-        return register_with_respx(self._mocked_class, family.httpcore)
+        return register_with_respx(type(self), self._engine.family.httpcore)
 
     def close(self) -> None:
         """Closes the agent, if it is the pool's own."""

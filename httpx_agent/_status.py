@@ -14,12 +14,16 @@ class _Plain:
     """A value that can be told in plain types."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the attributes by name, in types that JSON knows: a tuple becomes a list, a mapping a `dict`."""
+        """Return the attributes by their names, in types that JSON has.
+
+        Counters and times are numbers, what is not known is ``None``, a table by origin is a `dict`, and an address of
+        host and port a list of the two.
+        """
         return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}  # type: ignore[arg-type]
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return dict(value)
     return list(value) if isinstance(value, tuple) else value
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterable
-from copy import copy
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, Unpack
 
 from ._agent import URL, AnyAgent, Limits, Proxy, check_attribute, no_attribute
 from ._environment import proxies_from_environment
-from ._mocks import register_with_respx
-from ._options import UNSET, AgentKeywords, SocketOption, Unset, full_name
+from ._family import HOMES
+from ._options import UNSET, AgentKeywords, SocketOption, Unset, full_name, root_of
+from ._pickling import state_of
 from ._pool import BasePool
 
 Agent = TypeVar("Agent", bound=AnyAgent)
@@ -19,12 +19,15 @@ Agent = TypeVar("Agent", bound=AnyAgent)
 class BaseTransport(Generic[Limits, Proxy, URL, Agent]):
     """A transport of any family; see `httpx_agent.AgentTransport`.
 
-    It comes before the family's own transports among the bases, and takes only their constructors' place: all that
-    they have besides works with whatever stands in `_pool`, and other tools replace their methods.
+    It comes before the family's own transports among the bases, and takes only their constructors' place, and looks at
+    a request before they do: all that they have works with whatever stands in `_pool`, and other tools replace their
+    methods.
     """
 
     _agent_class: ClassVar[type[AnyAgent]]
     _pool_class: ClassVar[type[BasePool]]
+    _sync_body: ClassVar[type]
+    _async_body: ClassVar[type]
     _pool: BasePool
 
     def __init__(
@@ -59,7 +62,6 @@ class BaseTransport(Generic[Limits, Proxy, URL, Agent]):
             **options,
         }
         self._pool = self._pool_class.for_transport(self._agent_class, agent, given)
-        register_with_respx(self._pool_class, self._agent_class.family.httpcore)
 
     if not TYPE_CHECKING:  # pragma: no branch - type checkers would take every name for one that there is
 
@@ -107,46 +109,45 @@ class BaseTransport(Generic[Limits, Proxy, URL, Agent]):
         """As in the family's own transport, whose method does the work, and which others may have replaced.
 
         Raises:
-            TypeError: For a request of another family's client.
+            TypeError: For a request of another family's client, or with a body for event loops.
         """
-        self._check_family(request)
+        if not isinstance(getattr(request, "stream", None), self._sync_body):
+            raise self._refusal(request, "an AsyncClient")
         return super().handle_request(request)  # type: ignore[misc]
 
     async def handle_async_request(self, request: Any) -> Any:
         """As in the family's own transport, whose method does the work, and which others may have replaced.
 
         Raises:
-            TypeError: For a request of another family's client.
+            TypeError: For a request of another family's client, or with a body for threads.
         """
-        self._check_family(request)
+        if not isinstance(getattr(request, "stream", None), self._async_body):
+            raise self._refusal(request, "a Client")
         return await super().handle_async_request(request)  # type: ignore[misc]
 
-    def _check_family(self, request: object) -> None:
+    def _refusal(self, request: Any, other_client: str) -> TypeError:
+        """Explain what the family's own transport asserts."""
         httpx = self._agent_class.family.httpx
-        if not isinstance(request, httpx.Request):
-            theirs = type(request).__module__.partition(".")[0]
-            module = {"httpx": "httpx_agent", "httpx2": "httpx_agent.httpx2"}.get(theirs)
-            advice = f"give it an {httpx.__name__}.Request"
-            if module is not None:
-                advice = f"write `from {module} import AgentTransport`"
-            raise TypeError(
-                f"{full_name(type(self))} serves clients of {httpx.__name__}, and got a request of {theirs} "
-                f"({full_name(type(request))}): {advice}"
+        named = full_name(type(self))
+        if isinstance(request, httpx.Request):
+            return TypeError(
+                f"{named} got a request whose body is for {other_client} ({full_name(type(request.stream))}); "
+                "nothing was sent. Send it with one, or give the body as bytes"
             )
-
-    def __copy__(self) -> Self:
-        borrowed: Self = _borrow(type(self), self.agent, self._attributes())
-        return borrowed
-
-    def __deepcopy__(self, memo: object) -> Self:
-        return copy(self)  # with the same agent, which is not copied
+        theirs = next((root for base in type(request).__mro__ if (root := root_of(base)) in HOMES), httpx.__name__)
+        if theirs == httpx.__name__:
+            return TypeError(f"{named}: accepted is an {theirs}.Request, not {full_name(type(request))}")
+        return TypeError(
+            f"{named} serves clients of {httpx.__name__}, and got a request of {theirs} ({full_name(type(request))}); "
+            f"nothing was sent. Write `from {HOMES[theirs]} import AgentTransport`"
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _borrow, (type(self), self.agent, self._attributes())
+        return _borrow, (type(self), self.agent), state_of(self, {"_pool"}) or None
 
-    def _attributes(self) -> dict[str, Any]:
-        """Return what a subclass or a user has put here."""
-        return {name: value for name, value in vars(self).items() if name != "_pool"}
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            object.__setattr__(self, name, value)
 
     @property
     def agent(self) -> Agent:
@@ -158,10 +159,8 @@ class BaseTransport(Generic[Limits, Proxy, URL, Agent]):
         return f"<{type(self).__name__} {self.agent!r}>"
 
 
-def _borrow(kind: type[Any], agent: AnyAgent, attributes: dict[str, Any]) -> Any:
+def _borrow(kind: type[Any], agent: AnyAgent) -> Any:
     """Return a copy of a transport, in this or another process; it borrows the agent, which outlives it."""
     transport: Any = object.__new__(kind)
     transport._pool = kind._pool_class.for_transport(kind._agent_class, agent, {})
-    register_with_respx(kind._pool_class, kind._agent_class.family.httpcore)
-    transport.__dict__.update(attributes)
     return transport

@@ -49,3 +49,5 @@ class AgentTransport(  # type: ignore[misc]
 
     _agent_class = Agent
     _pool_class = AgentPool
+    _sync_body = httpx2.SyncByteStream
+    _async_body = httpx2.AsyncByteStream

@@ -25,14 +25,6 @@ async def greeting_by_httpx2() -> str:
 
 
 # --8<-- [end:code]
-# --8<-- [start:info]
-def test_how_a_mocked_response_was_got() -> None:
-    mock = httpx.MockTransport(lambda request: httpx.Response(200))
-    with httpx.Client(transport=mock) as client:
-        assert httpx_agent.request_info(client.get(URL)) is None
-
-
-# --8<-- [end:info]
 # --8<-- [start:respx]
 import respx
 
@@ -44,6 +36,23 @@ def test_with_respx() -> None:
 
 
 # --8<-- [end:respx]
+# --8<-- [start:told]
+def how_it_was_got(response: httpx.Response | httpx2.Response) -> str:
+    """More code to be tested."""
+    info = httpx_agent.request_info(response)
+    return "not by an agent" if info is None else f"by socket {info.socket_id}"
+
+
+def test_a_mock_uses_no_socket() -> None:
+    with (
+        respx.mock as router,
+        httpx.Client(transport=httpx_agent.AgentTransport()) as client,
+    ):
+        router.get(URL).respond(json={"text": "hello"})
+        assert how_it_was_got(client.get(URL)) == "not by an agent"
+
+
+# --8<-- [end:told]
 # --8<-- [start:pytest_httpx]
 from pytest_httpx import HTTPXMock
 

@@ -12,6 +12,7 @@ import gc
 import json
 import multiprocessing
 import os
+import pickle
 import signal
 import socket
 import subprocess
@@ -30,7 +31,7 @@ import pytest
 import trio
 from anyio import to_thread
 
-from httpx_agent import Agent, AgentTransport, _fork
+from httpx_agent import Agent, AgentTransport, _fork, _pickling
 from httpx_agent._keepers import ThreadKeeper
 from httpx_agent.testing import Network
 from tests.support.servers import Certificates, Server, hanging_port
@@ -456,6 +457,34 @@ async def test_what_a_child_does_without_sockets_of_the_system(world: World) -> 
         assert transport.agent.sockets() == ()
         await client.get("http://a.test/")
         assert len(network.connections) == 2
+
+
+def test_a_child_knows_the_agents_of_its_parent() -> None:
+    """Also one that is sent only after the fork, as a pool of processes does it: the worker has that one already."""
+    agent = Agent()
+    transport = AgentTransport(agent=agent)
+    with child(lambda: pickle.dumps(transport).hex()) as other:
+        assert pickle.loads(bytes.fromhex(other.tell())).agent is agent
+
+
+def test_a_fork_while_an_agent_is_unpickled() -> None:
+    """Whose lock would be held for ever in the child."""
+    agent = Agent()
+    pickled = pickle.dumps(agent)
+    held, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with _pickling.identities._lock:
+            held.set()
+            done.wait(20)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(20)
+    with child(lambda: pickle.loads(pickled) is agent) as other:
+        assert other.tell() is True
+    done.set()
+    thread.join()
 
 
 def test_a_keeper_whose_thread_stayed_behind(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,7 +49,7 @@ def test_the_tests_that_the_documentation_shows_pass() -> None:
         timeout=55,
         check=False,
     )
-    assert "4 passed" in finished.stdout, finished.stdout
+    assert "5 passed" in finished.stdout, finished.stdout
     assert finished.returncode == 0
 
 

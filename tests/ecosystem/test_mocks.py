@@ -295,3 +295,42 @@ def test_when_a_mock_ends_the_network_is_back(family: str, using: str, engine: s
             during = status()
         assert (before, during, status()) == (200, 299, 200)
         assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize("through", [None, Proxy, Socks], ids=["direct", "http proxy", "socks proxy"])
+@pytest.mark.parametrize(("family", "using"), [("httpx", "httpcore"), ("httpx2", "httpcore2")])
+def test_a_mock_that_comes_when_the_transport_has_sockets(
+    family: str, using: str, engine: str, mode: str, through: type[Proxy | Socks] | None
+) -> None:
+    """Which knows nothing of the transport, and must answer in the place of its free socket."""
+    ours, library = FAMILIES[family]
+    with Server() as server, through() if through else nullcontext() as proxy:
+        url = f"{server.url}/bytes/3"
+        transport = ours.AgentTransport(**options(engine, proxy and proxy.url))
+
+        async def story(get: Callable[[], Any]) -> list[int]:
+            found = [await get()]
+            pool = f"{ours.AgentTransport._pool_class.__module__}.AgentPool"
+            respx.mocks.Mocker.registry[using].remove_targets(pool)
+            with respx.mock(using=using) as router:
+                router.get(url).respond(299)
+                found.append(await get())
+            return [*found, await get()]
+
+        async def main() -> list[int]:
+            if mode == "sync":
+                with library.Client(transport=transport) as client:
+
+                    async def ask() -> int:
+                        return int(client.get(url).status_code)
+
+                    return await story(ask)
+            async with library.AsyncClient(transport=transport) as client:
+
+                async def ask() -> int:
+                    return int((await client.get(url)).status_code)
+
+                return await story(ask)
+
+        assert anyio.run(main, backend="asyncio" if mode == "sync" else mode) == [200, 299, 200]
+        assert server.requests_per_connection == [2]

@@ -6,11 +6,12 @@ two apart.
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import inspect
+import subprocess
 import sys
 from ast import literal_eval
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpcore
@@ -23,6 +24,7 @@ import httpx_agent
 import httpx_agent.httpx2
 from tests.face.test_imports import run_fresh
 from tests.support.servers import Server
+from tests.support.worlds import World
 
 FIRST: Any = (httpx_agent, httpx, httpcore, "httpx_agent")
 SECOND: Any = (httpx_agent.httpx2, httpx2, httpcore2, "httpx_agent.httpx2")
@@ -88,6 +90,23 @@ assert isinstance(AgentTransport(), httpx2.HTTPTransport)
     assert done.startswith("False\nFalse\nFalse\n")
 
 
+@pytest.mark.parametrize("proxy", [None, "http://127.0.0.1:1", "socks5://127.0.0.1:1"])
+def test_where_import_httpx_means_httpx2_respx_means_it_too(proxy: str | None) -> None:
+    """It knows the library by its other name, and sees the request, and not what is said to a proxy."""
+    code = f"""
+import httpx2
+httpx2.alias_httpx()
+import httpx
+import respx
+from httpx_agent.httpx2 import AgentTransport
+with respx.mock() as router:
+    router.get("https://a.test/").respond(text="mocked")
+    with httpx.Client(transport=AgentTransport(proxy={proxy!r})) as client:
+        print(client.get("https://a.test/").text)
+"""
+    assert run_fresh(code) == "mocked"
+
+
 @pytest.mark.parametrize("missing", ["httpx2", "httpcore2"])
 def test_without_httpx2_the_module_says_what_to_install(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
     monkeypatch.delitem(sys.modules, "httpx_agent.httpx2")
@@ -146,34 +165,109 @@ def test_a_transport_is_one_of_its_librarys(ours: Any, library: Any, core: Any, 
         assert getattr(ours, name).__doc__
 
 
+def refusal(one: Any, other: Any, name: str = "") -> str:
+    """What a transport of one family says to a request of the other."""
+    return (
+        f"{name or one[3] + '.AgentTransport'} serves clients of {one[1].__name__}, and got a request of "
+        f"{other[1].__name__} ({other[1].__name__}.Request); nothing was sent. "
+        f"Write `from {other[3]} import AgentTransport`"
+    )
+
+
+@EACH_BESIDE_THE_OTHER
+@pytest.mark.parametrize("given_as", ["transport", "mounts"])
+async def test_a_client_of_the_other_family_is_told_what_to_write(
+    world: World, one: Any, other: Any, given_as: str
+) -> None:
+    """At once, and before anything is sent; the library's own transports have a bare `AssertionError`."""
+    transport, library = one[0].AgentTransport(), other[1]
+    given: Any = {given_as: {"http://": transport} if given_as == "mounts" else transport}
+    client = (library.Client if world.is_sync else library.AsyncClient)(**given)
+    with pytest.raises(TypeError) as caught:
+        await world.call(client.get, "http://127.0.0.1:1/")
+    await world.close(client)
+    assert str(caught.value) == refusal(one, other)
+    assert transport.agent.status().create_socket_count == 0
+
+
+@EACH_BESIDE_THE_OTHER
+def test_a_subclass_of_either_is_known(one: Any, other: Any) -> None:
+    mine = type("Mine", (one[0].AgentTransport,), {"__module__": "app"})
+    theirs = type("Theirs", (other[1].Request,), {"__module__": "app"})
+    with pytest.raises(TypeError) as caught:
+        mine().handle_request(theirs("GET", "http://127.0.0.1:1/"))
+    assert str(caught.value) == refusal(one, other, "app.Mine").replace(f"{other[1].__name__}.Request", "app.Theirs")
+
+
+def test_the_other_family_is_refused_without_assertions_too(server: Server) -> None:
+    """With `-O` the request went out, and its response came back as one of the wrong library."""
+    code = """
+import httpx2, sys
+from httpx_agent import AgentTransport
+assert False
+with httpx2.Client(transport=AgentTransport()) as client:
+    try:
+        client.get(sys.argv[1])
+    except TypeError as error:
+        print(str(error).partition("; ")[2])
+"""
+    command = [sys.executable, "-O", "-c", code, server.url]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+    said = "nothing was sent. Write `from httpx_agent.httpx2 import AgentTransport`\n"
+    assert (done.stdout, done.stderr) == (said, "")
+    assert not server.requests
+
+
+async def _never() -> AsyncIterator[bytes]:
+    raise AssertionError
+    yield b""
+
+
+@BOTH
+async def test_a_body_for_the_other_world_is_refused(
+    world: World, ours: Any, library: Any, core: Any, home: str
+) -> None:
+    """A client looks at that itself; another transport around this one may not, or may change the request."""
+    body = _never() if world.is_sync else iter([b"x"])
+    request = library.Request("POST", "http://127.0.0.1:1/", content=body)
+    transport = ours.AgentTransport()
+    with pytest.raises(TypeError) as caught:
+        await world.handle(transport, request)
+    client = "an AsyncClient" if world.is_sync else "a Client"
+    kind = type(request.stream)
+    assert str(caught.value) == (
+        f"{home}.AgentTransport got a request whose body is for {client} ({kind.__module__}.{kind.__qualname__}); "
+        "nothing was sent. Send it with one, or give the body as bytes"
+    )
+    assert transport.agent.status().create_socket_count == 0
+
+
+@BOTH
+@pytest.mark.parametrize("what", ["GET", "URL"])
+async def test_what_is_no_request_is_refused(
+    world: World, ours: Any, library: Any, core: Any, home: str, what: str
+) -> None:
+    given = what if what == "GET" else library.URL("http://a.test")
+    named = "str" if what == "GET" else f"{library.__name__}.URL"
+    with pytest.raises(TypeError) as caught:
+        await world.handle(ours.AgentTransport(), given)
+    assert str(caught.value) == f"{home}.AgentTransport: accepted is an {library.__name__}.Request, not {named}"
+
+
+@EACH_BESIDE_THE_OTHER
 @pytest.mark.parametrize(
-    ("transport", "library", "advice"),
-    [
-        (httpx_agent.AgentTransport, httpx2, "from httpx_agent.httpx2 import AgentTransport"),
-        (httpx_agent.httpx2.AgentTransport, httpx, "from httpx_agent import AgentTransport"),
-    ],
-    ids=["httpx2's client", "httpx's client"],
+    ("option", "kind"), [("network_backend", "SyncBackend"), ("async_network_backend", "AnyIOBackend")]
 )
-def test_a_client_of_the_other_family_is_told_what_to_write(transport: Any, library: Any, advice: str) -> None:
-    """At once, and before anything is sent; it was a bare `AssertionError`."""
-    made = transport()
-    theirs, ours = library.__name__, made._agent_class.family.httpx.__name__
-    message = f"AgentTransport serves clients of {ours}, and got a request of {theirs} .*: write `{advice}`"
-    with library.Client(transport=made) as client, pytest.raises(TypeError, match=message):
-        client.get("http://127.0.0.1:1/")
-
-    async def main() -> None:
-        async with library.AsyncClient(transport=made) as client:
-            with pytest.raises(TypeError, match=message):
-                await client.get("http://127.0.0.1:1/")
-
-    asyncio.run(main())
-    assert made.agent.status().create_socket_count == 0
-
-
-def test_what_is_no_request_of_any_family_is_refused() -> None:
-    with pytest.raises(TypeError, match=r"got a request of builtins .*: give it an httpx\.Request"):
-        httpx_agent.AgentTransport().handle_request("GET")  # type: ignore[arg-type]
+def test_a_backend_of_the_other_family_is_refused(one: Any, other: Any, option: str, kind: str) -> None:
+    """Its exceptions would reach the caller as they are, which the client takes for no failure of a request."""
+    backend = getattr(other[2], kind)()
+    with pytest.raises(TypeError) as caught:
+        one[0].Agent(**{option: backend})
+    accepted = "AsyncNetworkBackend" if option.startswith("async") else "NetworkBackend"
+    assert str(caught.value) == (
+        f"{option}={backend!r}: accepted is an {one[2].__name__}.{accepted} or None, "
+        f"not {type(backend).__module__}.{kind}"
+    )
 
 
 @pytest.mark.parametrize("name", ["Agent", "AgentTransport"])

@@ -298,12 +298,17 @@ REFUSED: list[tuple[str, Any, type[Exception], str]] = [
     ("socket_options", [(1, 2, "3")], TypeError, f"{SOCKET_OPTIONS_TEXT}, not (1, 2, '3')"),
     ("socket_options", [(1, 2, 3, 4)], TypeError, f"{SOCKET_OPTIONS_TEXT}, not (1, 2, 3, 4)"),
     ("socket_options", [(1, 2, None, "4")], TypeError, f"{SOCKET_OPTIONS_TEXT}, not (1, 2, None, '4')"),
-    ("network_backend", 5, TypeError, "network_backend=5: accepted is an httpcore.NetworkBackend or None, not int"),
+    (
+        "network_backend",
+        5,
+        TypeError,
+        f"network_backend=5: accepted is an {httpcore.__name__}.NetworkBackend or None, not int",
+    ),
     (
         "async_network_backend",
         5,
         TypeError,
-        "async_network_backend=5: accepted is an httpcore.AsyncNetworkBackend or None, not int",
+        f"async_network_backend=5: accepted is an {httpcore.__name__}.AsyncNetworkBackend or None, not int",
     ),
 ]  # fmt: skip
 
@@ -746,3 +751,21 @@ def test_a_backend_of_httpcore_is_accepted() -> None:
     agent = Agent(network_backend=httpcore.SyncBackend(), async_network_backend=httpcore.AnyIOBackend())
     assert isinstance(agent.network_backend, httpcore.SyncBackend)
     assert isinstance(agent.async_network_backend, httpcore.AnyIOBackend)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("network_backend", httpcore.AnyIOBackend()), ("async_network_backend", httpcore.SyncBackend())]
+)
+def test_a_backend_of_the_other_world_is_refused(name: str, value: Any) -> None:
+    """It would fail at its first use, with an error that tells nothing of the option."""
+    with pytest.raises(
+        TypeError, match=rf"^{name}=.*: accepted is an httpcore2?\.(Async)?NetworkBackend or None, not "
+    ):
+        Agent(**{name: value})
+    assert Agent(network_backend=Connects()).network_backend is not None
+
+
+class Connects:
+    """A backend of nobody's kind."""
+
+    connect_tcp = print

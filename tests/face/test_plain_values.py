@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import json
 import pickle
+from types import MappingProxyType
 from typing import Any
 
 import httpx
@@ -27,7 +28,8 @@ def told(server: Server) -> tuple[AgentStatus, SocketInfo, RequestInfo]:
 
 def test_they_survive_pickle_copy_and_asdict(server: Server) -> None:
     for value in told(server):
-        assert pickle.loads(pickle.dumps(value)) == value
+        for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+            assert pickle.loads(pickle.dumps(value, protocol)) == value
         assert copy.deepcopy(value) == value
         assert type(value)(**dataclasses.asdict(value)) == value
 
@@ -46,6 +48,11 @@ def test_they_are_told_in_plain_types(server: Server) -> None:
     assert held.as_dict()["peer_address"] == ["127.0.0.1", server.port]
     assert held.as_dict()["origin"] == origin
     assert info.as_dict()["reused"] is False
+
+
+def test_tables_of_any_kind_are_told(server: Server) -> None:
+    status = dataclasses.replace(told(server)[0], sockets=MappingProxyType({"http://a.test:80": 1}))
+    assert json.loads(json.dumps(status.as_dict()))["sockets"] == {"http://a.test:80": 1}
 
 
 def test_they_cannot_be_changed(server: Server) -> None:
