@@ -417,7 +417,9 @@ def plain(error: Exception) -> Exception:
     for found in walk_causes(error):
         if isinstance(found, OSError) and found.errno and not isinstance(found, socket.gaierror):
             words = os.strerror(found.errno)
-            return found if found.strerror == words else OSError(found.errno, words)
+            if found is error and found.strerror == words:
+                return error
+            return OSError(found.errno, words)  # not the one found: raised from here, it would be in a ring of causes
     return error
 
 
