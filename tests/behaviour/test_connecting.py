@@ -219,22 +219,6 @@ async def test_the_system_s_error_is_the_cause(world: World, server: Server, nam
             assert ConnectionRefusedError in causes
 
 
-async def test_an_error_does_not_lead_back_to_itself(world: World) -> None:
-    """Trio's own error has the system's among its causes, and that is what is told."""
-    with refused_port() as port:
-        async with world.client(transport=AgentTransport(), timeout=PATIENT) as client:
-            with pytest.raises(httpx.ConnectError) as caught:
-                await client.get(f"http://127.0.0.1:{port}/")
-
-    def check(error: BaseException | None, above: tuple[int, ...]) -> None:
-        if error is not None:
-            assert id(error) not in above, "a ring"
-            for one in (error.__cause__, error.__context__, *getattr(error, "exceptions", ())):
-                check(one, (*above, id(error)))
-
-    check(caught.value, ())
-
-
 async def test_the_agent_is_closed_in_a_race(world: World, server: Server, names: Names) -> None:
     port = port_of(server.url)
     names.known["none.test"] = ["127.0.0.2", "127.0.0.3"]

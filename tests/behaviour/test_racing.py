@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import math
+import os
 import socket
 from types import SimpleNamespace
 from typing import Any
@@ -228,3 +229,27 @@ async def test_a_race_that_is_cancelled_when_it_is_won(world: World, monkeypatch
             got.append(await attempts.race("stubborn", "second"))
     assert sorted(attempts.opened) == ["second", "stubborn"]
     assert sorted(attempts.closed + got) == ["second", "stubborn"]
+
+
+@in_loops
+async def test_an_error_does_not_lead_back_to_itself(world: World) -> None:
+    """Trio's own has the system's among its causes, and that is what is told."""
+    system = OSError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+
+    async def connect(entry: AddressInfo) -> str:
+        raise RuntimeError("no words of the system's") from system
+
+    async def close(opened: str) -> None:
+        raise AssertionError
+
+    wire: Any = SimpleNamespace(opening=Opening(""))
+    with pytest.raises(ConnectionRefusedError) as caught:
+        await _connecting.race(wire, [four("1")], connect, close)
+
+    def check(error: BaseException | None, above: tuple[int, ...]) -> None:
+        if error is not None:
+            assert id(error) not in above, "a ring"
+            for one in (error.__cause__, error.__context__):
+                check(one, (*above, id(error)))
+
+    check(caught.value, ())
