@@ -220,6 +220,22 @@ def test_respx_may_begin_at_any_moment(mode: str, moment: str, proxy: str) -> No
     assert (finished.stdout, finished.stderr) == ("mocked\n", "")
 
 
+@pytest.mark.parametrize("proxied", [False, True], ids=["direct", "proxy"])
+async def test_respx_may_begin_when_there_are_sockets(world: World, server: Server, proxied: bool) -> None:
+    """It knows nothing of the transport then, and answers in the place of a free socket."""
+    url = f"{server.url}/bytes/3"
+    with Proxy() as proxy:
+        async with world.client(transport=AgentTransport(proxy=proxy.url if proxied else None)) as client:
+            before = (await client.get(url)).status_code
+            respx.mocks.HTTPCoreMocker.remove_targets("httpx_agent._httpx.AgentPool")
+            with respx.mock as router:
+                router.get(url).respond(299)
+                during = (await client.get(url)).status_code
+            after = (await client.get(url)).status_code
+    assert (before, during, after) == (200, 299, 200)
+    assert server.requests_per_connection == [2]
+
+
 def test_respx_in_the_middle_of_its_import(monkeypatch: pytest.MonkeyPatch, server: Server) -> None:
     """By another thread: its module is there, and nothing is in it yet."""
     with httpx.Client(transport=AgentTransport()) as client:
