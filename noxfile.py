@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import nox
 
 nox.options.default_venv_backend = "uv|virtualenv"
@@ -60,5 +62,8 @@ def integrations(session: nox.Session) -> None:
 @nox.session
 def servers(session: nox.Session) -> None:
     """Run the tests with servers and proxies that others wrote; skip those that are not installed."""
-    session.install("-e", ".[integrations]")
+    session.install("-e", ".[servers]")
+    if shutil.which("npm"):
+        command = ["npm", "install", "--prefix", "tests/servers", "--ignore-scripts", "--no-package-lock"]
+        session.run(*command, external=True)
     session.run("pytest", "-q", "-m", "servers", *session.posargs)

@@ -39,6 +39,9 @@ HIGH_WATER = 256 * 1024
 
 _TLS_READ = 64 * 1024
 
+#: Where the sockets come from of loops that close the descriptor only after `connection_lost`: asyncio's and uvloop's.
+_CLOSING_LATE = (TransportSocket.__module__, "uvloop.loop")
+
 
 class Consumer(Protocol):
     """Who takes what comes in where the event loop delivers it."""
@@ -200,8 +203,8 @@ class AsyncioStream(asyncio.Protocol):
         return True  # what is being sent goes on
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if isinstance(exc, OSError) and not self.has_ended:
-            self._salvage()
+        if isinstance(exc, OSError) and not self.has_ended and self._salvage() and isinstance(exc, BrokenPipeError):
+            exc = None  # the server closed in order, and refused what came after that
         self.is_lost = True
         self.can_write = False
         self._tell_writer()
@@ -236,13 +239,16 @@ class AsyncioStream(asyncio.Protocol):
             self._listener.lost()
         self.wake()
 
-    def _salvage(self) -> None:
-        """A write failed, and asyncio gives the connection up; but what the server said before that has come."""
+    def _salvage(self) -> bool:
+        """Take what the server said before a write failed, which the loop leaves unread; return whether it closed."""
         sock = self._transport.get_extra_info("socket")
-        if isinstance(sock, TransportSocket):  # no other loop is known to leave its descriptor open so long
-            with suppress(OSError):
-                while data := os.read(sock.fileno(), PIECE):
-                    self.data_received(data)
+        if type(sock).__module__ not in _CLOSING_LATE:
+            return False
+        with suppress(OSError):
+            while data := os.read(sock.fileno(), PIECE):
+                self.data_received(data)
+            return True
+        return False
 
     def _keep(self, data: bytes) -> None:
         self._kept += data

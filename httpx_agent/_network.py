@@ -27,6 +27,7 @@ from ._contexts import TimeLimit
 from ._goaway import GoawayHold
 from ._http1 import MAX_BEFORE_RESPONSE
 from ._opening import Opening, Phase
+from ._trio_tls import keep_readable
 
 if TYPE_CHECKING:
     from ._family import Family
@@ -725,6 +726,7 @@ class AsyncStream:
             raise
         with wire.listener.handshake(ssl_context, server_hostname) as (context, name):
             inner = await self.inner.start_tls(context, name, wire.time_left(timeout))
+        inner = keep_readable(inner, wire.family.httpcore)
         stream = await _begin_async(wire, type(self)(wire, inner))
         wire.secured(stream)
         return stream

@@ -432,10 +432,32 @@ async def test_what_came_before_a_failed_write_is_read() -> None:
         transport.get_extra_info = lambda name: TransportSocket(ours)
         stream.connection_lost(BrokenPipeError())
         assert await stream.read(100) == b"the answer"
+        with pytest.raises(httpcore.ReadError):
+            await stream.read(100)
     _, stream, transport = connected()
     stream.connection_lost(BrokenPipeError())
     with pytest.raises(httpcore.ReadError):
         await stream.read(100)
+
+
+@in_loop
+async def test_an_answer_that_ends_with_the_connection_is_whole_if_the_server_closed_before_a_write_failed() -> None:
+    """The system says so: a write after the end is a broken pipe, and one after a reset is not."""
+    for error in (BrokenPipeError(), ConnectionResetError()):
+        ours, theirs = socket.socketpair()
+        with ours:
+            ours.setblocking(False)
+            theirs.sendall(b"the answer")
+            theirs.close()
+            _, stream, transport = connected()
+            transport.get_extra_info = lambda name, ours=ours: TransportSocket(ours)
+            stream.connection_lost(error)
+            assert await stream.read(100) == b"the answer"
+            if isinstance(error, BrokenPipeError):
+                assert await stream.read(100) == b""
+            else:
+                with pytest.raises(httpcore.ReadError):
+                    await stream.read(100)
 
 
 @in_loop

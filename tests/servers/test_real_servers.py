@@ -40,32 +40,8 @@ REQUESTS: Mix = [
 
 @pytest.fixture(autouse=True)
 def _installed(request: pytest.FixtureRequest) -> None:
-    """Skips a test whose program is missing, or fails it."""
-    for mark in request.node.iter_markers("needs"):
-        (program,) = mark.args
-        if programs.find(program) is None:
-            package = programs.PACKAGES.get(program)
-            reason = f"{program} is not installed; it comes with the extra integrations"
-            if package is not None:
-                reason = f"{program} is not installed; Debian has it in the package {package}"
-            if request.config.getoption("require_servers"):
-                pytest.fail(reason)
-            pytest.skip(reason)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("servers")
-
-
-@pytest.fixture(scope="module")
-def certificate(certificates: Certificates, folder: Path) -> dict[str, str]:
-    """The paths of a certificate for `localhost` and of its key."""
-    issued = certificates.authority.issue_cert("localhost")
-    paths = {"certificate": str(folder / "certificate.pem"), "key": str(folder / "key.pem")}
-    issued.cert_chain_pems[0].write_to_path(paths["certificate"])
-    issued.private_key_pem.write_to_path(paths["key"])
-    return paths
+    """Skip a test whose program is missing, or fail it."""
+    programs.require(request.config, *(mark.args[0] for mark in request.node.iter_markers("needs")))
 
 
 @pytest.fixture(scope="module")
@@ -111,11 +87,14 @@ async def balance(world: World, agent: Agent, count: int) -> None:
 
 
 @pytest.mark.needs("nginx")
+@pytest.mark.needs("apache2")
+@pytest.mark.needs("haproxy")
+@pytest.mark.needs("lighttpd")
 @pytest.mark.needs("tinyproxy")
 @pytest.mark.needs("microsocks")
 @pytest.mark.skipif(shutil.which("dpkg-query") is None, reason="the table is about Debian's packages")
 def test_the_table_has_every_program_with_the_version_that_is_tested_here() -> None:
-    """In the documentation; those of Python's are compared in `tests/ecosystem`."""
+    """In the documentation; those of Python's packages are compared in `tests/ecosystem` and beside their own table."""
     listed = {re.sub(r"\[(.+)\]\(.+\)", r"\1", name): version for name, version, _ in rows(TABLE, "What was tested", 1)}
     assert listed == {program: programs.version(program) for program in programs.PACKAGES}
 
