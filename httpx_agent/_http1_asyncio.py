@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from ._asyncio_streams import HIGH_WATER
 from ._http1 import PIECE
 from ._http1_connection import Http1Connection, Parts, Phase, TracedParts
+from ._network import CLOSED
 from ._steps import arun
 
 if TYPE_CHECKING:
@@ -101,7 +102,9 @@ class AsyncioHttp1Connection(Http1Connection):
             self.wire.ended = True
             self.wire.listener.lost()
         elif incoming.failure is None:  # else the end is not what went wrong
-            if error is None:
+            if self.phase is Phase.CLOSED:  # by this side: what has come is not all, whatever its framing
+                incoming.failure = self.httpcore.ReadError(CLOSED)
+            elif error is None:
                 self.wire.ended = True
                 incoming.feed_end()
             else:
@@ -201,6 +204,8 @@ class AsyncioHttp1Connection(Http1Connection):
     async def receive(self, incoming: Incoming, timeout: float | None) -> None:
         """Waits for what comes next."""
         io = self._io
+        if incoming is not self._incoming:  # another task closed the response; the socket may serve again
+            raise self.httpcore.ReadError(CLOSED)
         if io.has_ended and incoming.failure is None:  # before there was a request
             self.ended(io.error)
         if incoming.failure is not None:

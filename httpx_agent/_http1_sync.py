@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ._http1 import PIECE
 from ._http1_connection import Http1Connection, Parts, Phase, TracedParts
+from ._network import CLOSED
 from ._poll import Poll
 from ._steps import run
 
@@ -173,6 +174,8 @@ class SyncHttp1Connection(Http1Connection):
         """Takes what comes next."""
         if incoming.failure is not None:
             raise incoming.failure
+        if incoming is not self._incoming:  # another thread closed the response; the socket may serve again
+            raise self.httpcore.ReadError(CLOSED)
         wire, sock, stream = self.wire, self._socket, self._stream
         size = _BODY_READ if incoming.has_head else _HEAD_READ
         # What is to come has come already, in the middle of a body; TLS may hold some; but a new response takes time.
@@ -192,6 +195,8 @@ class SyncHttp1Connection(Http1Connection):
             raise self.httpcore.ReadError(str(error)) from error
         finally:
             stream.leave()
+        if wire.broken:  # by another thread: an end that is ours is not the server's
+            raise self.httpcore.ReadError(CLOSED)
         self._take(incoming, data)
 
     def _take(self, incoming: Incoming, data: bytes) -> None:

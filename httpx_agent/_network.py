@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from ._family import Family
     from ._options import AgentOptions
 
+#: What is wrong with a socket that this side has closed under somebody who uses it.
+CLOSED = "the connection was closed by this side"
+
 #: A stream that has not finished closing after so many seconds is aborted; a thread that is in one is not waited for.
 CLOSE_TIMEOUT = 1.0
 
@@ -235,11 +238,13 @@ class Wire:
 
     # For the backends and streams ---------------------------------------------------------------------------------
 
-    def enter(self, breaker: Any) -> None:
-        """Until `leave`, `break_off` calls ``breaker``. Raises if the socket was broken."""
+    def enter(self, breaker: Any, error: type[Exception] | None = None) -> None:
+        """Until `leave`, `break_off` calls ``breaker``. Raises if the socket was broken, ``error`` if that is given."""
         self._breakers.append(breaker)
         if self.broken:
             self.leave(breaker)
+            if error is not None:
+                raise error(CLOSED)
             self.check()
 
     def leave(self, breaker: Any) -> None:
@@ -339,7 +344,8 @@ def _holds_data(tls: Any) -> bool:
 def shut_down(sock: socket.socket) -> None:
     """Wakes a thread that waits for a socket: connecting, reading or writing."""
     with suppress(OSError):  # not connected, or closed in the meantime
-        sock.shutdown(socket.SHUT_RDWR)
+        # Not the method of an `SSLSocket`: that takes TLS away first, and who writes right then would write in the clear.
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
 def close_forgotten(error: BaseException | None) -> None:
@@ -504,11 +510,13 @@ class SyncStream:
             raise wire.family.httpcore.ReadError("the rest of the response has not arrived")
         data = wire.due()
         while data is None:
-            self.enter()
+            self.enter(wire.family.httpcore.ReadError)
             try:
                 incoming: bytes = self.inner.read(max_bytes, timeout)
             finally:
                 self.leave()
+            if wire.broken:  # by another thread: an end that is ours is not the server's
+                raise wire.family.httpcore.ReadError(CLOSED)
             data = wire.heard(incoming)
         wire.check_head()
         return data
@@ -524,7 +532,7 @@ class SyncStream:
 
     def _write(self, buffer: bytes, timeout: float | None) -> None:
         wire = self._wire
-        self.enter()
+        self.enter(wire.family.httpcore.WriteError)
         try:
             wire.said(buffer)
             self.inner.write(buffer, timeout)
@@ -564,9 +572,9 @@ class SyncStream:
         """What httpcore's streams know."""
         return self.inner.get_extra_info(info)
 
-    def enter(self) -> None:
-        """Until `leave`, this thread uses the socket, and is woken if it is broken."""
-        self._wire.enter(self._shut_down)
+    def enter(self, error: type[Exception] | None = None) -> None:
+        """Until `leave`, this thread uses the socket, and is woken if it is broken; see `Wire.enter`."""
+        self._wire.enter(self._shut_down, error)
 
     def leave(self) -> None:
         """Ends what `enter` began."""

@@ -459,7 +459,7 @@ ROUTES: dict[str, Route] = {
 
 
 class _HTTP2:
-    """One HTTP/2 connection. Routes: `echo`, `sink`, `bytes`, `stream`, `status`, `hold`, `silence`, `reset`."""
+    """One HTTP/2 connection. Routes: `echo`, `sink`, `bytes`, `stream`, `status`, `hold`, `hold-body`, `silence`, `reset`."""
 
     def __init__(self, peer: Peer) -> None:
         self.peer = peer
@@ -468,6 +468,7 @@ class _HTTP2:
         self.connection = h2.connection.H2Connection(config)
         self.requests: dict[int, ReceivedRequest] = {}
         self.held: dict[int, str] = {}
+        self.half_sent: dict[int, str] = {}
         self.sending: dict[int, tuple[int, int]] = {}
         self.goaway_sent = False
 
@@ -487,6 +488,10 @@ class _HTTP2:
                 if self.server.gate(name).is_open:
                     del self.held[stream_id]
                     self.respond(stream_id, b"held")
+            for stream_id, name in list(self.half_sent.items()):
+                if self.server.gate(name).is_open:
+                    del self.half_sent[stream_id]
+                    self.connection.send_data(stream_id, b"last", end_stream=True)
             for stream_id in list(self.sending):
                 self.send_some(stream_id)
             if self.peer.goaway and not self.goaway_sent:
@@ -528,6 +533,7 @@ class _HTTP2:
             self.answer(event.stream_id, self.requests[event.stream_id])
         elif isinstance(event, h2.events.StreamReset):
             self.held.pop(event.stream_id, None)
+            self.half_sent.pop(event.stream_id, None)
             self.sending.pop(event.stream_id, None)
         elif isinstance(event, h2.events.ConnectionTerminated):
             raise Hangup
@@ -536,6 +542,11 @@ class _HTTP2:
         name, _, argument = request.path.lstrip("/").partition("/")
         if name == "hold":
             self.held[stream_id] = argument
+            self.server.gate(argument).arrive()
+        elif name == "hold-body":
+            self.connection.send_headers(stream_id, [(":status", "200")])
+            self.connection.send_data(stream_id, b"first ")
+            self.half_sent[stream_id] = argument
             self.server.gate(argument).arrive()
         elif name == "reset":
             self.connection.reset_stream(stream_id, h2.errors.ErrorCodes.INTERNAL_ERROR)
