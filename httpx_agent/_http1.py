@@ -39,7 +39,7 @@ _is_number = re.compile(rb"[0-9]+").fullmatch
 _is_reason = re.compile(rb"(?:[ \t]|[^\x00\s])*").fullmatch
 
 #: The end of a head, by h11's reading: an empty line, with or without CR.
-_find_end = re.compile(rb"\n\r?\n").search
+find_end_of_head = re.compile(rb"\n\r?\n").search
 
 #: How a status line begins that llhttp may be trusted with.
 _is_usual = re.compile(rb"HTTP/1\.[01] [1-9][0-9][0-9][ \r]").match
@@ -198,7 +198,9 @@ class Outgoing:
     def parts(self, data: bytes) -> Iterable[bytes]:
         """A part of the body as it goes out."""
         if self.fields.is_chunked:
-            return (b"%x\r\n" % len(data), data, b"\r\n") if data else ()
+            if len(data) <= PIECE:
+                return (b"%x\r\n%b\r\n" % (len(data), data),) if data else ()
+            return (b"%x\r\n" % len(data), data, b"\r\n")
         self._left -= len(data)
         if self._left < 0:
             raise self._error("Too much data for declared Content-Length")
@@ -282,9 +284,9 @@ class Incoming:
         self.rest = b""
 
     @property
-    def refuses(self) -> bool:
-        """Whether it came early and is an error: sending the rest of the request is of no use (RFC 9112, 9.5)."""
-        return self.has_head and self.status >= 400
+    def ends_upload(self) -> bool:
+        """Whether sending the rest of the request is of no use (RFC 9112, 9.5): the response is there, or never will be."""
+        return self.has_head or self.failure is not None
 
     def head(self) -> tuple[bytes, int, bytes, list[tuple[bytes, bytes]]]:
         """HTTP version, status, reason and headers, as httpcore's trace events show them."""
@@ -322,7 +324,7 @@ class Incoming:
                 data = self._buffer  # type: ignore[assignment]
             if data[0] < 0x21:  # h11: no line begins so; it also means an empty line, and with that no status line
                 raise self._error("illegal status line")
-            end = _find_end(data, self._searched)
+            end = find_end_of_head(data, self._searched)
             if end is None:
                 if len(data) > MAX_INCOMPLETE:
                     raise self._error("Receive buffer too long")

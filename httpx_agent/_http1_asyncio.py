@@ -5,6 +5,7 @@ What comes in is parsed where the event loop delivers it; a request waits once, 
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, Self
 
 from ._asyncio_streams import HIGH_WATER
@@ -12,6 +13,7 @@ from ._http1 import PIECE
 from ._http1_connection import Http1Connection, Parts, Phase, TracedParts
 from ._network import CLOSED
 from ._steps import arun
+from ._upload import TURNS
 
 if TYPE_CHECKING:
     from ._http1 import Incoming
@@ -133,9 +135,7 @@ class AsyncioHttp1Connection(Http1Connection):
                 if not io.is_closing():  # else the server may have answered before it closed
                     self.wire.wrote = True
                     io.send(outgoing.whole(data))
-                    if not io.can_write:
-                        await self._drain(timeout)
-                self._is_sent = True
+                    self._is_sent = io.can_write or await self._drain(timeout)
                 return await self._receive_head(timeouts.get("read"))
         if await self._write(outgoing.head, timeout):
             await self._send_body(request, timeout)
@@ -160,17 +160,21 @@ class AsyncioHttp1Connection(Http1Connection):
         assert outgoing is not None
         async for data in request.stream:
             for part in outgoing.parts(data):
-                if not await self._write(part, timeout):
+                if not await self._write(part, timeout, looks_first=True):
                     return
-        if await self._write(outgoing.end(), timeout):
-            self._is_sent = True
+        self._is_sent = await self._write(outgoing.end(), timeout, looks_first=True)
 
-    async def _write(self, data: bytes, timeout: float | None) -> bool:
-        """Writes all of it; false if the connection broke, or the server refused the rest."""
-        io = self._io
+    async def _write(self, data: bytes, timeout: float | None, *, looks_first: bool = False) -> bool:
+        """Write all of it; return false if the connection broke, or the server answered before it had the request."""
+        io, incoming = self._io, self._incoming
+        assert incoming is not None
         rest = data if len(data) <= PIECE else memoryview(data)
         while rest:
-            if io.is_closing():
+            if looks_first and not io.is_closing() and io.is_readable():
+                # It comes in with the loop's next turns. A write may find the connection broken, and take it along.
+                for _ in range(TURNS):
+                    await asyncio.sleep(0)
+            if io.is_closing() or incoming.ends_upload:
                 return False  # the server may have answered before it closed
             self.wire.wrote = True
             io.send(rest[:PIECE])
@@ -180,12 +184,14 @@ class AsyncioHttp1Connection(Http1Connection):
         return True
 
     async def _drain(self, timeout: float | None) -> bool:
-        """Waits until there is room for more; false if the server refused it."""
+        """Wait until there is room for more; return false if the connection broke, or the server answered."""
         io, incoming = self._io, self._incoming
         assert incoming is not None
-        while not io.can_write and not io.is_lost:
-            if incoming.refuses:
+        while not io.can_write:
+            if io.is_lost or incoming.ends_upload:
                 return False
+            self._waiting_bytes = 0  # interim responses, which nobody takes
+            io.resume_reading()
             try:
                 await io.news(timeout)
             except TimeoutError as error:

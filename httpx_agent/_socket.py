@@ -68,6 +68,7 @@ class Socket:
             self.was_used()
             and not self.wire.ended
             and not self.wire.broken
+            and not self.wire.cut_off
             and not self.wire.is_leaving
             and connection.is_available()
             and (isinstance(connection, Http1Connection) or not (self.wire.left_unread() or _has_leftovers(connection)))

@@ -53,6 +53,7 @@ def raw_server(
 
     def run(sock: socket.socket) -> None:
         sock.settimeout(LIMIT)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # what is sent has left when a reset follows
         try:
             secured = sock if tls is None else tls.wrap_socket(sock, server_side=True)
         except OSError as error:
