@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import _errors
 from ._descriptors import is_out_of_descriptors
+from ._socket import keep_open
 from ._status import RequestInfo
 from ._steps import CloseStream, Drain, Send, Wait
 
@@ -240,6 +241,8 @@ class Exchange:
         status, method = response.status, self.request.method
         if method == b"HEAD" or status == 204 or status == 304:
             self._has_no_body = True
+        if response.extensions["http_version"] == b"HTTP/1.0":
+            keep_open(socket.connection, self.request, response, has_no_body=self._has_no_body)
         self._hint = _read_hint(response.headers)
         response.extensions["agent"] = RequestInfo(
             socket_id=grant.socket,

@@ -384,7 +384,7 @@ def _holds_data(tls: Any) -> bool:
 def shut_down(sock: socket.socket) -> None:
     """Wakes a thread that waits for a socket: connecting, reading or writing."""
     with suppress(OSError):  # not connected, or closed in the meantime
-        # Not the method of an `SSLSocket`: that takes TLS away first, and who writes right then would write in the clear.
+        # Not the method of an `SSLSocket`: it takes TLS away first, and who writes then would write in the clear.
         socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 

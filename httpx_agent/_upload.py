@@ -113,9 +113,7 @@ def _hears(sock: Any, hear: Callable[[bytes], bool]) -> bool:
     return False
 
 
-def write_listening(
-    stream: Any, poll: Poll, data: bytes, timeout: float | None, hear: Callable[[], bool]
-) -> bool:
+def write_listening(stream: Any, poll: Poll, data: bytes, timeout: float | None, hear: Callable[[], bool]) -> bool:
     """The same over one of httpcore's streams whose socket is not its own to write to: TLS within TLS.
 
     ``hear`` reads what has arrived. Raises what the stream does, and `NoRoomError`.
@@ -132,9 +130,7 @@ def write_listening(
     return True
 
 
-async def awrite_listening(
-    stream: Any, data: bytes, timeout: float | None, hear: Callable[[bytes], bool]
-) -> bool:
+async def awrite_listening(stream: Any, data: bytes, timeout: float | None, hear: Callable[[bytes], bool]) -> bool:
     """The same over a stream of an event loop.
 
     A write that waits cannot be cancelled and the answer then be read: trio's TLS breaks by it. So it is left alone; it
@@ -150,8 +146,11 @@ async def awrite_listening(
         NoRoomError: If it could not be sent in time.
         Exception: What the stream raises.
     """
-    with anyio.move_on_after(timeout) as scope:
-        writing = _Writing(stream, data, scope)
+    scope = anyio.CancelScope()
+    writing = _Writing(stream, data, scope)
+    with scope:
+        if timeout is not None:
+            scope.deadline = anyio.current_time() + timeout
         try:
             _start(writing.run)
             with suppress(Exception):  # nothing more is heard; the write fails as well, or does not

@@ -260,9 +260,7 @@ async def test_two_tasks_cannot_read_the_same_stream(world: World) -> None:
             assert job.result() == b"said"
 
 
-async def test_one_response_of_a_shared_connection(
-    world: World, h2_server: Server, certificates: Certificates
-) -> None:
+async def test_one_response_of_a_shared_connection(world: World, h2_server: Server, certificates: Certificates) -> None:
     """Over HTTP/2 the connection goes on; where it has no other request, it is closed."""
     transport = AgentTransport(http2=True, verify=certificates.client())
     parts: dict[str, list[bytes]] = {"stopped": [], "other": []}

@@ -121,7 +121,7 @@ async def test_an_answer_through_a_forward_proxy(world: World) -> None:
 
 @contextmanager
 def tunnel(tls: ssl.SSLContext | None) -> Iterator[str]:
-    """A proxy for CONNECT, with a thread for each direction: a target that does not read must not keep it from talking."""
+    """A proxy for CONNECT, with a thread for each direction: a deaf target is heard all the same."""
 
     def carry(source: socket.socket, sink: socket.socket) -> None:
         with suppress(OSError):
@@ -154,11 +154,11 @@ async def test_an_answer_through_a_tunnel(world: World, certificates: Certificat
     ):
         proxy = httpx.Proxy(proxy_url, ssl_context=certificates.client() if proxy_scheme == "https" else None)
         async with client_for(world, AgentTransport(verify=certificates.client(), proxy=proxy)) as client:
-            for status in STATUSES:
+            for status in (307, 413):
                 response = await client.post(f"{url}/{status}/after-a-part/keeps-open", content=PART * PARTS)
                 assert response.status_code == status
                 assert client.agent.sockets() == ()
-    assert server.requests == len(STATUSES)
+    assert server.requests == 2
 
 
 @everywhere

@@ -280,7 +280,7 @@ async def test_a_connection_that_broke_before_the_request() -> None:
 
 @in_loop
 async def test_a_whole_request_for_which_there_is_no_room() -> None:
-    """The response may come before it is on its way, which is given, and ends the connection; an interim one does not."""
+    """A response may come before it is on its way; it is given, and ends the connection. An interim one does not."""
     for early in (OK, b"HTTP/1.1 413 No\r\nContent-Length: 0\r\n\r\n", b"HTTP/1.1 100 Continue\r\n\r\n"):
         connection, stream, transport = connected(early, OK)
         stream._poll = SimpleNamespace(is_readable=lambda: False)

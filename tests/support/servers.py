@@ -229,9 +229,11 @@ def trailers(peer: Peer, request: ReceivedRequest, argument: str) -> None:
 
 
 def close_delimited(peer: Peer, request: ReceivedRequest, argument: str) -> None:
-    """A body that ends with the connection."""
+    """A body that ends with the connection; `/close-delimited/keep-alive`, of HTTP/1.0, says otherwise."""
     peer.read_body(request)
-    peer.respond(request, b"until the end", length=False)
+    headers = [("Connection", "keep-alive")] if argument else []
+    version = "HTTP/1.0" if argument else "HTTP/1.1"
+    peer.respond(request, b"until the end", headers=headers, version=version, length=False)
     if request.method != "HEAD":  # whose response says nothing of the end
         raise Hangup
 
@@ -459,7 +461,10 @@ ROUTES: dict[str, Route] = {
 
 
 class _HTTP2:
-    """One HTTP/2 connection. Routes: `echo`, `sink`, `bytes`, `stream`, `status`, `hold`, `hold-body`, `silence`, `reset`."""
+    """One HTTP/2 connection.
+
+    Routes: `echo`, `sink`, `bytes`, `stream`, `status`, `hold`, `hold-body`, `silence`, `reset`.
+    """
 
     def __init__(self, peer: Peer) -> None:
         self.peer = peer
