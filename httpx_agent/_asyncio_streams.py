@@ -23,7 +23,7 @@ import anyio.to_thread
 from ._connecting import bindable, connect_unix, look_up, race
 from ._contexts import TimeLimit, detached
 from ._http1 import PIECE
-from ._network import LEFT_UNREAD
+from ._network import CLOSED, LEFT_UNREAD
 from ._opening import Phase
 from ._poll import Poll
 from ._racing import literal
@@ -159,6 +159,7 @@ class AsyncioStream(asyncio.Protocol):
         self.has_ended = False  # nothing more comes in
         self.error: Exception | None = None  # why
         self.is_lost = False  # the descriptor is closed, or about to be
+        self.is_closed = False  # by this side
         self.can_write = True
         self._httpcore = httpcore
         self._listener = listener
@@ -274,8 +275,11 @@ class AsyncioStream(asyncio.Protocol):
         """To be waited for: something came in, or room for writing, or the end.
 
         Raises:
+            BusyResourceError: If another task waits already; anyio's and trio's streams do the same.
             TimeoutError: When waited for, after so many seconds.
         """
+        if self._waiter is not None and not self._waiter.done():
+            raise anyio.BusyResourceError("reading from")
         self._waiter = waiter = self._loop.create_future()
         if timeout is None:
             self._deadline = None
@@ -298,8 +302,11 @@ class AsyncioStream(asyncio.Protocol):
 
     def close_soon(self) -> None:
         """Closes without waiting: the loop does it in its next turn. If it is over, the descriptor is closed raw."""
+        self.is_closed = True
         if self._loop.is_closed():
             return
+        self.wake()
+        self._tell_writer()
         if self._transport.get_write_buffer_size():  # a server that does not read could hold it open
             self._transport.abort()
         else:
@@ -346,7 +353,9 @@ class AsyncioStream(asyncio.Protocol):
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """Reads at least one byte, or none at the end."""
         httpcore = self._httpcore
-        while not self._kept:
+        while self.is_closed or not self._kept:
+            if self.is_closed:
+                raise httpcore.ReadError(CLOSED)
             if self.error is not None:
                 raise httpcore.ReadError(str(self.error)) from self.error
             if self.has_ended:
@@ -369,7 +378,9 @@ class AsyncioStream(asyncio.Protocol):
                 raise httpcore.WriteError(str(self.error or "the connection is closed"))
             self.send(rest[:PIECE])
             rest = rest[PIECE:]
-            while not self.can_write and not self.is_lost:
+            while not self.can_write or self.is_closed:
+                if self.is_lost or self.is_closed:
+                    raise httpcore.WriteError(str(self.error or CLOSED))
                 self._room = self._room or asyncio.Event()
                 self._room.clear()
                 with TimeLimit(timeout) as limit:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ._socket import Socket
 
 CLOSED = "the agent was closed"
+CUT_SHORT = "the response was closed while it was being read"
 FORKED = "the process was forked"
 
 
@@ -39,6 +40,8 @@ def cause_of(error: BaseException, exchange: Exchange) -> BaseException | None:
 def _explain(error: Exception, exchange: Exchange, httpcore: Any) -> Any:
     socket = exchange.socket
     what = exchange.title
+    if exchange.cut_short:
+        return httpcore.ReadError(f"{what}: {CUT_SHORT}")
     connecting = socket is None or not socket.usable or not exchange.started
     if exchange.refused or (socket is not None and socket.wire.broken):
         if connecting:

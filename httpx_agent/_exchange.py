@@ -11,6 +11,7 @@ from . import _errors
 from ._causes import walk_causes
 from ._descriptors import is_out_of_descriptors
 from ._sessions import SessionRefused
+from ._socket import keep_open
 from ._status import RequestInfo
 from ._steps import BeginAnew, CloseStream, Drain, Send, Wait
 
@@ -69,6 +70,7 @@ class Exchange:
     answered = False  # its response began
     detached = False
     over = False
+    cut_short = False  # its response was closed before all of it had been read
     asked_for_at: str | None = None
     _has_no_body = False  # its response has none, by rule
     _hint: float | None = None
@@ -88,6 +90,11 @@ class Exchange:
     def title(self) -> str:
         """Method and origin, as messages name it: no path, no query, nothing secret."""
         return f"{self.request.method.decode('ascii', errors='replace')} {self.key.origin}"
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other requests use its socket at the same time."""
+        return self.socket is not None and self.socket.multiplexed
 
     # Flows ------------------------------------------------------------------------------------------------------------
 
@@ -173,17 +180,29 @@ class Exchange:
             raise interruption
         return explained
 
-    def close(self, stream: Any) -> Flow[None]:
-        """The response is closed: before its end that costs the socket (R23), unless the end has arrived already."""
+    def begin_close(self) -> None:
+        """Note that the response is about to be closed, before its reader can see that it is."""
+        self.cut_short = not (self.over or self.detached)
+
+    def close(self, stream: Any, *, is_read: bool) -> Flow[None]:
+        """The response is closed: before its end that costs the socket (R23), unless the end has arrived already.
+
+        Args:
+            stream: Its body.
+            is_read: Whether another task or thread waits for more of it. Two cannot read the same bytes, so the rest is
+                not looked for then: the socket is closed, which wakes the other one.
+        """
         if self.over:
             return
         socket = self.socket
         assert socket is not None
         complete = self.detached
         interruption: BaseException | None = None
-        if not complete and (not socket.multiplexed or self._has_no_body):
+        if not complete and not is_read and (not socket.multiplexed or self._has_no_body):
             try:
-                complete = yield Drain(stream, socket)
+                dropped = yield Drain(stream, socket)
+                complete = dropped is not None
+                self.cut_short = dropped != 0
             except GeneratorExit:
                 raise
             except BaseException as error:
@@ -236,6 +255,8 @@ class Exchange:
         status, method = response.status, self.request.method
         if method == b"HEAD" or status == 204 or status == 304:
             self._has_no_body = True
+        if response.extensions["http_version"] == b"HTTP/1.0":
+            keep_open(socket.connection, self.request, response, has_no_body=self._has_no_body)
         self._hint = _read_hint(response.headers)
         response.extensions["agent"] = RequestInfo(
             socket_id=grant.socket,

@@ -124,3 +124,7 @@ class Family:
         that waits for a connection could not be woken when the agent is closed.
         """
         return self.httpcore._backends.sync.SyncStream(socket)
+
+    def is_socket_stream(self, stream: object) -> bool:
+        """Return whether a stream is of that kind, so that its socket is what it reads and writes."""
+        return isinstance(stream, self.httpcore._backends.sync.SyncStream)

@@ -39,7 +39,7 @@ _is_number = re.compile(rb"[0-9]+").fullmatch
 _is_reason = re.compile(rb"(?:[ \t]|[^\x00\s])*").fullmatch
 
 #: The end of a head, by h11's reading: an empty line, with or without CR.
-_find_end = re.compile(rb"\n\r?\n").search
+find_end_of_head = re.compile(rb"\n\r?\n").search
 
 #: How a status line begins that llhttp may be trusted with.
 _is_usual = re.compile(rb"HTTP/1\.[01] [1-9][0-9][0-9][ \r]").match
@@ -54,8 +54,9 @@ _MAX_NAMES = 1000
 #: Headers of a request that say more than the server is to know.
 _SPECIAL = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"upgrade"})
 
-#: By their lengths the headers are found that matter for framing: connection, content-length, transfer-encoding.
-_FRAMING_LENGTHS = frozenset({10, 14, 17})
+#: By their lengths the headers are found that matter for framing and for reuse: connection, content-length,
+#: proxy-connection, transfer-encoding.
+_FRAMING_LENGTHS = frozenset({10, 14, 16, 17})
 
 _CHUNKED = b"HTTP/1.1 200\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -198,7 +199,9 @@ class Outgoing:
     def parts(self, data: bytes) -> Iterable[bytes]:
         """A part of the body as it goes out."""
         if self.fields.is_chunked:
-            return (b"%x\r\n" % len(data), data, b"\r\n") if data else ()
+            if len(data) <= PIECE:
+                return (b"%x\r\n%b\r\n" % (len(data), data),) if data else ()
+            return (b"%x\r\n" % len(data), data, b"\r\n")
         self._left -= len(data)
         if self._left < 0:
             raise self._error("Too much data for declared Content-Length")
@@ -282,9 +285,9 @@ class Incoming:
         self.rest = b""
 
     @property
-    def refuses(self) -> bool:
-        """Whether it came early and is an error: sending the rest of the request is of no use (RFC 9112, 9.5)."""
-        return self.has_head and self.status >= 400
+    def ends_upload(self) -> bool:
+        """Whether the rest of a request is of no use (RFC 9112, 9.5): its response is there, or will never be."""
+        return self.has_head or self.failure is not None
 
     def head(self) -> tuple[bytes, int, bytes, list[tuple[bytes, bytes]]]:
         """HTTP version, status, reason and headers, as httpcore's trace events show them."""
@@ -322,7 +325,7 @@ class Incoming:
                 data = self._buffer  # type: ignore[assignment]
             if data[0] < 0x21:  # h11: no line begins so; it also means an empty line, and with that no status line
                 raise self._error("illegal status line")
-            end = _find_end(data, self._searched)
+            end = find_end_of_head(data, self._searched)
             if end is None:
                 if len(data) > MAX_INCOMPLETE:
                     raise self._error("Receive buffer too long")
@@ -415,6 +418,7 @@ class Incoming:
         headers = self.headers
         length = None
         chunked = False
+        keeps_open = False
         repeated: list[int] = []
         for at, (name, value) in enumerate(headers):
             if len(name) not in _FRAMING_LENGTHS:
@@ -429,11 +433,15 @@ class Incoming:
             elif lower == b"transfer-encoding":
                 headers[at] = (name, _read_coding(value, chunked, self._error))
                 chunked = True
-            elif lower == b"connection" and b"close" in _members(value):
-                self.stays_open = self.stays_open and self.status < 200
+            elif lower == b"connection":
+                if b"close" in (members := _members(value)):
+                    self.stays_open = self.stays_open and self.status < 200
+                keeps_open = keeps_open or b"keep-alive" in members
+            elif lower == b"proxy-connection":
+                keeps_open = keeps_open or b"keep-alive" in _members(value)
         for at in reversed(repeated):
             del headers[at]
-        if self.version < b"1.1" and self.status >= 200:
+        if self.version < b"1.1" and self.status >= 200 and (self.version < b"1.0" or chunked or not keeps_open):
             self.stays_open = False
         if chunked:
             if length is not None:  # RFC 9112, 6.3: it may be an attempt at smuggling
@@ -550,6 +558,27 @@ def _read_coding(value: bytes, known: bool, error: type[Exception]) -> bytes:
     if value != b"chunked":
         raise error("Only Transfer-Encoding: chunked is supported")
     return value
+
+
+def stays_open(headers: list[tuple[bytes, bytes]]) -> bool:
+    """Return whether an HTTP/1.0 response of known length leaves its connection open (R11).
+
+    As `Incoming` decides it, for the engine that knows keep-alive of HTTP/1.1 only. A transfer coding in HTTP/1.0 is
+    faulty framing (RFC 9112, 6.1), after which nothing is sure.
+    """
+    keeps_open = False
+    for name, value in headers:
+        lower = name.lower()
+        if lower == b"transfer-encoding" or (lower == b"connection" and b"close" in _members(value)):
+            return False
+        if lower in (b"connection", b"proxy-connection"):
+            keeps_open = keeps_open or b"keep-alive" in _members(value)
+    return keeps_open
+
+
+def says_close(headers: list[tuple[bytes, bytes]]) -> bool:
+    """Return whether a message says that its connection ends with it."""
+    return any(name.lower() == b"connection" and b"close" in _members(value) for name, value in headers)
 
 
 def _members(value: bytes) -> list[bytes]:

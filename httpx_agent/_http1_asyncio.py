@@ -5,12 +5,15 @@ What comes in is parsed where the event loop delivers it; a request waits once, 
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, Self
 
 from ._asyncio_streams import HIGH_WATER
 from ._http1 import PIECE
 from ._http1_connection import Http1Connection, Parts, Phase, TracedParts
+from ._network import CLOSED
 from ._steps import arun
+from ._upload import TURNS
 
 if TYPE_CHECKING:
     from ._http1 import Incoming
@@ -101,7 +104,9 @@ class AsyncioHttp1Connection(Http1Connection):
             self.wire.ended = True
             self.wire.listener.lost()
         elif incoming.failure is None:  # else the end is not what went wrong
-            if error is None:
+            if self.phase is Phase.CLOSED:  # by this side: what has come is not all, whatever its framing
+                incoming.failure = self.httpcore.ReadError(CLOSED)
+            elif error is None:
                 self.wire.ended = True
                 incoming.feed_end()
             else:
@@ -131,9 +136,7 @@ class AsyncioHttp1Connection(Http1Connection):
                 if not io.is_closing():  # else the server may have answered before it closed
                     self.wire.wrote = True
                     io.send(outgoing.whole(data))
-                    if not io.can_write:
-                        await self._drain(timeout)
-                self._is_sent = True
+                    self._is_sent = io.can_write or await self._drain(timeout)
                 return await self._receive_head(timeouts.get("read"))
         if await self._write(outgoing.head, timeout):
             await self._send_body(request, timeout)
@@ -158,17 +161,21 @@ class AsyncioHttp1Connection(Http1Connection):
         assert outgoing is not None
         async for data in request.stream:
             for part in outgoing.parts(data):
-                if not await self._write(part, timeout):
+                if not await self._write(part, timeout, looks_first=True):
                     return
-        if await self._write(outgoing.end(), timeout):
-            self._is_sent = True
+        self._is_sent = await self._write(outgoing.end(), timeout, looks_first=True)
 
-    async def _write(self, data: bytes, timeout: float | None) -> bool:
-        """Writes all of it; false if the connection broke, or the server refused the rest."""
-        io = self._io
+    async def _write(self, data: bytes, timeout: float | None, *, looks_first: bool = False) -> bool:
+        """Write all of it; return false if the connection broke, or the server answered before it had the request."""
+        io, incoming = self._io, self._incoming
+        assert incoming is not None
         rest = data if len(data) <= PIECE else memoryview(data)
         while rest:
-            if io.is_closing():
+            if looks_first and not io.is_closing() and io.is_readable():
+                # It comes in with the loop's next turns. A write may find the connection broken, and take it along.
+                for _ in range(TURNS):
+                    await asyncio.sleep(0)
+            if io.is_closing() or incoming.ends_upload:
                 return False  # the server may have answered before it closed
             self.wire.wrote = True
             io.send(rest[:PIECE])
@@ -178,12 +185,14 @@ class AsyncioHttp1Connection(Http1Connection):
         return True
 
     async def _drain(self, timeout: float | None) -> bool:
-        """Waits until there is room for more; false if the server refused it."""
+        """Wait until there is room for more; return false if the connection broke, or the server answered."""
         io, incoming = self._io, self._incoming
         assert incoming is not None
-        while not io.can_write and not io.is_lost:
-            if incoming.refuses:
+        while not io.can_write:
+            if io.is_lost or incoming.ends_upload:
                 return False
+            self._waiting_bytes = 0  # interim responses, which nobody takes
+            io.resume_reading()
             try:
                 await io.news(timeout)
             except TimeoutError as error:
@@ -202,6 +211,8 @@ class AsyncioHttp1Connection(Http1Connection):
     async def receive(self, incoming: Incoming, timeout: float | None) -> None:
         """Waits for what comes next."""
         io = self._io
+        if incoming is not self._incoming:  # another task closed the response; the socket may serve again
+            raise self.httpcore.ReadError(CLOSED)
         if io.has_ended and incoming.failure is None:  # before there was a request
             self.ended(io.error)
         if incoming.failure is not None:

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ._http1 import PIECE
 from ._http1_connection import Http1Connection, Parts, Phase, TracedParts
+from ._network import CLOSED
 from ._poll import Poll
 from ._steps import run
+from ._upload import WOULD_BLOCK, NoRoomError, send_listening
 
 if TYPE_CHECKING:
     from ._http1 import Incoming
@@ -19,11 +21,6 @@ if TYPE_CHECKING:
 #: Read at once, at most. A head is small, and memory for more costs time.
 _HEAD_READ = 64 * 1024
 _BODY_READ = 256 * 1024
-
-#: Reads that are kept while a request is still being sent.
-_MAX_EARLY_PIECES = 4
-
-_WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class SyncHttp1Connection(Http1Connection):
@@ -95,9 +92,10 @@ class SyncHttp1Connection(Http1Connection):
         info = {"request": request}
         try:
             with trace.span("http11.send_request_headers", info):
-                self._write(self._encode(request).head, timeouts.get("write"))
-            with trace.span("http11.send_request_body", info):
-                self._send_body(request, timeouts.get("write"))
+                goes_on = self._write(self._encode(request).head, timeouts.get("write"))
+            if goes_on:
+                with trace.span("http11.send_request_body", info):
+                    self._send_body(request, timeouts.get("write"))
         except self.httpcore.WriteError:
             pass
         with trace.span("http11.receive_response_headers", info) as span:
@@ -112,53 +110,40 @@ class SyncHttp1Connection(Http1Connection):
         if type(request.stream) is self._plain_body:
             data = b"".join(request.stream)
             if len(data) <= PIECE:
-                self._write(outgoing.whole(data), timeout)
-                self._is_sent = True
+                self._is_sent = self._write(outgoing.whole(data), timeout)
                 return
-        self._write(outgoing.head, timeout)
-        self._send_body(request, timeout)
+        if self._write(outgoing.head, timeout):
+            self._send_body(request, timeout)
 
     def _send_body(self, request: Any, timeout: float | None) -> None:
         outgoing = self._outgoing
         assert outgoing is not None
         for data in request.stream:
             for part in outgoing.parts(data):
-                if not self._write(part, timeout):
+                if not self._write(part, timeout, looks_first=True):
                     return
-        self._write(outgoing.end(), timeout)
-        self._is_sent = True
+        self._is_sent = self._write(outgoing.end(), timeout, looks_first=True)
 
-    def _write(self, data: bytes, timeout: float | None) -> bool:
-        """Writes all of it; false if the server refused the rest."""
-        wire, sock, stream = self.wire, self._socket, self._stream
-        rest = data if len(data) <= PIECE else memoryview(data)
+    def _write(self, data: bytes, timeout: float | None, *, looks_first: bool = False) -> bool:
+        """Write all of it; return false if the server answered before it had the request."""
+        stream = self._stream
         stream.enter()
         try:
-            while rest:
-                wire.wrote = True
-                try:
-                    rest = rest[sock.send(rest[:PIECE]) :]
-                except _WOULD_BLOCK:
-                    if not self._wait_for_room(timeout):
-                        return False
+            self.wire.wrote = self.wire.wrote or bool(data)
+            return send_listening(self._socket, self._poll, data, timeout, self._hear_early, looks_first=looks_first)
+        except NoRoomError as error:
+            raise self.httpcore.WriteTimeout(str(error)) from None
         except OSError as error:
             raise self.httpcore.WriteError(str(error)) from error
         finally:
             stream.leave()
-        return True
 
-    def _wait_for_room(self, timeout: float | None) -> bool:
-        """Waits until more can be sent, and hears what the server says meanwhile; false if it refused the rest."""
+    def _hear_early(self, data: bytes) -> bool:
+        """Take what came while the request is being sent; return whether that ends the upload."""
         incoming = self._incoming
         assert incoming is not None
-        listens = not self.wire.ended and len(incoming.pieces) < _MAX_EARLY_PIECES
-        readable, writable = self._poll.wait_writable(timeout, or_readable=listens)
-        if not readable and not writable:
-            raise self.httpcore.WriteTimeout("The write operation timed out")
-        if readable:
-            with suppress(*_WOULD_BLOCK):  # TLS may have something to say, and nothing for us
-                self._take(incoming, self._socket.recv(_HEAD_READ))
-        return writable or not incoming.refuses
+        self._take(incoming, data)
+        return incoming.ends_upload
 
     # Receiving --------------------------------------------------------------------------------------------------------
 
@@ -173,6 +158,8 @@ class SyncHttp1Connection(Http1Connection):
         """Takes what comes next."""
         if incoming.failure is not None:
             raise incoming.failure
+        if incoming is not self._incoming:  # another thread closed the response; the socket may serve again
+            raise self.httpcore.ReadError(CLOSED)
         wire, sock, stream = self.wire, self._socket, self._stream
         size = _BODY_READ if incoming.has_head else _HEAD_READ
         # What is to come has come already, in the middle of a body; TLS may hold some; but a new response takes time.
@@ -186,12 +173,14 @@ class SyncHttp1Connection(Http1Connection):
                 try:
                     data = sock.recv(size)
                     break
-                except _WOULD_BLOCK:
+                except WOULD_BLOCK:
                     waits = True
         except OSError as error:
             raise self.httpcore.ReadError(str(error)) from error
         finally:
             stream.leave()
+        if wire.broken:  # by another thread: an end that is ours is not the server's
+            raise self.httpcore.ReadError(CLOSED)
         self._take(incoming, data)
 
     def _take(self, incoming: Incoming, data: bytes) -> None:

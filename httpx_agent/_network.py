@@ -25,13 +25,24 @@ from . import _fork
 from ._causes import walk_causes
 from ._contexts import TimeLimit
 from ._goaway import GoawayHold
-from ._http1 import MAX_BEFORE_RESPONSE
+from ._http1 import MAX_BEFORE_RESPONSE, PIECE
 from ._opening import Opening, Phase
+from ._poll import Poll
 from ._trio_tls import keep_readable
+from ._upload import NoRoomError, Overheard, awrite_listening, send_listening, write_listening
 
 if TYPE_CHECKING:
     from ._family import Family
     from ._options import AgentOptions
+
+#: What is wrong with a socket that this side has closed under somebody who uses it.
+CLOSED = "the connection was closed by this side"
+
+#: What httpcore hears where it writes; it reads the response then.
+_ANSWERED = "the server answered before it had the whole request"
+
+#: So much of a request finds room in the buffers on the way: there is no need to listen while it is sent.
+_UNLISTENED = 16 * 1024
 
 #: A stream that has not finished closing after so many seconds is aborted; a thread that is in one is not waited for.
 CLOSE_TIMEOUT = 1.0
@@ -102,6 +113,9 @@ class Wire:
         self.options = options
         self.stream: Any = None  # the outermost stream so far
         self.wrote = False  # since `begin_request`
+        self.sent = 0  # bytes since `begin_request`, where httpcore sends
+        self.cut_off = False  # a request was not sent to its end
+        self.overheard: Overheard | None = None  # what came while a request was sent
         self.received = 0  # bytes since `begin_request`
         self.answered = False  # a response has begun since `begin_request`
         self.ended = False  # the other end has closed
@@ -126,7 +140,8 @@ class Wire:
     def begin_request(self) -> None:
         """From here on `wrote`, `received` and `answered` speak of another request."""
         self.wrote = self.answered = False
-        self.received = 0
+        self.received = self.sent = 0
+        self.overheard = None
 
     def break_off(self) -> None:
         """Wakes whoever waits for this socket, from any thread; what they do next fails."""
@@ -274,11 +289,13 @@ class Wire:
 
     # For the backends and streams ---------------------------------------------------------------------------------
 
-    def enter(self, breaker: Any) -> None:
-        """Until `leave`, `break_off` calls ``breaker``. Raises if the socket was broken."""
+    def enter(self, breaker: Any, error: type[Exception] | None = None) -> None:
+        """Until `leave`, `break_off` calls ``breaker``. Raises if the socket was broken, ``error`` if that is given."""
         self._breakers.append(breaker)
         if self.broken:
             self.leave(breaker)
+            if error is not None:
+                raise error(CLOSED)
             self.check()
 
     def leave(self, breaker: Any) -> None:
@@ -315,6 +332,7 @@ class Wire:
     def said(self, data: bytes) -> None:
         """Bytes go out."""
         self.wrote = self.wrote or bool(data)
+        self.sent += len(data)
         if self.goaway is not None:
             self.goaway.sent(data)
 
@@ -334,7 +352,34 @@ class Wire:
 
     def due(self) -> bytes | None:
         """What the connection is to have before it hears anything more, if there is something."""
+        if self.overheard is not None and self.overheard.data:
+            return self.overheard.take()
         return (self.goaway and self.goaway.due()) or None
+
+    def listens(self, data: bytes, stream: Any) -> bool:
+        """Whether to listen while a part of a request is sent: an answer may have come, or come before it has left.
+
+        Not where several requests share the connection, and not when the response is the caller's: what comes is, too.
+        """
+        if not self.wrote or not data or self.answered or self.goaway is not None or not self.options.http1:
+            return False
+        return self.sent + len(data) > _UNLISTENED or bool(stream.get_extra_info("is_readable"))
+
+    def overhear(self, data: bytes) -> bool:
+        """Keep what came while a request is being sent, nothing at the end; return whether that ends the upload."""
+        if self.overheard is None:
+            self.overheard = Overheard()
+        if data:
+            self.received += len(data)
+        else:
+            self.ended = True
+        return self.overheard.feed(data)
+
+    def check_unanswered(self, data: bytes) -> None:
+        """Raise if there is more to send of a request that the server has answered."""
+        if data and not self.answered and self.overheard is not None and self.overheard.is_final:
+            self.cut_off = True
+            raise self.family.httpcore.WriteError(_ANSWERED)
 
     @property
     def is_leaving(self) -> bool:
@@ -378,7 +423,8 @@ def _holds_data(tls: Any) -> bool:
 def shut_down(sock: socket.socket) -> None:
     """Wakes a thread that waits for a socket: connecting, reading or writing."""
     with suppress(OSError):  # not connected, or closed in the meantime
-        sock.shutdown(socket.SHUT_RDWR)
+        # Not the method of an `SSLSocket`: it takes TLS away first, and who writes then would write in the clear.
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
 def close_forgotten(error: BaseException) -> None:
@@ -492,11 +538,13 @@ class SyncStream:
             raise wire.family.httpcore.ReadError("the rest of the response has not arrived")
         data = wire.due()
         while data is None:
-            self.enter()
+            self.enter(wire.family.httpcore.ReadError)
             try:
                 incoming: bytes = self.inner.read(max_bytes, timeout)
             finally:
                 self.leave()
+            if wire.broken:  # by another thread: an end that is ours is not the server's
+                raise wire.family.httpcore.ReadError(CLOSED)
             data = wire.heard(incoming)
         wire.check_head()
         return data
@@ -511,13 +559,49 @@ class SyncStream:
             self._write(buffer, timeout)
 
     def _write(self, buffer: bytes, timeout: float | None) -> None:
-        wire = self._wire
-        self.enter()
+        wire, httpcore = self._wire, self._wire.family.httpcore
+        wire.check_unanswered(buffer)
+        self.enter(httpcore.WriteError)
         try:
+            listens = wire.listens(buffer, self.inner)
             wire.said(buffer)
-            self.inner.write(buffer, timeout)
+            if not listens:
+                self.inner.write(buffer, timeout)
+            elif not self._write_listening(buffer, timeout):
+                raise httpcore.WriteError(_ANSWERED)
+        except NoRoomError as error:
+            wire.cut_off = True
+            raise httpcore.WriteTimeout(str(error)) from None
+        except OSError as error:
+            wire.cut_off = True
+            raise httpcore.WriteError(str(error)) from error
+        except httpcore.WriteError:
+            wire.cut_off = True
+            raise
         finally:
             self.leave()
+
+    def _write_listening(self, buffer: bytes, timeout: float | None) -> bool:
+        """Write all of it; return false if the server answered meanwhile."""
+        wire, inner = self._wire, self.inner
+        sock = inner.get_extra_info("socket")
+        if not isinstance(sock, socket.socket):  # nothing to poll
+            inner.write(buffer, timeout)
+            return True
+        poll = Poll(sock)
+        if wire.family.is_socket_stream(inner):
+            sock.setblocking(False)  # httpcore's stream sets a timeout before each of its own operations
+            return send_listening(sock, poll, buffer, timeout, wire.overhear, looks_first=True)
+        return write_listening(inner, poll, buffer, timeout, self._overhear)
+
+    def _overhear(self) -> bool:
+        """Hear what has arrived, which may be nothing for us; return whether that ends the upload."""
+        httpcore = self._wire.family.httpcore
+        with suppress(httpcore.ReadTimeout, httpcore.ReadError):
+            while not self._wire.overhear(self.inner.read(PIECE, _NO_TIME)):
+                pass  # there may be more that the system knows nothing of
+            return True
+        return False
 
     def close(self) -> None:
         """Closes; while another thread is in here, that one does when it leaves: a descriptor in use must stay ours."""
@@ -555,9 +639,9 @@ class SyncStream:
         """What httpcore's streams know."""
         return self.inner.get_extra_info(info)
 
-    def enter(self) -> None:
-        """Until `leave`, this thread uses the socket, and is woken if it is broken."""
-        self._wire.enter(self._shut_down)
+    def enter(self, error: type[Exception] | None = None) -> None:
+        """Until `leave`, this thread uses the socket, and is woken if it is broken; see `Wire.enter`."""
+        self._wire.enter(self._shut_down, error)
 
     def leave(self) -> None:
         """Ends what `enter` began."""
@@ -696,11 +780,20 @@ class AsyncStream:
             await self._write(buffer, timeout)
 
     async def _write(self, buffer: bytes, timeout: float | None) -> None:
-        wire = self._wire
+        wire, httpcore = self._wire, self._wire.family.httpcore
+        wire.check_unanswered(buffer)
+        listens = wire.listens(buffer, self.inner)
         wire.said(buffer)
         try:
-            await self.inner.write(buffer, timeout)
-        except wire.family.httpcore.WriteError:
+            if not listens:
+                await self.inner.write(buffer, timeout)
+            elif not await awrite_listening(self.inner, buffer, timeout, wire.overhear):
+                raise httpcore.WriteError(_ANSWERED)
+        except NoRoomError as error:
+            wire.cut_off = True
+            raise httpcore.WriteTimeout(str(error)) from None
+        except httpcore.WriteError:
+            wire.cut_off = True
             if wire.goaway is None:
                 raise
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import sys
+import threading
 import warnings
 from typing import TYPE_CHECKING, Any, Self
 
 from . import _fork
+from ._errors import explain
 from ._exchange import Exchange
 from ._mocks import RESPX, register_with_respx
 from ._options import UNSET, full_name
-from ._steps import arun, end_iteration, run
+from ._steps import WakeableIterator, arun, end_iteration, run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
     from ._agent import AnyAgent
 
@@ -134,11 +136,14 @@ class _Body:
     """A response's body; its end frees the socket.
 
     Whoever iterates it anew goes on where the iteration before was left. Once it came to its end, failed or was closed,
-    there is nothing more: the socket may serve another request by then, whose answer this must not take.
+    there is nothing more: the socket may serve another request by then, whose answer this must not take. An iteration
+    that was begun before it was closed ends with an error, unless it had all: a part must not pass for the whole.
+
+    One thread may close it while another one reads, and either may end the request: the first does, and alone.
     """
 
     # Without slots `tracemalloc` on Python 3.11 does not find where it was made.
-    __slots__ = ("_ended", "_exchange", "_iterator", "_pool", "_stream")
+    __slots__ = ("_ended", "_ending", "_exchange", "_is_read", "_iterator", "_pool", "_stream")
 
     def __init__(self, pool: BasePool, exchange: Exchange, stream: Any) -> None:
         self._pool = pool
@@ -146,6 +151,9 @@ class _Body:
         self._stream = stream
         self._iterator: Any = None
         self._ended = False
+        self._is_read = False  # right now, by a thread that may wait
+        # Held by who ends the request. An interrupted thread may come again.
+        self._ending = threading.RLock()
 
     def __iter__(self) -> Iterator[bytes]:
         exchange = self._exchange
@@ -156,36 +164,70 @@ class _Body:
         if self._iterator is None:
             self._iterator = iter(self._stream)
         try:
-            for chunk in self._iterator:  # noqa: UP028
+            while (chunk := self._next()) is not None:
                 yield chunk
         except GeneratorExit:
             raise
         except BaseException as error:
             self._ended = True
-            explained = run(exchange.fail(self._stream, error))
-            self._pool._requests.discard(exchange)
+            explained = self._fail(error)
             if explained is error:
                 raise
             raise explained from error
         self._ended = True
-        rest = exchange.read(self._stream)
-        if rest is not None:
-            run(rest)
+        if not self._ending.acquire(blocking=False):  # another thread closes it
+            return
+        try:
+            rest = exchange.read(self._stream)
+            if rest is not None:
+                run(rest)
+        finally:
+            self._ending.release()
         self._pool._requests.discard(exchange)
 
+    def _next(self) -> bytes | None:
+        """The next part; ``None`` at the end."""
+        self._is_read = True  # before the look whether it was closed: who closes does it the other way round
+        try:
+            if self._ended:
+                if self._exchange.cut_short:
+                    raise self._pool._engine.family.httpcore.ReadError()
+                return None
+            part: bytes | None = next(self._iterator, None)
+            return part
+        finally:
+            self._is_read = False
+
+    def _fail(self, error: BaseException) -> BaseException:
+        exchange = self._exchange
+        if not self._ending.acquire(blocking=False):  # another thread closed it, which is why
+            return explain(error, exchange)
+        try:
+            return run(exchange.fail(self._stream, error))
+        finally:
+            self._ending.release()
+            self._pool._requests.discard(exchange)
+
     def close(self) -> None:
-        self._ended = True
-        if self._exchange.over:
-            self._pool._requests.discard(self._exchange)
+        exchange = self._exchange
+        if exchange.over:
+            self._ended = True
+            self._pool._requests.discard(exchange)
             self._pool._engine.family.cycles.break_them()
             return
         if self._pool._engine.is_locked_here():
+            self._ended = True
             _drop(self)
             return
+        if not self._ending.acquire(blocking=False):
+            return
         try:
-            run(self._exchange.close(self._stream))
+            exchange.begin_close()
+            self._ended = True
+            run(exchange.close(self._stream, is_read=self._is_read))
         finally:
-            self._pool._requests.discard(self._exchange)
+            self._ending.release()
+            self._pool._requests.discard(exchange)
 
     def __del__(self) -> None:
         _forget(self)
@@ -194,7 +236,7 @@ class _Body:
 class _AsyncBody:
     """The same in an event loop."""
 
-    __slots__ = ("_ended", "_exchange", "_iterator", "_pool", "_stream", "_take")
+    __slots__ = ("_ended", "_ending", "_exchange", "_is_read", "_iterator", "_pool", "_stream", "_take")
 
     def __init__(self, pool: BasePool, exchange: Exchange, stream: Any) -> None:
         self._pool = pool
@@ -203,17 +245,25 @@ class _AsyncBody:
         self._take: Callable[[], bytes | None] | None = getattr(stream, "take", None)  # of the fast engine only
         self._iterator: Any = None
         self._ended = False
+        self._ending = False
+        self._is_read = False
 
     # Not an async generator: trio warns of one that is dropped half-way, and dropping a body is nothing unusual.
 
-    def __aiter__(self) -> Self:
-        if self._iterator is None and not self._ended:
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        if self._ended:
+            return _Nothing()
+        if self._iterator is None:
             self._iterator = aiter(self._stream)
+            if self._exchange.is_shared:
+                self._iterator = WakeableIterator(self._iterator)
         return self
 
     async def __anext__(self) -> bytes:
         exchange = self._exchange
         if self._ended:
+            if exchange.cut_short:
+                raise explain(self._pool._engine.family.httpcore.ReadError(), exchange)
             raise StopAsyncIteration
         if exchange.over:
             exchange.check_process()
@@ -222,13 +272,16 @@ class _AsyncBody:
             return chunk
         try:
             if chunk is None:
-                chunk = await anext(self._iterator, None)
+                self._is_read = True
+                try:
+                    chunk = await anext(self._iterator, None)
+                finally:
+                    self._is_read = False
         except GeneratorExit:
             raise
         except BaseException as error:
             self._ended = True
-            explained = await arun(exchange.fail(self._stream, error))
-            self._pool._requests.discard(exchange)
+            explained = await self._fail(error)
             if explained is error:
                 raise
             raise explained from error
@@ -236,26 +289,60 @@ class _AsyncBody:
             return chunk
         self._ended = True
         self._iterator = None
-        rest = exchange.read(self._stream)
-        if rest is not None:
-            await arun(rest)
-        self._pool._requests.discard(exchange)
+        if not self._ending:  # else another task closes it
+            self._ending = True
+            try:
+                rest = exchange.read(self._stream)
+                if rest is not None:
+                    await arun(rest)
+            finally:
+                self._ending = False
+            self._pool._requests.discard(exchange)
         raise StopAsyncIteration
 
+    async def _fail(self, error: BaseException) -> BaseException:
+        exchange = self._exchange
+        if self._ending:  # another task closes it, which is why
+            return explain(error, exchange)
+        self._ending = True
+        try:
+            return await arun(exchange.fail(self._stream, error))
+        finally:
+            self._ending = False
+            self._pool._requests.discard(exchange)
+
     async def aclose(self) -> None:
-        self._ended = True
-        if self._exchange.over and self._iterator is None:
-            self._pool._requests.discard(self._exchange)
+        exchange = self._exchange
+        if exchange.over and self._iterator is None:
+            self._ended = True
+            self._pool._requests.discard(exchange)
             self._pool._engine.family.cycles.break_them()
             return
+        if self._ending:
+            return
+        exchange.begin_close()
+        self._ended = self._ending = True
+        if self._is_read and isinstance(self._iterator, WakeableIterator):
+            self._iterator.wake(self._pool._engine.family.httpcore.ReadError())
         try:
-            await arun(self._exchange.close(self._stream))
+            await arun(exchange.close(self._stream, is_read=self._is_read))
         finally:
-            self._pool._requests.discard(self._exchange)
+            self._ending = False
+            self._pool._requests.discard(exchange)
             await end_iteration(self._iterator)
 
     def __del__(self) -> None:
         _forget(self)
+
+
+class _Nothing:
+    """What there is in a body that has ended."""
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        raise StopAsyncIteration
 
 
 def _drop(body: _Body | _AsyncBody) -> None:

@@ -7,9 +7,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import h11
 
 from ._contexts import TimeLimit
 from ._core import CloseReason
+from ._http1 import says_close, stays_open
 from ._http1_connection import Http1Connection
 from ._network import CLOSE_TIMEOUT
 from ._sessions import SessionRefused
@@ -78,6 +80,7 @@ class Socket:
             self.was_used()
             and not self.wire.ended
             and not self.wire.broken
+            and not self.wire.cut_off
             and not self.wire.is_leaving
             and connection.is_available()
             and (isinstance(connection, Http1Connection) or not (self.wire.left_unread() or _has_leftovers(connection)))
@@ -279,12 +282,36 @@ def _address(stream: Any, which: str) -> Address | None:
     return address or None  # an unnamed Unix socket has an empty path
 
 
-def _has_leftovers(connection: Any) -> bool:
-    """Whether bytes came after the end of the response: they must not be the next request's answer (R20, N23).
-
-    httpcore tells only privately; a connection that does not know the names has none.
-    """
+def _parser_of(connection: Any) -> Any:
+    """Return h11's state of a connection of httpcore's, which has it privately; ``None`` if the names are unknown."""
     while hasattr(connection, "_connection"):
         connection = connection._connection
-    parser = getattr(connection, "_h11_state", None)
+    return getattr(connection, "_h11_state", None)
+
+
+def _has_leftovers(connection: Any) -> bool:
+    """Whether bytes came after the end of the response: they must not be the next request's answer (R20, N23)."""
+    parser = _parser_of(connection)
     return parser is not None and bool(parser.trailing_data[0])
+
+
+def keep_open(connection: Any, request: Any, response: Any, *, has_no_body: bool) -> None:
+    """Let an HTTP/1.0 connection of httpcore's serve again, if its server said so and the body's end is known (R11).
+
+    h11 knows keep-alive of HTTP/1.1 only, and is not to be told of any other but by what it decides from. Where its
+    private names are unknown, the connection is closed after the response, as it is without this.
+
+    Args:
+        connection: The connection, when a response has begun.
+        request: httpcore's request.
+        response: httpcore's response.
+        has_no_body: Whether the response has none, by rule.
+    """
+    headers = response.headers
+    has_length = has_no_body or any(name.lower() == b"content-length" for name, _ in headers)
+    if not has_length or not stays_open(headers) or says_close(request.headers):
+        return
+    state = getattr(_parser_of(connection), "_cstate", None)
+    if state is not None and state.states.get(h11.CLIENT) is h11.MUST_CLOSE:  # else the request has not left
+        state.keep_alive = True
+        state.states[h11.CLIENT] = h11.DONE

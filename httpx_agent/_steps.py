@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Generator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 import anyio
 
@@ -174,7 +174,10 @@ class CloseStream:
 
 
 class Drain:
-    """Reads what is left of a response that nobody wants, as far as it has arrived; tells whether that was all."""
+    """Read what is left of a response that nobody wants, as far as it has arrived.
+
+    Return how many bytes that were, if they were all; ``None`` if there is more.
+    """
 
     __slots__ = ("_socket", "_stream")
 
@@ -182,19 +185,19 @@ class Drain:
         self._stream = stream
         self._socket = socket
 
-    def run(self) -> bool:
+    def run(self) -> int | None:
         left = DRAIN_LIMIT
         with self._socket.impatient():
             try:
                 for chunk in self._stream:
                     left -= len(chunk)
                     if left < 0:
-                        return False
+                        return None
             except Exception:
-                return False
-        return True
+                return None
+        return DRAIN_LIMIT - left
 
-    async def arun(self) -> bool:
+    async def arun(self) -> int | None:
         left = DRAIN_LIMIT
         iterator = aiter(self._stream)
         with self._socket.impatient():
@@ -202,16 +205,46 @@ class Drain:
                 async for chunk in iterator:
                     left -= len(chunk)
                     if left < 0:
-                        return False
+                        return None
             except Exception:
-                return False
+                return None
             finally:
                 await end_iteration(iterator)
-        return True
+        return DRAIN_LIMIT - left
+
+
+class WakeableIterator:
+    """An async iterator that another task can wake who waits for it.
+
+    Where several responses come over one socket, closing one of them does not close what its reader waits for.
+    """
+
+    def __init__(self, iterator: Any) -> None:
+        self.iterator = iterator
+        self._scope: anyio.CancelScope | None = None
+        self._error: Exception | None = None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        with anyio.CancelScope() as self._scope:
+            part: bytes = await anext(self.iterator)
+            return part
+        assert self._error is not None
+        raise self._error
+
+    def wake(self, error: Exception) -> None:
+        """End the wait of another task by an error."""
+        if self._scope is not None:
+            self._error = error
+            self._scope.cancel()
 
 
 async def end_iteration(iterator: Any) -> None:
     """Finalises an async generator here and now, rather than by the garbage collector: trio warns of that."""
+    if isinstance(iterator, WakeableIterator):
+        iterator = iterator.iterator
     if isinstance(iterator, AsyncGenerator):
         with anyio.CancelScope(shield=True), suppress(RuntimeError):  # another task is in it
             await iterator.aclose()

@@ -112,6 +112,23 @@ def closed(stage: Stage, *, waiting: bool) -> None:
     stage.seen = 0 if waiting else network.request_count
 
 
+def closed_while_read(stage: Stage) -> None:
+    with stage.server() as server, ThreadPoolExecutor() as threads:
+        server.next("hang-in-body")
+        agent = Agent()
+        with (
+            httpx.Client(transport=AgentTransport(agent=agent), trust_env=False, timeout=10) as client,
+            client.stream("GET", server.url) as response,
+        ):
+            reading = threads.submit(response.read)
+            (socket,) = agent._engine._sockets.values()
+            while not socket.wire.is_in_use():
+                time.sleep(0.001)
+            response.close()
+            stage.error = reading.exception()
+        stage.seen = len(server.requests)
+
+
 def no_descriptor(stage: Stage) -> None:
     network = Network(default=Script(connect=OSError(errno.EMFILE, "Too many open files")))
     stage.ask("http://a.test/", agent=Agent(**network.options))
@@ -412,6 +429,7 @@ FAILURES: dict[str, Callable[[Stage], None]] = {
         lambda stage: refused_afterwards(stage, "POST")
     ),
     "the agent is closed while the request is in flight": lambda stage: closed(stage, waiting=False),
+    "the response is closed while another task or thread reads it": closed_while_read,
     "it died before it was handed out": died_before,
     "it died after that, and the method is idempotent": lambda stage: stage.ask_twice("GET"),
     "it died after that, and the method is not idempotent": lambda stage: stage.ask_twice(),

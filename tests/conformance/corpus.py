@@ -11,7 +11,6 @@ CORPORA = ("conformance", "clean", "clean_timers", "fresh", "mixed", "overtaking
 
 #: Scenarios that only the model plays, and why.
 MODEL_ONLY = {
-    "C26": "h11 closes every connection that speaks HTTP/1.0, keep-alive or not",
     "C52": "aborts a request in the turn that made it: nothing was opened yet here, and Node 20 and 26 disagree",
     "C57": "takes a socket away from the agent by an event; there are no events yet (R29)",
     "C58": "a creator of connections that fails through its callback; ours is a network backend, and raises",

@@ -18,7 +18,7 @@ def test_a_corpus_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert "C01 (node): as in Node" in lines
     assert "C18 (node): N1 N2" in lines
-    assert f"C26 (node): as in Node; model only: {corpus.MODEL_ONLY['C26']}" in lines
+    assert f"C52 (node): as in Node; model only: {corpus.MODEL_ONLY['C52']}" in lines
     assert "K15 (agentkeepalive): N6 A1" in lines
     assert lines[-1] == "unexplained: 0"
     assert len(lines) == 90

@@ -42,6 +42,12 @@ if sys.version_info < (3, 13):  # `ssl` tells a thread of a reset as of an end, 
     NOT_COMPARED["sync", "T03"] = frozenset({"counters"})
 
 
+#: Not played over sockets, and why.
+NOT_OVER_SOCKETS = {
+    "C31": "an answer before the request has left: Node sends on and keeps the socket, here that ends the upload (R18)",
+}
+
+
 @dataclass(frozen=True)
 class Group:
     """Traces that are played at once."""
@@ -57,7 +63,8 @@ class Group:
     def traces(self) -> list[Trace]:
         """Those that tell something of an agent of ours, whatever the speed of the machine."""
         traces = _traces(self.name)[self.start : self.stop]
-        return [trace for trace in traces if trace.name not in corpus.MODEL_ONLY and not corpus.is_fragile(trace)]
+        left_out = corpus.MODEL_ONLY.keys() | NOT_OVER_SOCKETS.keys()
+        return [trace for trace in traces if trace.name not in left_out and not corpus.is_fragile(trace)]
 
 
 class Brief(Group):

@@ -54,6 +54,7 @@ HEADERS = [
     b"Upgrade: other",
     b"Keep-Alive: timeout=5",
     b"Proxy-Connection: close",
+    b"Proxy-Connection: keep-alive",
     b"Trailer: X",
 ]
 ODD_HEADERS = [

@@ -128,9 +128,6 @@ OTHERS = {
     "A small body that does not fit its Content-Length sends nothing, not even the head.": (
         "It goes out with the head, so it is checked before."
     ),
-    "A request body that is refused by an error response is not sent on once the socket takes no more.": (
-        "RFC 9112, 9.5. httpcore waits for room until the write timeout, and the response is never seen."
-    ),
     "On asyncio, an answer that came before a write failed is read.": "httpcore's stream loses it.",
     "Parts of a body may be larger than 64 KiB, and several chunks may come as one.": (
         "What arrived together is handed over together."

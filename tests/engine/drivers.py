@@ -21,6 +21,7 @@ from httpx_agent._asyncio_streams import AsyncioStream
 from httpx_agent._connector import Key
 from httpx_agent._http1 import RecentFields
 from httpx_agent._network import Wire
+from httpx_agent._socket import keep_open
 
 URL = "http://server.example/path"
 FAMILY = Agent.family
@@ -104,8 +105,12 @@ def through_h11(case: Case) -> Outcome:
     connection = httpcore.HTTP11Connection(httpcore.URL(URL).origin, stream)
     outcome = Outcome()
     try:
-        response = connection.handle_request(case.request())
+        request = case.request()
+        response = connection.handle_request(request)
         _head(outcome, response)
+        if response.extensions["http_version"] == b"HTTP/1.0":
+            has_no_body = case.method == "HEAD" or response.status in (204, 304)
+            keep_open(connection, request, response, has_no_body=has_no_body)
         network_stream = response.extensions["network_stream"]
         for part in response.iter_stream():
             outcome.body += part

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -40,7 +41,9 @@ class Peer:
 
 
 @contextmanager
-def raw_server(serve: Callable[[Peer], None], *, family: int = socket.AF_INET) -> Iterator[str]:
+def raw_server(
+    serve: Callable[[Peer], None], *, family: int = socket.AF_INET, tls: ssl.SSLContext | None = None
+) -> Iterator[str]:
     """Serve each connection by a function; gives the URL. What the function raises fails the test."""
     errors: list[BaseException] = []
     threads: list[threading.Thread] = []
@@ -49,10 +52,17 @@ def raw_server(serve: Callable[[Peer], None], *, family: int = socket.AF_INET) -
     listener.listen()
 
     def run(sock: socket.socket) -> None:
-        with sock:
-            sock.settimeout(LIMIT)
+        sock.settimeout(LIMIT)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # what is sent has left when a reset follows
+        try:
+            secured = sock if tls is None else tls.wrap_socket(sock, server_side=True)
+        except OSError as error:
+            sock.close()
+            errors.append(error)
+            return
+        with secured:
             try:
-                serve(Peer(sock))
+                serve(Peer(secured))
             except ConnectionError:
                 pass
             except BaseException as error:
@@ -70,7 +80,9 @@ def raw_server(serve: Callable[[Peer], None], *, family: int = socket.AF_INET) -
     accepting.start()
     host = "127.0.0.1" if family == socket.AF_INET else "[::1]"
     try:
-        yield f"http://{host}:{listener.getsockname()[1]}"
+        if tls is not None:
+            host = "localhost"
+        yield f"http{'s' * (tls is not None)}://{host}:{listener.getsockname()[1]}"
     finally:
         with suppress(OSError):
             listener.shutdown(socket.SHUT_RDWR)

@@ -280,23 +280,34 @@ async def test_a_connection_that_broke_before_the_request() -> None:
 
 @in_loop
 async def test_a_whole_request_for_which_there_is_no_room() -> None:
-    """It is the system's to send; the response may come before it is on its way."""
-    for answer, status in ((OK, 200), (b"HTTP/1.1 413 No\r\nContent-Length: 0\r\n\r\n", 413)):
-        connection, stream, transport = connected(answer)
+    """A response may come before it is on its way; it is given, and ends the connection. An interim one does not."""
+    for early in (OK, b"HTTP/1.1 413 No\r\nContent-Length: 0\r\n\r\n", b"HTTP/1.1 100 Continue\r\n\r\n"):
+        connection, stream, transport = connected(early, OK)
+        stream._poll = SimpleNamespace(is_readable=lambda: False)
         transport.write = lambda data, stream=stream: stream.pause_writing()
         sending = asyncio.create_task(connection.handle_async_request(whole_request()))
         await asyncio.sleep(0)
+        transport.parts, later = transport.parts[:1], transport.parts[1:]
+        transport.protocol.eof_received = lambda: None
         transport.deliver()
         await asyncio.sleep(0)
-        assert sending.done() == (status == 413)
-        stream.resume_writing()
-        assert (await sending).status == status
-        await (await sending).stream.aclose()
+        is_interim = b"100" in early
+        assert sending.done() == (not is_interim)
+        if is_interim:
+            stream.resume_writing()
+            transport.protocol.data_received(later[0])
+        response = await sending
+        assert response.status == (413 if b"413" in early else 200)
+        async for _ in response.stream:
+            pass
+        await response.stream.aclose()
+        assert connection.is_available() == is_interim
 
 
 @in_loop
 async def test_a_body_for_a_connection_that_broke() -> None:
-    connection, _, transport = connected(OK)
+    connection, stream, transport = connected(OK)
+    stream._poll = SimpleNamespace(is_readable=lambda: False)
 
     async def body() -> Any:
         yield b"a"

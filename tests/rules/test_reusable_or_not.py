@@ -15,9 +15,6 @@ from httpx_agent.testing import Gate, Network, Script, respond
 from tests.support.servers import Certificates, Server
 from tests.support.worlds import World
 
-#: h11 keeps no connection of HTTP/1.0, whatever its server says: it knows keep-alive of HTTP/1.1 only. Nor does ours.
-KEEPS_HTTP_1_0 = {"h11": False, "auto": False}
-
 KEPT = {
     "with its length": b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nbody",
     "empty": b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
@@ -33,6 +30,10 @@ KEPT = {
     "after a 102 and two 103": b"HTTP/1.1 102 Processing\r\n\r\n"
     + b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" * 2
     + b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nbody",
+    "HTTP/1.0 that says keep-alive": b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 4\r\n\r\nbody",
+    "HTTP/1.0, empty": b"HTTP/1.0 200 OK\r\nConnection: Keep-Alive\r\nContent-Length: 0\r\n\r\n",
+    "HTTP/1.0, without a body": b"HTTP/1.0 204 No Content\r\nConnection: TE, keep-alive\r\n\r\n",
+    "HTTP/1.0, as a proxy says it": b"HTTP/1.0 200 OK\r\nProxy-Connection: keep-alive\r\nContent-Length: 4\r\n\r\nbody",
     "a 204 after a 100": b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n",
 }
 CLOSED = {
@@ -42,6 +43,13 @@ CLOSED = {
     b"4\r\nbody\r\n0\r\n\r\n",
     "close, without a body": b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n",
     "HTTP/1.0": b"HTTP/1.0 200 OK\r\nContent-Length: 4\r\n\r\nbody",
+    "HTTP/1.0, keep-alive and close": b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nConnection: close\r\n"
+    b"Content-Length: 4\r\n\r\nbody",
+    "HTTP/1.0, keep-alive and chunked": b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\n"
+    b"Transfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n",
+    "HTTP/1.0, more than its length": b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 4\r\n\r\nbody...",
+    "HTTP/1.0, a hint that is over at once": b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nKeep-Alive: timeout=1\r\n"
+    b"Content-Length: 4\r\n\r\nbody",
     "more than one response": b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nbody" * 2,
     "a hint that is over at once": b"HTTP/1.1 200 OK\r\nKeep-Alive: timeout=1\r\nContent-Length: 4\r\n\r\nbody",
 }
@@ -49,6 +57,7 @@ KEPT_HEADS = {
     "with a length": b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n",
     "chunked": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
     "without a word of the body": b"HTTP/1.1 200 OK\r\n\r\n",
+    "HTTP/1.0, without a word of it": b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\n\r\n",
     "after a 103": b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n",
 }
 
@@ -121,14 +130,24 @@ async def test_a_body_that_ends_with_the_connection(world: World, server: Server
     await world.close(agent)
 
 
-async def test_http_1_0_that_says_keep_alive(world: World, server: Server, engine: str) -> None:
-    """R11: Node keeps it. Here the engine decides: see `KEEPS_HTTP_1_0`."""
+async def test_http_1_0_whose_body_ends_with_the_connection(world: World, server: Server, engine: str) -> None:
+    """Keep-alive said of a body without length means nothing."""
     agent = Agent(http1_engine=engine)
     async with world.client(transport=AgentTransport(agent=agent)) as client:
-        response = await client.get(f"{server.url}/http10/keep-alive")
+        for turn in range(2):
+            response = await client.get(f"{server.url}/close-delimited/keep-alive")
+            assert (response.http_version, response.text) == ("HTTP/1.0", "until the end")
+            assert response.extensions["agent"].socket_id == turn
+            assert agent.sockets() == ()
+    await world.close(agent)
+
+
+async def test_http_1_0_of_a_request_that_says_close(world: World, server: Server, engine: str) -> None:
+    agent = Agent(http1_engine=engine)
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        response = await client.get(f"{server.url}/http10/keep-alive", headers={"Connection": "close"})
         assert (response.http_version, response.text) == ("HTTP/1.0", "old")
-        assert bool(agent.sockets()) is KEEPS_HTTP_1_0[engine]
-        await world.until(lambda: bool(server.open) is KEEPS_HTTP_1_0[engine])
+        assert agent.sockets() == ()
     await world.close(agent)
 
 

@@ -229,9 +229,11 @@ def trailers(peer: Peer, request: ReceivedRequest, argument: str) -> None:
 
 
 def close_delimited(peer: Peer, request: ReceivedRequest, argument: str) -> None:
-    """A body that ends with the connection."""
+    """A body that ends with the connection; `/close-delimited/keep-alive`, of HTTP/1.0, says otherwise."""
     peer.read_body(request)
-    peer.respond(request, b"until the end", length=False)
+    headers = [("Connection", "keep-alive")] if argument else []
+    version = "HTTP/1.0" if argument else "HTTP/1.1"
+    peer.respond(request, b"until the end", headers=headers, version=version, length=False)
     if request.method != "HEAD":  # whose response says nothing of the end
         raise Hangup
 
@@ -459,7 +461,10 @@ ROUTES: dict[str, Route] = {
 
 
 class _HTTP2:
-    """One HTTP/2 connection. Routes: `echo`, `sink`, `bytes`, `stream`, `status`, `hold`, `silence`, `reset`."""
+    """One HTTP/2 connection.
+
+    Routes: `echo`, `sink`, `bytes`, `stream`, `status`, `hold`, `hold-body`, `silence`, `reset`.
+    """
 
     def __init__(self, peer: Peer) -> None:
         self.peer = peer
@@ -468,6 +473,7 @@ class _HTTP2:
         self.connection = h2.connection.H2Connection(config)
         self.requests: dict[int, ReceivedRequest] = {}
         self.held: dict[int, str] = {}
+        self.half_sent: dict[int, str] = {}
         self.sending: dict[int, tuple[int, int]] = {}
         self.goaway_sent = False
 
@@ -487,6 +493,10 @@ class _HTTP2:
                 if self.server.gate(name).is_open:
                     del self.held[stream_id]
                     self.respond(stream_id, b"held")
+            for stream_id, name in list(self.half_sent.items()):
+                if self.server.gate(name).is_open:
+                    del self.half_sent[stream_id]
+                    self.connection.send_data(stream_id, b"last", end_stream=True)
             for stream_id in list(self.sending):
                 self.send_some(stream_id)
             if self.peer.goaway and not self.goaway_sent:
@@ -528,6 +538,7 @@ class _HTTP2:
             self.answer(event.stream_id, self.requests[event.stream_id])
         elif isinstance(event, h2.events.StreamReset):
             self.held.pop(event.stream_id, None)
+            self.half_sent.pop(event.stream_id, None)
             self.sending.pop(event.stream_id, None)
         elif isinstance(event, h2.events.ConnectionTerminated):
             raise Hangup
@@ -536,6 +547,11 @@ class _HTTP2:
         name, _, argument = request.path.lstrip("/").partition("/")
         if name == "hold":
             self.held[stream_id] = argument
+            self.server.gate(argument).arrive()
+        elif name == "hold-body":
+            self.connection.send_headers(stream_id, [(":status", "200")])
+            self.connection.send_data(stream_id, b"first ")
+            self.half_sent[stream_id] = argument
             self.server.gate(argument).arrive()
         elif name == "reset":
             self.connection.reset_stream(stream_id, h2.errors.ErrorCodes.INTERNAL_ERROR)

@@ -128,7 +128,7 @@ class World:
     def run(self, function: Callable[..., Coroutine[Any, Any, Any]], *args: Any, **kwargs: Any) -> Any:
         """Run an async function on this world's loop."""
         with default_engine(self.engine):
-            options = {"use_uvloop": True} if self.name == "uvloop" else {}
+            options = {"use_uvloop": True} if self.name.startswith("uvloop") else {}
             return anyio.run(
                 functools.partial(function, *args, **kwargs), backend=self.backend, backend_options=options
             )
@@ -238,6 +238,9 @@ WORLDS = [World("sync"), World("asyncio"), World("trio")]
 
 H11_WORLDS = [World("sync-h11", engine="h11"), World("asyncio-h11", engine="h11")]
 """The same without it. What is integrated is tested in these, too."""
+
+ALL_WORLDS = [*WORLDS, *H11_WORLDS, World("uvloop"), World("uvloop-h11", engine="h11")]
+"""Every kind of loop with every engine that serves in it."""
 
 FAST_WORLDS = [World("sync"), World("asyncio"), World("uvloop")]
 """Those in which the fast engine serves; the tests of the engine itself run in these."""
