@@ -20,7 +20,7 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m benchmarks",
         description="Measure HTTP clients side by side against a server on loopback, and print ratios.",
         epilog=f"Suites: {', '.join(SUITES)}. Contenders: {', '.join(names)}. "
-        "What is not installed is left out with the reason; `pip install 'httpx-agent[bench]'` brings most. "
+        'What is not installed is left out with the reason; `pip install "httpx-agent[bench]"` brings most. '
         "niquests brings a package that takes the place of urllib3, so install it apart, "
         "`pip install --target DIRECTORY niquests`, and give `--path niquests=DIRECTORY`.",
     )

@@ -7,13 +7,15 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, Unpack, overload
 
+from ._attributes import StrictAttributes
 from ._clock import find_clock
 from ._core import State
 from ._engine import Engine
 from ._frozen import FrozenDict
-from ._names import advise, is_meant_for
+from ._names import ANSWERS, CALLS, hint
 from ._options import LIVE_OPTIONS, UNSET, AgentKeywords, AgentOptions, SocketOption, Unset
 from ._pickling import check_options as check_picklable
 from ._pickling import identities, revive, state_of
@@ -56,7 +58,7 @@ class Option(Generic[T]):
         agent._engine.set_option(self._name, value)
 
 
-class BaseAgent(Generic[Limits, Proxy, URL]):
+class BaseAgent(StrictAttributes, Generic[Limits, Proxy, URL]):
     """An agent of any family; see `httpx_agent.Agent`."""
 
     family: ClassVar[Family]
@@ -133,15 +135,6 @@ class BaseAgent(Generic[Limits, Proxy, URL]):
         self._seen_counters = self._engine.counters()
         #: By this it is the same agent in every process that it is sent to.
         self._identity = identities.enter(self, identity)
-
-    if not TYPE_CHECKING:  # pragma: no branch - type checkers would take every name for one that there is
-
-        def __setattr__(self, name: str, value: object) -> None:
-            check_attribute(self, name)
-            super().__setattr__(name, value)
-
-        def __getattr__(self, name: str) -> Any:
-            raise AttributeError(no_attribute(self, name), name=name, obj=self)
 
     @property
     def options(self) -> AgentOptions:
@@ -242,6 +235,9 @@ class BaseAgent(Generic[Limits, Proxy, URL]):
             if name not in known:  # an agent that lives here already keeps what it has
                 object.__setattr__(self, name, value)
 
+    def _hint(self, name: str, *, is_set: bool) -> str | None:
+        return hint_of_agent(name, is_set=is_set)
+
     def __enter__(self) -> Self:
         return self
 
@@ -271,36 +267,20 @@ class BaseAgent(Generic[Limits, Proxy, URL]):
         return f"<{type(self).__name__} sockets: {held}; requests waiting: {len(waiting)}>"
 
 
-def check_attribute(owner: object, name: str, agent: str | None = None) -> None:
-    """Raise if an attribute is set that does nothing: a typo, or another library's name of an option.
+_OPTIONS = tuple(AgentOptions.__dataclass_fields__)
 
-    A class of ours takes no attribute but its own and private ones; a subclass may have what it likes, unless nothing
-    but an option can be meant.
-
-    Args:
-        owner: Whose attribute it is.
-        name: Its name.
-        agent: Where the agent is, whose attributes the options are, if it is not the owner.
-
-    Raises:
-        AttributeError: Naming the option that is meant, if one is.
-    """
-    kind = type(owner)
-    if name.startswith("_") or hasattr(kind, name) or name in vars(owner):
-        return
-    is_ours = kind.__module__.partition(".")[0] == __name__.partition(".")[0]
-    if is_ours or is_meant_for(name, AgentOptions.__dataclass_fields__):
-        raise AttributeError(no_attribute(owner, name, agent), name=name, obj=owner)
+#: What an agent can be asked, and told, besides its options.
+MEMBERS = tuple(name for name in vars(BaseAgent) if not name.startswith("_") and name not in _OPTIONS)
 
 
-def no_attribute(owner: object, name: str, agent: str | None = None) -> str:
-    """Return what to tell of an attribute that there is not; see `check_attribute`."""
-    options = AgentOptions.__dataclass_fields__
-    text = f"{type(owner).__name__!r} object has no attribute {name!r}"
-    if agent is not None and name in options:
-        return f"{text}; options are the agent's: write {agent}.{name}"
-    advice = "" if name.startswith("_") else advise(name, options)
-    return f"{text}; {advice}" if advice else text
+@lru_cache(256)  # some look for an attribute again and again
+def hint_of_agent(name: str, *, is_set: bool) -> str | None:
+    """Say what a name that is no attribute of an agent was probably meant to be."""
+    if is_set:
+        return hint(name, _OPTIONS)
+    if name in AgentStatus.__dataclass_fields__:
+        return f"it is at status().{name}"
+    return hint(name, (*_OPTIONS, *MEMBERS), (*CALLS, *ANSWERS))
 
 
 #: An agent's attributes besides those that a subclass or a user has put there.

@@ -1,98 +1,201 @@
-"""Names that are no option here: what is meant by them, if it can be told."""
+"""Names that are none here: what other libraries call an option, and what a misspelt one was meant to be."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from difflib import get_close_matches
+from typing import NamedTuple
 
-_SECONDS = "in seconds, where the other has milliseconds"
-
-#: What other libraries call our options: in small letters, without lines. With what differs, where something does.
-_ELSEWHERE = {
-    # Node's http.Agent and agentkeepalive; those that differ from ours by their case only are found without this.
-    "keepalivemsecs": ("keep_alive_initial_delay", _SECONDS),
-    "agentkeepalivetimeoutbuffer": ("keep_alive_timeout_buffer", _SECONDS),
-    "keepalivetimeout": ("free_socket_timeout", "in seconds; undici and old versions of agentkeepalive call it so"),
-    "freesocketkeepalivetimeout": ("free_socket_timeout", _SECONDS),
-    "socketpath": ("uds", ""),
-    "rejectunauthorized": ("verify", ""),
-    "ca": ("verify", "an `ssl.SSLContext` that trusts it"),
-    "key": ("verify", "an `ssl.SSLContext` with its `load_cert_chain`"),
-    "nodelay": ("socket_options", "TCP_NODELAY is set unless they say otherwise"),
-    # httpx.Limits, httpcore.ConnectionPool
-    "maxconnections": ("max_total_sockets", ""),
-    "maxkeepaliveconnections": ("max_total_free_sockets", ""),
-    "keepaliveexpiry": ("free_socket_timeout", ""),
-    "sslcontext": ("verify", ""),
-    # aiohttp.TCPConnector
-    "limit": ("max_total_sockets", "0 means no limit there, None here"),
-    "limitperhost": ("max_sockets", "0 means no limit there, None here"),
-    "ssl": ("verify", ""),
-    "localaddr": ("local_address", "a host without a port"),
-    "forceclose": ("keep_alive", "the other way round"),
-    # requests, urllib3
-    "maxsize": ("max_free_sockets", "with block=True it is max_sockets"),
-    "poolmaxsize": ("max_free_sockets", "with pool_block=True it is max_sockets"),
-    "block": ("max_sockets", "a number"),
-    "poolblock": ("max_sockets", "a number"),
-    "maxretries": ("retries", "of connecting only"),
-    # undici, Go, reqwest
-    "connections": ("max_sockets", ""),
-    "maxidleconns": ("max_total_free_sockets", ""),
-    "maxidleconnsperhost": ("max_free_sockets", ""),
-    "maxconnsperhost": ("max_sockets", ""),
-    "idleconntimeout": ("free_socket_timeout", "in seconds"),
-    "poolidletimeout": ("free_socket_timeout", "in seconds"),
-    "poolmaxidleperhost": ("max_free_sockets", ""),
-}
-
-#: What is elsewhere, too, and has another place here.
-_OTHER_PLACES = {
-    "servername": 'it is the extension of a request: `extensions={"sni_hostname": …}`',
-    "proxyenv": "`AgentTransport.mounts_from_env()` reads the environment",
-    "enablecleanupclosed": "there is nothing to switch on: sockets are always closed",
-    "ttldnscache": "names are looked up for each new socket; socket_active_ttl says how long one may live",
-    "usednscache": "names are looked up for each new socket; socket_active_ttl says how long one may live",
-    "pipelining": "requests are never pipelined",
-    "poolconnections": "there is no limit on how many origins are kept",
-    "numpools": "there is no limit on how many origins are kept",
-    "connecttimeout": "it is the client's: `timeout=httpx.Timeout(…, connect=…)`",
-    "pooltimeout": "it is the client's: `timeout=httpx.Timeout(…, pool=…)`",
-}
+#: How alike two names must be, from 0 to 1, for one to be taken for the other misspelt.
+_ALIKE = 0.75
+_ALL_BUT_THE_SAME = 0.93
 
 
-#: Names of so many letters mean an option; shorter ones, such as `key` and `limit`, may mean anything.
-_SHORTEST_CERTAIN = 9
+class _Elsewhere(NamedTuple):
+    """What another library calls something.
+
+    Attributes:
+        library: The library.
+        name: The name there.
+        option: The option here; empty if it is none.
+        answer: What differs, or, where it is no option here, what to do.
+    """
+
+    library: str
+    name: str
+    option: str = ""
+    answer: str = ""
+
+    def __str__(self) -> str:
+        if not self.option:
+            return f"{self.name} of {self.library} {self.answer}"
+        return f"{self.name} of {self.library} is {self.option} here" + (f", {self.answer}" if self.answer else "")
 
 
-def advise(name: str, known: Collection[str]) -> str:
-    """Return what to write in place of an unknown name, as ``did you mean max_sockets?``; empty if nobody knows.
+_SECONDS = "in seconds, not milliseconds"
+_NO_LIMIT = "where None is no limit, not 0"
+_CONTEXT = "as an ssl.SSLContext"
+_PHASES = "is not the agent's: give the client a Timeout, which tells connect, read, write and pool apart"
+
+#: What other libraries call options, by their documentation. Names of several libraries may be one when written alike.
+_OPTIONS = (
+    _Elsewhere("Node", "keepAlive", "keep_alive"),
+    _Elsewhere("Node", "keepAliveMsecs", "keep_alive_initial_delay", _SECONDS),
+    _Elsewhere("Node", "maxSockets", "max_sockets"),
+    _Elsewhere("Node", "maxTotalSockets", "max_total_sockets"),
+    _Elsewhere("Node", "maxFreeSockets", "max_free_sockets", "where 0 keeps none"),
+    _Elsewhere("Node", "maxCachedSessions", "max_cached_sessions"),
+    _Elsewhere("Node", "agentKeepAliveTimeoutBuffer", "keep_alive_timeout_buffer", _SECONDS),
+    _Elsewhere("Node", "noDelay", "socket_options", "where TCP_NODELAY is set unless they say otherwise"),
+    _Elsewhere("Node", "localAddress", "local_address"),
+    _Elsewhere("Node", "socketPath", "uds"),
+    _Elsewhere("Node", "rejectUnauthorized", "verify"),
+    _Elsewhere("Node", "ca", "verify", _CONTEXT),
+    _Elsewhere("Node", "key", "cert", "the second of (certificate, key)"),
+    _Elsewhere("Node", "proxyEnv", "proxy", "or AgentTransport.mounts_from_env()"),
+    _Elsewhere("Node", "createConnection", "network_backend", "or async_network_backend"),
+    _Elsewhere("Node", "lookup", "network_backend", "or async_network_backend"),
+    _Elsewhere("agentkeepalive", "freeSocketTimeout", "free_socket_timeout", _SECONDS),
+    _Elsewhere("agentkeepalive", "freeSocketKeepAliveTimeout", "free_socket_timeout", _SECONDS),
+    _Elsewhere("agentkeepalive", "socketActiveTTL", "socket_active_ttl", _SECONDS),
+    _Elsewhere("undici", "connections", "max_sockets"),
+    _Elsewhere("undici", "keepAliveTimeout", "free_socket_timeout", _SECONDS),
+    _Elsewhere("undici", "keepAliveTimeoutThreshold", "keep_alive_timeout_buffer", _SECONDS),
+    _Elsewhere("undici", "keepAliveMaxTimeout", "free_socket_timeout", f"which no server's hint exceeds, {_SECONDS}"),
+    _Elsewhere("undici", "clientTtl", "socket_active_ttl", _SECONDS),
+    _Elsewhere("undici", "allowH2", "http2"),
+    _Elsewhere("httpx.Limits", "max_connections", "max_total_sockets"),
+    _Elsewhere("httpx.Limits", "max_keepalive_connections", "max_total_free_sockets"),
+    _Elsewhere("httpx.Limits", "keepalive_expiry", "free_socket_timeout"),
+    _Elsewhere("httpcore", "ssl_context", "verify"),
+    _Elsewhere("aiohttp", "limit", "max_total_sockets", f"which counts free sockets too, {_NO_LIMIT}"),
+    _Elsewhere("aiohttp", "limit_per_host", "max_sockets", f"which counts free sockets too, {_NO_LIMIT}"),
+    _Elsewhere("aiohttp", "keepalive_timeout", "free_socket_timeout"),
+    _Elsewhere("aiohttp", "force_close", "keep_alive", "with the opposite meaning"),
+    _Elsewhere("aiohttp", "ssl", "verify"),
+    _Elsewhere("aiohttp", "verify_ssl", "verify"),
+    _Elsewhere("aiohttp", "local_addr", "local_address", "without a port"),
+    _Elsewhere("aiohttp", "resolver", "async_network_backend"),
+    _Elsewhere("aiohttp", "socket_factory", "socket_options", "or async_network_backend"),
+    _Elsewhere("urllib3", "maxsize", "max_free_sockets", "or max_sockets where block was True"),
+    _Elsewhere("urllib3", "block", "max_sockets", "the number at which requests wait"),
+    _Elsewhere("urllib3", "cert_reqs", "verify"),
+    _Elsewhere("urllib3", "ca_certs", "verify", _CONTEXT),
+    _Elsewhere("urllib3", "cert_file", "cert"),
+    _Elsewhere("urllib3", "key_file", "cert", "the second of (certificate, key)"),
+    _Elsewhere("urllib3", "source_address", "local_address", "without a port"),
+    _Elsewhere("requests", "pool_maxsize", "max_free_sockets", "or max_sockets where pool_block was True"),
+    _Elsewhere("requests", "pool_block", "max_sockets", "the number at which requests wait"),
+    _Elsewhere("requests", "max_retries", "retries", "of connecting only"),
+    _Elsewhere("requests", "proxies", "proxy", "one URL; for several, mounts of the client"),
+    _Elsewhere("Go", "MaxConnsPerHost", "max_sockets", _NO_LIMIT),
+    _Elsewhere("Go", "MaxIdleConnsPerHost", "max_free_sockets", "where 0 keeps none"),
+    _Elsewhere("Go", "MaxIdleConns", "max_total_free_sockets", _NO_LIMIT),
+    _Elsewhere("Go", "IdleConnTimeout", "free_socket_timeout", f"in seconds, {_NO_LIMIT}"),
+    _Elsewhere("Go", "DisableKeepAlives", "keep_alive", "with the opposite meaning"),
+    _Elsewhere("Go", "TLSClientConfig", "verify", _CONTEXT),
+    _Elsewhere("Go", "ForceAttemptHTTP2", "http2"),
+    _Elsewhere("Go", "DialContext", "network_backend", "or async_network_backend"),
+    _Elsewhere("reqwest", "pool_max_idle_per_host", "max_free_sockets"),
+    _Elsewhere("reqwest", "pool_idle_timeout", "free_socket_timeout"),
+    _Elsewhere("reqwest", "tcp_keepalive", "keep_alive_initial_delay"),
+)
+
+#: What they have, and is no option here.
+ANSWERS = (
+    _Elsewhere("Node", "servername", answer="is given with a request: extensions={'sni_hostname': …}"),
+    _Elsewhere(
+        "undici", "pipelining", answer="has no counterpart here: a socket of HTTP/1.1 serves one request at a time"
+    ),
+    _Elsewhere("undici", "maxRequestsPerClient", answer="has no counterpart here"),
+    _Elsewhere("undici", "connectTimeout", answer=_PHASES),
+    _Elsewhere("undici", "headersTimeout", answer=_PHASES),
+    _Elsewhere("undici", "bodyTimeout", answer=_PHASES),
+    _Elsewhere("AgentTransport", "agent", answer="is the agent to borrow: AgentTransport(agent=…)"),
+    _Elsewhere("httpx.Client", "transport", answer="is the client's, which this goes into"),
+    *(
+        _Elsewhere("httpx.Client", name, answer="is the client's: give it to the client, beside transport=")
+        for name in (
+            *("auth", "params", "headers", "cookies", "follow_redirects", "max_redirects", "event_hooks", "base_url"),
+            *("default_encoding", "mounts"),
+        )
+    ),
+    _Elsewhere("aiohttp", "ttl_dns_cache", answer="has no counterpart here: each new socket looks its name up"),
+    _Elsewhere("aiohttp", "use_dns_cache", answer="has no counterpart here: each new socket looks its name up"),
+    _Elsewhere("aiohttp", "enable_cleanup_closed", answer="is not needed here: a socket that is closed is gone"),
+    _Elsewhere("urllib3", "num_pools", answer="has no counterpart here: origins have no limit, only their sockets"),
+    _Elsewhere("requests", "pool_connections", answer="has no counterpart here: origins have no limit"),
+    _Elsewhere("reqwest", "connect_timeout", answer=_PHASES),
+    _Elsewhere("reqwest", "read_timeout", answer=_PHASES),
+    _Elsewhere("urllib3", "pool_timeout", answer=_PHASES),
+)
+
+_LIMITS = frozenset(entry.name for entry in _OPTIONS if entry.library == "httpx.Limits")
+
+#: What other libraries call what their pools can be asked, which is no option.
+CALLS = (
+    _Elsewhere("Node", "destroy", answer="is close() here, or await aclose()"),
+    _Elsewhere("Node", "freeSockets", answer="is status().free_sockets here"),
+    _Elsewhere("Node", "requests", answer="is status().requests here"),
+    _Elsewhere("Node", "totalSocketCount", answer="is len(sockets()) here"),
+    _Elsewhere("Node", "getName", answer="has no counterpart here: the key is scheme, host, port and sni_hostname"),
+    _Elsewhere("agentkeepalive", "getCurrentStatus", answer="is status() here"),
+    _Elsewhere("undici", "stats", answer="is status() here"),
+    _Elsewhere("httpcore", "connections", answer="is sockets() here"),
+    _Elsewhere("urllib3", "num_connections", answer="is status().create_socket_count here"),
+    _Elsewhere("urllib3", "num_requests", answer="is status().request_count here"),
+    _Elsewhere("urllib3", "clear", answer="is close() here"),
+)
+
+
+def hint(name: str, own: Collection[str], answers: Collection[_Elsewhere] = ANSWERS) -> str | None:
+    """Say what a name that is none was probably meant to be.
 
     Args:
-        name: The unknown name.
-        known: The names that there are.
+        name: The name.
+        own: The names there are in its place.
+        answers: What else of other libraries has an answer there.
+
+    Returns:
+        The answer, as it stands in brackets after the name; ``None`` if it is like nothing.
     """
-    plain = re.sub("[^a-z0-9]", "", name.lower())
-    by_plain = {option.replace("_", ""): option for option in known}
-    if plain in by_plain:
-        option = by_plain[plain]
-        is_time = name != name.lower() and ("timeout" in option or "ttl" in option)
-        return f"it is {option} here" + (f" ({_SECONDS})" if is_time else "")
-    if plain in _OTHER_PLACES:
-        return _OTHER_PLACES[plain]
-    option, differs = _ELSEWHERE.get(plain, ("", ""))
-    if option in known:
-        return f"it is {option} here" + (f" ({differs})" if differs else "")
-    close = get_close_matches(name.lower(), known, n=1, cutoff=0.6)
-    return f"did you mean {close[0]}?" if close else ""
+    found = _find(name, own, answers)
+    return "; ".join(f"did you mean {each}?" if isinstance(each, str) else str(each) for each in found) or None
 
 
-def is_meant_for(name: str, known: Collection[str]) -> bool:
-    """Return whether a name is so close to a known one, or so well known elsewhere, that nothing else can be meant."""
-    plain = re.sub("[^a-z0-9]", "", name.lower())
-    if plain in {option.replace("_", "") for option in known}:
-        return True
-    if len(plain) >= _SHORTEST_CERTAIN and _ELSEWHERE.get(plain, ("",))[0] in known:
-        return True
-    return bool(get_close_matches(name.lower(), known, n=1, cutoff=0.85))
+def option_meant(name: str, own: Collection[str]) -> str | None:
+    """Return the option that a name was probably meant for."""
+    found = [each if isinstance(each, str) else each.option for each in _find(name, own, ())]
+    return found[0] if found else None
+
+
+def _find(name: str, own: Collection[str], answers: Collection[_Elsewhere]) -> list[_Elsewhere | str]:
+    """Return whose name it is, or the only one that it is like: one of another library, or one of our own."""
+    known = [*answers, *(entry for entry in _OPTIONS if entry.option in own)]
+    wanted = _plain(name)
+    alike = [entry for entry in known if _plain(entry.name) == wanted]
+    if alike:
+        return [*([entry for entry in alike if entry.name == name] or alike)]
+    plain: dict[str, _Elsewhere | str] = {_plain(entry.name): entry for entry in reversed(known)}
+    plain.update((_plain(each), each) for each in own)
+    return [plain[near] for near in get_close_matches(wanted, plain, n=1, cutoff=_ALIKE)]
+
+
+def is_all_but_one(name: str, own: Collection[str]) -> bool:
+    """Return whether a name is so much like an option's that nobody has given it to something else."""
+    if name.islower():
+        plain = list(map(_plain, own))
+        return name in _LIMITS or bool(get_close_matches(_plain(name), plain, n=1, cutoff=_ALL_BUT_THE_SAME))
+    return any(_plain(entry.name) == _plain(name) for entry in _OPTIONS if entry.option in own)
+
+
+def no_such_option(names: Iterable[object], own: Collection[str]) -> str:
+    """Say of every name that it is no option, and what it was probably meant to be."""
+    hints = [(name, hint(str(name), own)) for name in names]
+    message = ", ".join(f"{name!r} ({text})" if text else repr(name) for name, text in hints)
+    return f"no such option: {message}" + ("" if all(text for _, text in hints) else f"; there are: {', '.join(own)}")
+
+
+def _plain(name: str) -> str:
+    """Return a name without what differs from one style to the next: `maxSockets`, `max_sockets`, `max-sockets`."""
+    return name.replace("_", "").replace("-", "").lower()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import numbers
 import operator
 import os
 import socket
@@ -12,13 +13,14 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from decimal import Decimal
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, Literal, SupportsIndex, TypedDict
 
 from ._core import Rules
 from ._frozen import FrozenDict
 from ._http1 import is_installed
-from ._names import advise
+from ._names import no_such_option
 from ._patterns import OriginPattern
 
 if TYPE_CHECKING:
@@ -236,6 +238,36 @@ def full_name(kind: type) -> str:
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
+#: A representation longer than this says no more to who reads the message.
+_LONGEST_SHOWN = 200
+
+
+def shown(value: object) -> str:
+    """Return a value as messages show it, whatever it is: an int may be too long for Python to write down."""
+    try:
+        text = repr(value)
+    except Exception:
+        text = f"<{full_name(type(value))}>"
+    return text if len(text) <= _LONGEST_SHOWN else text[: _LONGEST_SHOWN - 1] + "…"
+
+
+def check_names(names: Iterable[str], *more: str) -> None:
+    """Check that every name is an option, or one of those that there are besides.
+
+    Raises:
+        TypeError: Naming those that are not, and what each was probably meant to be.
+    """
+    own = (*AgentOptions.__dataclass_fields__, *more)
+    unknown = [name for name in names if name not in own]
+    if unknown:
+        raise TypeError(no_such_option(unknown, own))
+
+
+def install(extra: str) -> str:
+    """Return how to install what an extra brings; without quotes, zsh takes the brackets for a pattern."""
+    return f'pip install "httpx-agent[{extra}]"'
+
+
 def check_options(given: Mapping[str, Any], family: Family) -> AgentOptions:
     """Makes the options from what a user gave.
 
@@ -247,9 +279,7 @@ def check_options(given: Mapping[str, Any], family: Family) -> AgentOptions:
         TypeError: For an unknown option, or a value of a wrong type.
         ValueError: For a value that cannot be.
     """
-    unknown = [name for name in given if name not in AgentOptions.__dataclass_fields__]
-    if unknown:
-        raise TypeError("; ".join(map(unknown_option, unknown)))
+    check_names(given)
     httpx = family.httpx
     values = {name: check_option(name, value) for name, value in given.items() if name not in _OF_A_FAMILY}
     values.update((name, _check_backend(name, given[name], family.httpcore)) for name in _BACKENDS if name in given)
@@ -257,7 +287,7 @@ def check_options(given: Mapping[str, Any], family: Family) -> AgentOptions:
     if limits is not None:
         if not isinstance(limits, httpx.Limits):
             accepted = f"accepted is {httpx.__name__}.Limits or None"
-            raise TypeError(f"limits={limits!r}: {accepted}, not {full_name(type(limits))}")
+            raise TypeError(f"limits={shown(limits)}: {accepted}, not {full_name(type(limits))}")
         mapped = {
             name: _CHECKS[name](f"limits.{limit}", getattr(limits, limit))
             for limit, name in _LIMITS.items()
@@ -265,9 +295,9 @@ def check_options(given: Mapping[str, Any], family: Family) -> AgentOptions:
         }
         values = {**mapped, **values, "limits": limits}
     if given.get("proxy") is not None:
-        values["proxy"] = _check_proxy(given["proxy"], httpx)
+        values["proxy"] = check_proxy(given["proxy"], httpx)
     if values.get("http2") and importlib.util.find_spec("h2") is None:
-        raise ImportError("http2=True needs the package 'h2': pip install 'httpx-agent[http2]'")
+        raise ImportError(f"http2=True needs the package 'h2': {install('http2')}")
     if isinstance(values.get("verify"), ssl.SSLContext):
         values.setdefault("max_cached_sessions", 0)  # the user may load another certificate into it
     options = AgentOptions(**values)
@@ -279,7 +309,7 @@ def check_options(given: Mapping[str, Any], family: Family) -> AgentOptions:
 def _check_fast_engine(options: AgentOptions) -> None:
     """The engine that was asked for by name must be able to serve every request that can come."""
     if not is_installed():
-        raise ImportError("http1_engine='httptools' needs the package 'httptools': pip install 'httpx-agent[fast]'")
+        raise ImportError(f"http1_engine='httptools' needs the package 'httptools': {install('fast')}")
     for name, hinders in (
         ("proxy", options.proxy is not None),
         ("http2", options.http2),
@@ -301,26 +331,23 @@ def check_option(name: str, value: object) -> Any:
     return _CHECKS[name](name, value)
 
 
-def unknown_option(name: str) -> str:
-    """Return what to tell of an option that there is not."""
-    known = AgentOptions.__dataclass_fields__
-    advice = advise(name, known) or f"there are: {', '.join(known)}"
-    return f"{name!r} is not an option; {advice}"
-
-
 def _count(minimum: int, *, none: bool) -> Callable[[str, object], int | None]:
     accepted = f"an int >= {minimum}" + (", math.inf or None for no limit" if none else "")
 
     def check(name: str, value: object) -> int | None:
-        if none and (value is None or value == math.inf):
+        if none and (value is None or (isinstance(value, float) and value == math.inf)):
             return None
         if isinstance(value, float) and math.isnan(value):
-            raise ValueError(f"{name}={value!r}: accepted is {accepted}")
-        if isinstance(value, bool) or not isinstance(value, SupportsIndex):
-            raise TypeError(f"{name}={value!r}: accepted is {accepted}, not {type(value).__name__}")
-        number = operator.index(value)
+            raise ValueError(f"{name}={shown(value)}: accepted is {accepted}")
+        try:
+            if isinstance(value, bool) or not isinstance(value, SupportsIndex):
+                raise TypeError
+            number = operator.index(value)  # raises by itself for an array
+        except TypeError:
+            message = f"{name}={shown(value)}: accepted is {accepted}, not {full_name(type(value))}"
+            raise TypeError(message) from None
         if number < minimum:
-            raise ValueError(f"{name}={value!r}: accepted is {accepted}")
+            raise ValueError(f"{name}={shown(value)}: accepted is {accepted}")
         return number
 
     return check
@@ -334,21 +361,24 @@ def _time(*, zero: bool, none: bool) -> Callable[[str, object], float | None]:
         if none and value is None:
             return None
         seconds = value.total_seconds() if isinstance(value, timedelta) else value
-        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
-            raise TypeError(f"{name}={value!r}: accepted is {accepted}, not {type(value).__name__}")
-        if none and seconds == math.inf:
+        if isinstance(seconds, bool) or not isinstance(seconds, (numbers.Real, Decimal)):
+            raise TypeError(f"{name}={shown(value)}: accepted is {accepted}, not {full_name(type(value))}")
+        try:
+            number = float(seconds)
+        except (OverflowError, ValueError):  # an int beyond the greatest float, a decimal that signals
+            number = math.nan
+        if none and number == math.inf:
             return None
-        # Not `isfinite`, which knows no int beyond the greatest float.
-        if not 0 <= seconds <= sys.float_info.max or (seconds == 0 and not zero):
-            raise ValueError(f"{name}={value!r}: accepted is {accepted}")
-        return float(seconds)
+        if not 0 <= number <= sys.float_info.max or (number == 0 and not zero):
+            raise ValueError(f"{name}={shown(value)}: accepted is {accepted}")
+        return number
 
     return check
 
 
 def _flag(name: str, value: object) -> bool:
     if not isinstance(value, bool):
-        raise TypeError(f"{name}={value!r}: accepted is True or False, not {type(value).__name__}")
+        raise TypeError(f"{name}={shown(value)}: accepted is True or False, not {full_name(type(value))}")
     return value
 
 
@@ -357,9 +387,9 @@ def _one_of(*accepted: str) -> Callable[[str, object], str]:
 
     def check(name: str, value: object) -> str:
         if not isinstance(value, str):
-            raise TypeError(f"{name}={value!r}: accepted is {text}, not {type(value).__name__}")
+            raise TypeError(f"{name}={shown(value)}: accepted is {text}, not {full_name(type(value))}")
         if value not in accepted:
-            raise ValueError(f"{name}={value!r}: accepted is {text}")
+            raise ValueError(f"{name}={shown(value)}: accepted is {text}")
         return value
 
     return check
@@ -367,8 +397,14 @@ def _one_of(*accepted: str) -> Callable[[str, object], str]:
 
 def _text(name: str, value: object) -> str | None:
     if value is not None and not isinstance(value, str):
-        raise TypeError(f"{name}={value!r}: accepted is a str or None, not {type(value).__name__}")
+        raise TypeError(f"{name}={shown(value)}: accepted is a str or None, not {full_name(type(value))}")
     return value
+
+
+def _path_of_socket(name: str, value: object) -> str | None:
+    if value == "":
+        raise ValueError(f"{name}='': accepted is the path of a Unix socket as a str, or None")
+    return _text(name, value)
 
 
 def _socket_options(name: str, value: object) -> tuple[SocketOption, ...] | None:
@@ -376,7 +412,7 @@ def _socket_options(name: str, value: object) -> tuple[SocketOption, ...] | None
     if value is None:
         return None
     if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
-        raise TypeError(f"{name}={value!r}: {accepted}, not {type(value).__name__}")
+        raise TypeError(f"{name}={shown(value)}: {accepted}, not {full_name(type(value))}")
     options = tuple(value)
     for option in options:
         if not _is_socket_option(option):
@@ -396,25 +432,31 @@ def _is_socket_option(option: object) -> bool:
 def _verify(name: str, value: object) -> object:
     if not isinstance(value, (bool, str, ssl.SSLContext)):
         raise TypeError(
-            f"{name}={value!r}: accepted is True, False, an ssl.SSLContext or the path of a file or folder as a str, "
-            f"not {type(value).__name__}"
+            f"{name}={shown(value)}: accepted is True, False, an ssl.SSLContext or the path of a file or folder as a "
+            f"str, not {full_name(type(value))}"
         )
     return value
 
 
 def _cert(name: str, value: object) -> object:
     parts = value if isinstance(value, (tuple, list)) else (value,)
-    if value is not None and not (1 <= len(parts) <= 3 and all(_is_part_of_cert(part) for part in parts)):
-        # The value is not shown: its third part is a password.
-        raise TypeError(
-            f"{name}: accepted is the path of a file as a str, (certificate, key), (certificate, key, password) or "
-            f"None, not this {type(value).__name__}"
-        )
-    return value
+    if value is None or (1 <= len(parts) <= 3 and _are_parts_of_cert(*parts)):
+        return value
+    # The value is not shown: its third part is a password.
+    raise TypeError(
+        f"{name}: accepted is the path of a file, (certificate, key), (certificate, key, password) or None, "
+        f"not this {full_name(type(value))}"
+    )
 
 
-def _is_part_of_cert(part: object) -> bool:
-    return part is None or isinstance(part, (str, bytes, os.PathLike))
+def _are_parts_of_cert(certificate: object, key: object = None, password: object = None) -> bool:
+    """Return whether `ssl.SSLContext.load_cert_chain` takes these: the types, not what they say."""
+    path = (str, bytes, os.PathLike)
+    return (
+        isinstance(certificate, path)
+        and (key is None or isinstance(key, path))
+        and (password is None or callable(password) or isinstance(password, (str, bytes, bytearray)))
+    )
 
 
 def _per_origin(name: str, value: object) -> Mapping[str, Mapping[str, Any]] | None:
@@ -422,20 +464,23 @@ def _per_origin(name: str, value: object) -> Mapping[str, Mapping[str, Any]] | N
         return None
     if not isinstance(value, Mapping):
         accepted = "a mapping of URL pattern to options, or None"
-        raise TypeError(f"{name}={value!r}: accepted is {accepted}, not {type(value).__name__}")
+        raise TypeError(f"{name}={shown(value)}: accepted is {accepted}, not {full_name(type(value))}")
     checked: dict[str, Mapping[str, Any]] = {}
     for pattern, changes in value.items():
         if not isinstance(pattern, str):
             raise TypeError(f"{name}: {pattern!r} is no URL pattern; accepted is a str such as 'https://example.com'")
-        OriginPattern(pattern)
+        try:
+            OriginPattern(pattern)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
         if not isinstance(changes, Mapping):
             raise TypeError(
-                f"{name}[{pattern!r}]={changes!r}: accepted is a mapping of options, not {type(changes).__name__}"
+                f"{name}[{pattern!r}]={changes!r}: accepted is a mapping of options, not {full_name(type(changes))}"
             )
+        unknown = [option for option in changes if option not in AgentOptions.__dataclass_fields__]
+        if unknown:
+            raise TypeError(f"{name}[{pattern!r}]: {no_such_option(unknown, sorted(ORIGIN_OPTIONS))}")
         for option in changes:
-            if option not in AgentOptions.__dataclass_fields__:
-                advice = advise(str(option), ORIGIN_OPTIONS) or f"accepted: {', '.join(sorted(ORIGIN_OPTIONS))}"
-                raise TypeError(f"{name}[{pattern!r}]: {option!r} is not an option; {advice}")
             if option not in ORIGIN_OPTIONS:
                 accepted = ", ".join(sorted(ORIGIN_OPTIONS))
                 raise TypeError(f"{name}[{pattern!r}]: {option!r} cannot differ between origins; accepted: {accepted}")
@@ -465,22 +510,35 @@ def check_origin(value: Any, httpx: Any) -> tuple[str, str, int]:
     return url.scheme, url.raw_host.decode("ascii"), url.port or 443
 
 
-def _check_proxy(value: Any, httpx: Any) -> Any:
-    """The proxy as `httpx.Proxy`. No message shows the value: it may hold a password."""
+def check_proxy(value: Any, httpx: Any, option: str = "proxy") -> Any:
+    """Make an `httpx.Proxy` of what a user gave. No message shows the value: it may hold a password.
+
+    Args:
+        value: The proxy.
+        httpx: The module whose `Proxy` and `URL` count.
+        option: Where it was given.
+
+    Raises:
+        TypeError: For a value of a wrong type.
+        ValueError: For a proxy that cannot be.
+        ImportError: If it needs a package that is not installed.
+    """
     name = httpx.__name__
     accepted = f"accepted is a str, {name}.URL or {name}.Proxy of http, https, socks5 or socks5h, or None"
     if not isinstance(value, (str, httpx.URL, httpx.Proxy)):
-        raise TypeError(f"proxy: {accepted}, not {full_name(type(value))}")
+        raise TypeError(f"{option}: {accepted}, not {full_name(type(value))}")
     try:
         url = value.url if isinstance(value, httpx.Proxy) else httpx.URL(value)
-    except httpx.InvalidURL:
-        raise ValueError(f"proxy: this is no URL; {accepted}") from None
+    except (httpx.InvalidURL, UnicodeError):
+        raise ValueError(f"{option}: this is no URL; {accepted}") from None
     if url.scheme not in ("http", "https", "socks5", "socks5h") or not url.host:
-        raise ValueError(f"proxy with scheme {url.scheme!r} and host {url.host!r}: {accepted}")
+        raise ValueError(f"{option} with scheme {url.scheme!r} and host {url.host!r}: {accepted}")
+    if url.port is not None and not 1 <= url.port <= 65535:
+        raise ValueError(f"{option} with port {url.port}: accepted is a port from 1 to 65535")
     if url.scheme != "https" and getattr(value, "ssl_context", None) is not None:
-        raise ValueError(f"proxy with scheme {url.scheme!r} and an ssl_context: accepted is one with 'https' only")
+        raise ValueError(f"{option} with scheme {url.scheme!r} and an ssl_context: accepted is one with 'https' only")
     if url.scheme.startswith("socks") and importlib.util.find_spec("socksio") is None:
-        raise ImportError("A SOCKS proxy needs the package 'socksio': pip install 'httpx-agent[socks]'")
+        raise ImportError(f"{option}: a SOCKS proxy needs the package 'socksio': {install('socks')}")
     return value if isinstance(value, httpx.Proxy) else httpx.Proxy(url)
 
 
@@ -494,7 +552,7 @@ def _check_backend(name: str, value: Any, httpcore: Any) -> Any:
     is_of_another_kind = root_of(type(value)) in ("httpcore", "httpcore2") and not isinstance(value, kind)
     if value is not None and (is_of_another_kind or not callable(getattr(value, "connect_tcp", None))):
         accepted = f"accepted is an {httpcore.__name__}.{kind.__name__} or None"
-        raise TypeError(f"{name}={value!r}: {accepted}, not {full_name(type(value))}")
+        raise TypeError(f"{name}={shown(value)}: {accepted}, not {full_name(type(value))}")
     return value
 
 
@@ -520,7 +578,7 @@ _CHECKS: Mapping[str, Callable[[str, Any], object]] = {
     "trust_env": _flag,
     "http1": _flag,
     "http2": _flag,
-    "uds": _text,
+    "uds": _path_of_socket,
     "local_address": _text,
     "retries": _count(0, none=False),
     "socket_options": _socket_options,

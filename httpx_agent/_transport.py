@@ -4,19 +4,32 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, Unpack
+from typing import Any, ClassVar, Generic, Self, TypeVar, Unpack
 
-from ._agent import URL, AnyAgent, Limits, Proxy, check_attribute, no_attribute
+from ._agent import MEMBERS, URL, AnyAgent, Limits, Proxy, hint_of_agent
+from ._attributes import StrictAttributes
 from ._environment import proxies_from_environment
 from ._family import HOMES
-from ._options import UNSET, AgentKeywords, SocketOption, Unset, full_name, root_of
+from ._options import (
+    LIVE_OPTIONS,
+    UNSET,
+    AgentKeywords,
+    AgentOptions,
+    SocketOption,
+    Unset,
+    check_names,
+    check_options,
+    check_proxy,
+    full_name,
+    root_of,
+)
 from ._pickling import state_of
 from ._pool import BasePool
 
 Agent = TypeVar("Agent", bound=AnyAgent)
 
 
-class BaseTransport(Generic[Limits, Proxy, URL, Agent]):
+class BaseTransport(StrictAttributes, Generic[Limits, Proxy, URL, Agent]):
     """A transport of any family; see `httpx_agent.AgentTransport`.
 
     It comes before the family's own transports among the bases, and takes only their constructors' place, and looks at
@@ -61,16 +74,8 @@ class BaseTransport(Generic[Limits, Proxy, URL, Agent]):
             "socket_options": socket_options,
             **options,
         }
+        check_names(given, "agent")
         self._pool = self._pool_class.for_transport(self._agent_class, agent, given)
-
-    if not TYPE_CHECKING:  # pragma: no branch - type checkers would take every name for one that there is
-
-        def __setattr__(self, name: str, value: object) -> None:
-            check_attribute(self, name, "transport.agent")
-            super().__setattr__(name, value)
-
-        def __getattr__(self, name: str) -> Any:
-            raise AttributeError(no_attribute(self, name, "transport.agent"), name=name, obj=self)
 
     @classmethod
     def mounts_from_env(cls, **options: Any) -> dict[str, Self | None]:
@@ -87,13 +92,19 @@ class BaseTransport(Generic[Limits, Proxy, URL, Agent]):
             **options: Those of `AgentTransport`, for each agent; not `agent` and not `proxy`.
 
         Raises:
-            TypeError: For `agent`, `proxy`, or an option's value of a wrong type.
+            TypeError: For `agent`, `proxy`, an unknown option, or an option's value of a wrong type, whatever the
+                environment says.
             ValueError: For a proxy or an option's value that cannot be.
             ImportError: If a proxy or an option needs a package that is not installed.
         """
         for name in ("agent", "proxy"):
             if name in options:
                 raise TypeError(f"{name}= cannot be given: each proxy of the environment has an agent of its own")
+        if cls.__init__ is BaseTransport.__init__:  # which of its own a subclass takes, it alone knows
+            given = {name: value for name, value in options.items() if value is not UNSET}
+            checked = check_options(given, cls._agent_class.family)
+            # Those that were checked: an iterator gives its values once, and the agents may be several.
+            options = {name: getattr(checked, name) for name in given}
         owners: dict[str, Self] = {}
         mounts: dict[str, Self | None] = {}
         for pattern, url in proxies_from_environment().items():
@@ -102,7 +113,8 @@ class BaseTransport(Generic[Limits, Proxy, URL, Agent]):
             elif url in owners:
                 mounts[pattern] = cls(agent=owners[url].agent)
             else:
-                mounts[pattern] = owners[url] = cls(proxy=url, **options)
+                proxy = check_proxy(url, cls._agent_class.family.httpx, f"{pattern.removesuffix('://')}_proxy")
+                mounts[pattern] = owners[url] = cls(proxy=proxy, **options)
         return mounts
 
     def handle_request(self, request: Any) -> Any:
@@ -148,6 +160,14 @@ class BaseTransport(Generic[Limits, Proxy, URL, Agent]):
     def __setstate__(self, state: dict[str, Any]) -> None:
         for name, value in state.items():
             object.__setattr__(self, name, value)
+
+    def _hint(self, name: str, *, is_set: bool) -> str | None:
+        if name in AgentOptions.__dataclass_fields__ and is_set and name not in LIVE_OPTIONS:
+            return f"it is fixed when the agent is made: AgentTransport({name}=…)"
+        if name in AgentOptions.__dataclass_fields__ or name in MEMBERS:
+            return f"it is the agent's: transport.agent.{name}"
+        text = hint_of_agent(name, is_set=is_set)
+        return text and f"on transport.agent, {text}"
 
     @property
     def agent(self) -> Agent:

@@ -13,11 +13,13 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from ._options import install
+
 try:
     import httpcore2
     import httpx2
 except ImportError as error:
-    raise ImportError("httpx_agent.httpx2 needs the package 'httpx2': pip install 'httpx-agent[httpx2]'") from error
+    raise ImportError(f"httpx_agent.httpx2 needs the package 'httpx2': {install('httpx2')}") from error
 
 from ._agent import BaseAgent
 from ._family import Family

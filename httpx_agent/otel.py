@@ -21,13 +21,12 @@ from . import __version__
 from ._agent import AnyAgent, BaseAgent
 from ._core import State
 from ._observer import Observer
+from ._options import install
 
 try:
     from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation, get_meter_provider
 except ImportError as error:
-    raise ImportError(
-        "httpx_agent.otel needs the package 'opentelemetry-api': pip install 'httpx-agent[otel]'"
-    ) from error
+    raise ImportError(f"httpx_agent.otel needs the package 'opentelemetry-api': {install('otel')}") from error
 
 if TYPE_CHECKING:
     from ._connector import Key

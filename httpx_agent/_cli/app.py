@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
-from .arguments import UsageError, parse
+from .arguments import UsageError, in_terms_of_arguments, parse
 from .demo import show
 from .load import Load, fire
 from .report import report_load
@@ -63,7 +63,8 @@ def _get(load: Load) -> int:
         tally = fire(load, advance)
     report_load(screen_for(sys.stdout), tally)
     for message, count in tally.failures():
-        errors.line(f"httpx-agent: error: {count} of {load.requests} requests failed: {message}")
+        reason = in_terms_of_arguments(message)
+        errors.line(f"httpx-agent: error: {count} of {load.requests} requests failed: {reason}")
     if tally.interrupted:
         errors.line(f"httpx-agent: interrupted after {tally.done} of {load.requests} requests")
         return INTERRUPTED

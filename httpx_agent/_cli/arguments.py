@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable, Sequence
-from typing import NoReturn
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import takewhile
+from typing import Any, NoReturn
 
 import httpx
 
 from httpx_agent import Agent, AgentOptions, __version__
+from httpx_agent._names import option_meant
+from httpx_agent._options import check_option, check_proxy, shown
 
 from .load import Load
 
@@ -25,13 +28,17 @@ class Demo:
 def parse(argv: Sequence[str]) -> Demo | Load:
     """Reads the arguments.
 
-    Whether the agent's options are suitable is the agent's to say, so it is made here.
-
     Raises:
         UsageError: If they cannot be used.
         SystemExit: After `--help` and `--version`.
     """
-    given = _parser().parse_args(argv)
+    parser, commands = _parser()
+    before = list(takewhile(lambda argument: argument.startswith("-"), argv))
+    parser.check_options(before)
+    at = len(before)
+    if at < len(argv) and argv[at] in commands:
+        commands[argv[at]].check_options(argv[at + 1 :])
+    given = parser.parse_args(argv)
     if given.command == "demo":
         return Demo()
     options = {name: getattr(given, name) for name in _OPTIONS if hasattr(given, name)}
@@ -39,8 +46,8 @@ def parse(argv: Sequence[str]) -> Demo | Load:
     options = {"timeout": AgentOptions.timeout, **options}
     try:
         agent = Agent(verify=not given.insecure, http2=given.http2, proxy=given.proxy, **options)
-    except (TypeError, ValueError, ImportError, httpx.InvalidURL) as error:
-        raise UsageError(f"httpx-agent get: error: {_in_terms_of_arguments(str(error))}") from None
+    except ImportError as error:
+        raise UsageError(f"httpx-agent get: error: {in_terms_of_arguments(str(error))}") from None
     return Load(
         agent=agent,
         urls=tuple(given.urls),
@@ -50,14 +57,57 @@ def parse(argv: Sequence[str]) -> Demo | Load:
     )
 
 
+def in_terms_of_arguments(message: str) -> str:
+    """Return what the agent says, with its options as they are called here."""
+    message = message.replace("http2=True", "argument --http2:")
+    message = message.replace(", or give trust_env=False", "")
+    message = message.replace("the request's own, or the agent's `timeout`", "--timeout")
+    return re.sub(r"\b[a-z]+_[a-z_]+\b", lambda word: _argument(word[0]) if word[0] in _OPTIONS else word[0], message)
+
+
 class _Parser(argparse.ArgumentParser):
-    """Errors are one line, without the usage before it."""
+    """Errors are one line, without the usage before it. An unknown option is told with what it may stand for."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._options: list[str] = []
+        super().__init__(*args, **kwargs)
+
+    def add_argument(self, *args: Any, **kwargs: Any) -> argparse.Action:
+        """Add an argument as ever, and remember its names."""
+        return self.remember(super().add_argument(*args, **kwargs))
+
+    def remember(self, action: argparse.Action) -> argparse.Action:
+        """Remember the names of an argument that was added to a group."""
+        self._options.extend(action.option_strings)
+        return action
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{self.prog}: error: {message}")
 
+    def check_options(self, arguments: Iterable[str]) -> None:
+        """Refuse unknown options first: argparse would take the value after one for a URL, and mind that."""
+        unknown = []
+        for argument in takewhile(lambda argument: argument != "--", arguments):
+            found = re.match("--[A-Za-z][^=]*|-[A-Za-z]", argument)
+            if found and found[0] not in self._options:
+                unknown.append(self._with_hint(found[0]))
+        if unknown:
+            self.error(f"unrecognized arguments: {', '.join(unknown)}; see {self.prog} --help")
 
-def _parser() -> argparse.ArgumentParser:
+    def _with_hint(self, argument: str) -> str:
+        own = [name.removeprefix("--").replace("-", "_") for name in self._options if name.startswith("--")]
+        meant = option_meant(argument, own) if argument.startswith("--") else None
+        if meant is None:
+            return argument
+        return f"{argument} (did you mean {_argument(meant)}{', in seconds' if meant in _TIMES else ''}?)"
+
+
+def _argument(option: str) -> str:
+    return f"--{option.replace('_', '-')}"
+
+
+def _parser() -> tuple[_Parser, Mapping[str, _Parser]]:
+    """Return the parser, and those of the commands."""
     parser = _Parser(
         prog="httpx-agent",
         description="Sends HTTP requests through httpx, over sockets that an agent manages as Node's http.Agent does.",
@@ -75,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
         ),
     )
     _add_get(commands)
-    return parser
+    return parser, commands.choices
 
 
 def _add_get(commands: argparse._SubParsersAction[_Parser]) -> None:
@@ -102,34 +152,53 @@ def _add_get(commands: argparse._SubParsersAction[_Parser]) -> None:
     )
     get.add_argument("--sync", action="store_true", help="use httpx.Client in threads, not httpx.AsyncClient")
     agent = get.add_argument_group("the agent")
+
+    def add(*args: Any, **kwargs: Any) -> None:
+        get.remember(agent.add_argument(*args, **kwargs))
+
     default = AgentOptions()
-    for name, (metavar, read, text) in _OPTIONS.items():
+    for name, (metavar, read, accepted, text) in _OPTIONS.items():
         value = getattr(default, name)
-        shown = "none" if value is None else f"{value:g}" if isinstance(value, float) else value
-        agent.add_argument(
-            "--" + name.replace("_", "-"),
+        usual = "none" if value is None else f"{value:g}" if isinstance(value, float) else value
+        add(
+            _argument(name),
             metavar=metavar,
-            type=read,
+            type=_option(name, read, accepted),
             default=argparse.SUPPRESS,
-            help=f"{text} (default: {shown})",
+            help=f"{text} (default: {usual})",
         )
-    agent.add_argument("--http2", action="store_true", help="speak HTTP/2 where the server does; needs the extra http2")
-    agent.add_argument("--proxy", metavar="URL", help="an http, https or socks5 proxy (default: none)")
-    agent.add_argument("--insecure", action="store_true", help="do not verify TLS certificates")
+    add("--http2", action="store_true", help="speak HTTP/2 where the server does; needs the extra http2")
+    add("--proxy", metavar="URL", type=_proxy, help="an http, https or socks5 proxy (default: none)")
+    add("--insecure", action="store_true", help="do not verify TLS certificates")
 
 
 def _url(text: str) -> httpx.URL:
     try:
         url = httpx.URL(text)
     except (httpx.InvalidURL, UnicodeError) as error:
-        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
+        # Where there is a user, a part of the password may be what is wrong.
+        message = f"{text!r}: {error}" if "@" not in text else "this is no URL; what stands before the @ must be quoted"
+        raise argparse.ArgumentTypeError(message) from None
+    without_user = repr(_USER.sub("//", text))
     if url.scheme not in ("http", "https"):
-        raise argparse.ArgumentTypeError(f"{text!r}: accepted are http:// and https:// URLs")
+        raise argparse.ArgumentTypeError(f"{without_user}: accepted are http:// and https:// URLs")
     if not url.host:
-        raise argparse.ArgumentTypeError(f"{text!r}: the host is missing")
+        raise argparse.ArgumentTypeError(f"{without_user}: the host is missing")
     if url.port is not None and not 1 <= url.port <= 65535:
-        raise argparse.ArgumentTypeError(f"{text!r}: accepted is a port from 1 to 65535")
+        raise argparse.ArgumentTypeError(f"{without_user}: accepted is a port from 1 to 65535")
     return url
+
+
+def _proxy(text: str) -> httpx.Proxy:
+    try:
+        proxy: httpx.Proxy = check_proxy(text, httpx, "a proxy")
+    except ImportError as error:
+        raise argparse.ArgumentTypeError(str(error).removeprefix("a proxy: ")) from None
+    except ValueError as error:
+        what = re.split("[:;] accepted", str(error))[0].removeprefix("a proxy: ")
+        accepted = "accepted is a URL such as http://localhost:3128, of http, https, socks5 or socks5h"
+        raise argparse.ArgumentTypeError(f"{what}: {accepted}") from None
+    return proxy
 
 
 def _count(text: str) -> int:
@@ -138,56 +207,39 @@ def _count(text: str) -> int:
     except ValueError:
         number = 0
     if number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: accepted is a whole number, 1 or more")
+        raise argparse.ArgumentTypeError(f"{shown(text)}: accepted is a whole number, 1 or more")
     return number
 
 
-def _limit(text: str) -> int | None:
-    if text.lower() == "none":
-        return None
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r}: accepted is a whole number or 'none'") from None
+def _option(name: str, read: Callable[[str], object], accepted: str) -> Callable[[str], Any]:
+    """Return what reads the argument of an option. The agent judges the value, and here is said what it accepts."""
+
+    def convert(text: str) -> Any:
+        try:
+            return check_option(name, None if text.lower() == "none" else read(text))
+        except (TypeError, ValueError):
+            raise argparse.ArgumentTypeError(f"{shown(text)}: accepted is {accepted}") from None
+
+    return convert
 
 
-def _seconds(text: str) -> float | None:
-    if text.lower() == "none":
-        return None
-    try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r}: accepted is a number of seconds or 'none'") from None
+#: A user and a password in a URL.
+_USER = re.compile("//[^/]*@")
 
+_ONE_OR_NONE = "a whole number, 1 or more, or none for no limit"
+_ZERO_OR_NONE = "a whole number, 0 or more, or none for no limit"
+_SECONDS = "seconds, more than 0, or none for no limit"
+_ZERO_SECONDS = "seconds, 0 or more, or none for no limit"
 
-#: The agent's options that are arguments too.
-_OPTIONS: dict[str, tuple[str, Callable[[str], object], str]] = {
-    "scheduling": ("{lifo,fifo}", str, "which free socket serves next"),
-    "max_sockets": ("N", _limit, "open sockets per origin"),
-    "max_total_sockets": ("N", _limit, "open sockets over all origins"),
-    "max_free_sockets": ("N", _limit, "free sockets kept per origin"),
-    "free_socket_timeout": ("S", _seconds, "how long a socket may stay free"),
-    "socket_active_ttl": ("S", _seconds, "how old a socket may grow"),
-    "timeout": ("S", _seconds, "inactivity while connecting, reading or writing"),
+#: The agent's options that are arguments too: what their values are called, how they are read, what is accepted.
+_OPTIONS: dict[str, tuple[str, Callable[[str], object], str, str]] = {
+    "scheduling": ("{lifo,fifo}", str, "lifo or fifo", "which free socket serves next"),
+    "max_sockets": ("N", int, _ONE_OR_NONE, "open sockets per origin"),
+    "max_total_sockets": ("N", int, _ONE_OR_NONE, "open sockets over all origins"),
+    "max_free_sockets": ("N", int, _ZERO_OR_NONE, "free sockets kept per origin"),
+    "free_socket_timeout": ("S", float, _ZERO_SECONDS, "how long a socket may stay free"),
+    "socket_active_ttl": ("S", float, _SECONDS, "how old a socket may grow"),
+    "timeout": ("S", float, _SECONDS, "inactivity while connecting, reading or writing"),
 }
 
-
-def _in_terms_of_arguments(message: str) -> str:
-    """Turn `max_sockets=0: …` into `argument --max-sockets: 0: …`, as argparse says it, in words one can type."""
-    for pythons, ours in _WORDS:
-        message = message.replace(pythons, ours)
-    message = re.sub(r"^proxy( with)?:? ", "argument --proxy: ", message)
-    return re.sub(r"^(\w+)=", lambda found: f"argument --{found[1].replace('_', '-')}: ", message)
-
-
-#: What the agent says of values, and how they are typed here.
-_WORDS = (
-    (", math.inf or None for no limit", ", or 'none' for no limit"),
-    (", or None for no limit", ", or 'none' for no limit"),
-    ("an int >=", "a whole number >="),
-    (" (int, float or datetime.timedelta)", ""),
-    (
-        "a str, httpx.URL or httpx.Proxy of http, https, socks5 or socks5h, or None",
-        "an http, https, socks5 or socks5h URL",
-    ),
-)
+_TIMES = frozenset(name for name, (_, read, *_) in _OPTIONS.items() if read is float)

@@ -51,6 +51,7 @@ class Tally:
         infos: What the agent says of each response.
         seconds: From the first request to the end of the last.
         status: The agent's status at the end, before it is closed.
+        connecting: Sockets that were not open yet at the end.
         interrupted: Whether it was stopped by Ctrl-C.
     """
 
@@ -61,6 +62,7 @@ class Tally:
         self.infos: list[RequestInfo] = []
         self.seconds = 0.0
         self.status: AgentStatus = load.agent.status()
+        self.connecting = 0
         self.interrupted = False
         self._load = load
         self._advance = advance
@@ -125,7 +127,9 @@ class Tally:
             if self._over:
                 return
             self.seconds = time.perf_counter() - self._start
-            self.status = self._load.agent.status()
+            agent = self._load.agent
+            self.connecting = sum(socket.state == "connecting" for socket in agent.sockets())
+            self.status = agent.status()
             self._over = True
 
 
@@ -177,8 +181,7 @@ def _fire_in_threads(load: Load, tally: Tally) -> None:
 
         threads = [threading.Thread(target=run) for _ in range(workers)]
         try:
-            for thread in threads:
-                thread.start()
+            _start(threads)
             while not all_ended.wait(NOTICED):
                 pass
         finally:  # entered before the first request, so that Ctrl-C at any moment ends the threads
@@ -187,6 +190,15 @@ def _fire_in_threads(load: Load, tally: Tally) -> None:
                 # Those that wait for a response are woken; one that asks for its socket just now, the next time.
                 load.agent.close()
                 all_ended.wait(0.02)
+
+
+def _start(threads: list[threading.Thread]) -> None:
+    for number, thread in enumerate(threads):
+        try:
+            thread.start()
+        except RuntimeError:  # the system has no more
+            message = f"no more than {number} threads can be started here: give a lower --concurrency"
+            raise OSError(message) from None
 
 
 async def _fire_in_tasks(load: Load, tally: Tally) -> None:

@@ -62,6 +62,7 @@ def report_load(screen: Screen, tally: Tally) -> None:
     """Prints the summary of a run."""
     answered = len(tally.latencies)
     reused = sum(info.reused for info in tally.infos)
+    begun, failed = tally.status.create_socket_count, tally.status.create_socket_error_count
     screen.table(
         ("summary", "value"),
         [
@@ -70,7 +71,8 @@ def report_load(screen: Screen, tally: Tally) -> None:
             ("requests per second", f"{answered / tally.seconds if answered else 0:.1f}"),
             ("status codes", _counts(tally.statuses)),
             ("HTTP versions", _counts(tally.versions)),
-            ("sockets opened", _opened(tally.status)),
+            ("sockets opened", str(begun - failed - tally.connecting)),
+            ("sockets that failed to open", str(failed)),
             ("on a reused socket", f"{reused / answered:.1%} of the responses" if answered else "-"),
         ],
     )
@@ -82,13 +84,6 @@ def report_load(screen: Screen, tally: Tally) -> None:
         ],
     )
     report_status(screen, tally.status)
-
-
-def _opened(status: AgentStatus) -> str:
-    """How many sockets were ever usable, and how many attempts to open one failed."""
-    failed = status.create_socket_error_count
-    opened = status.create_socket_count - failed
-    return f"{opened}; {failed} more could not be opened" if failed else str(opened)
 
 
 def _counts(counts: Mapping[int, int] | Mapping[str, int]) -> str:

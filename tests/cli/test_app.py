@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -14,12 +15,19 @@ import pytest
 
 import httpx_agent
 from httpx_agent.__main__ import main
+from httpx_agent._cli.arguments import parse
+from httpx_agent._cli.load import Load
 
 from .conftest import Result, command, run
 
 Cli = Callable[..., Result]
 
 URL = "http://localhost"
+
+
+ONE_OR_NONE = "a whole number, 1 or more, or none for no limit"
+ZERO_OR_NONE = "a whole number, 0 or more, or none for no limit"
+PROXY = "accepted is a URL such as http://localhost:3128, of http, https, socks5 or socks5h"
 
 
 @pytest.mark.parametrize(
@@ -29,7 +37,29 @@ URL = "http://localhost"
         (["fetch"], "httpx-agent: error: argument COMMAND: invalid choice: 'fetch' (choose from "),
         (["demo", "more"], "httpx-agent: error: unrecognized arguments: more"),
         (["get"], "httpx-agent get: error: the following arguments are required: URL"),
-        (["get", URL, "--speed"], "httpx-agent: error: unrecognized arguments: --speed"),
+        (["--speed", "get", URL], "httpx-agent: error: unrecognized arguments: --speed; see httpx-agent --help\n"),
+        (
+            ["demo", "--speed"],
+            "httpx-agent demo: error: unrecognized arguments: --speed; see httpx-agent demo --help\n",
+        ),
+        (
+            ["get", URL, "--speed", "-xy", "--max-sockets", "5"],
+            "httpx-agent get: error: unrecognized arguments: --speed, -x; see httpx-agent get --help\n",
+        ),
+        (
+            ["get", "--max-socket", "5", URL],  # not: the URL '5' is none
+            "httpx-agent get: error: unrecognized arguments: --max-socket (did you mean --max-sockets?); see httpx-a",
+        ),
+        (
+            ["get", URL, "--freeSocketTimeout=5000", "--limit-per-host", "3", "--max_connections", "5"],
+            (
+                "httpx-agent get: error: unrecognized arguments: --freeSocketTimeout (did you mean "
+                "--free-socket-timeout, in seconds?), --limit-per-host (did you mean --max-sockets?), "
+                "--max_connections (did you mean --max-total-sockets?); see httpx-agent get --help\n"
+            ),
+        ),
+        (["get", URL, "--", "--speed"], "httpx-agent get: error: argument URL: '--speed': accepted are http:// and"),
+        (["get", URL, "--headers", "x"], "httpx-agent get: error: unrecognized arguments: --headers; see"),
         (["get", URL, "a\nb\x1b"], "httpx-agent get: error: argument URL: 'a\\nb\\x1b': "),
         (
             ["get", "example.com"],
@@ -42,45 +72,37 @@ URL = "http://localhost"
             ["get", "http://x:65536"],
             "httpx-agent get: error: argument URL: 'http://x:65536': accepted is a port from 1",
         ),
+        (["get", "ftp://user:secret@x"], "httpx-agent get: error: argument URL: 'ftp://x': accepted are http:// and"),
+        (
+            ["get", "http://user:sec/ret@x"],
+            "httpx-agent get: error: argument URL: this is no URL; what stands before the @",
+        ),
         (["get", URL, "-n", "0"], "httpx-agent get: error: argument -n/--requests: '0': accepted is a whole number, 1"),
         (["get", URL, "-c", "x"], "httpx-agent get: error: argument -c/--concurrency: 'x': accepted is a whole number"),
-        (
-            ["get", URL, "--max-sockets", "0"],
-            "httpx-agent get: error: argument --max-sockets: 0: accepted is a whole number >= 1, or 'none' for no",
+        *(
+            (
+                ["get", URL, argument, value],
+                f"httpx-agent get: error: argument {argument}: {value!r}: accepted is {accepted}\n",
+            )
+            for argument, values, accepted in (
+                ("--max-sockets", ("0", "-1", "1.5", "", "x", "nan"), ONE_OR_NONE),
+                ("--max-total-sockets", ("0", "-1", "inf"), ONE_OR_NONE),
+                ("--max-free-sockets", ("-1", "1.5"), ZERO_OR_NONE),
+                ("--free-socket-timeout", ("-1", "nan", "5s"), "seconds, 0 or more, or none for no limit"),
+                ("--socket-active-ttl", ("0", "nan"), "seconds, more than 0, or none for no limit"),
+                ("--timeout", ("0", "nan", "1 s", ""), "seconds, more than 0, or none for no limit"),
+                ("--scheduling", ("x", "none", ""), "lifo or fifo"),
+            )
+            for value in values
         ),
-        (
-            ["get", URL, "--max-sockets", "1.5"],
-            "httpx-agent get: error: argument --max-sockets: '1.5': accepted is a who",
-        ),
-        (
-            ["get", URL, "--max-total-sockets", "-1"],
-            "httpx-agent get: error: argument --max-total-sockets: -1: accepted",
-        ),
-        (["get", URL, "--max-free-sockets", "-1"], "httpx-agent get: error: argument --max-free-sockets: -1: accepted"),
-        (
-            ["get", URL, "--free-socket-timeout", "-1"],
-            "httpx-agent get: error: argument --free-socket-timeout: -1.0: acc",
-        ),
-        (
-            ["get", URL, "--socket-active-ttl", "0"],
-            "httpx-agent get: error: argument --socket-active-ttl: 0.0: accepted ",
-        ),
-        (["get", URL, "--timeout", "nan"], "httpx-agent get: error: argument --timeout: nan: accepted is seconds > 0"),
-        (
-            ["get", URL, "--timeout", "1 s"],
-            "httpx-agent get: error: argument --timeout: '1 s': accepted is a number of s",
-        ),
-        (
-            ["get", URL, "--scheduling", "x"],
-            "httpx-agent get: error: argument --scheduling: 'x': accepted is 'lifo' or ",
-        ),
-        (
-            ["get", URL, "--proxy", "ftp://x"],
-            "httpx-agent get: error: argument --proxy: scheme 'ftp' and host 'x': acc",
-        ),
-        (
-            ["get", URL, "--proxy", "http://x:y"],
-            "httpx-agent get: error: argument --proxy: this is no URL; accepted is an http, ",
+        *(
+            (["get", URL, "--proxy", value], f"httpx-agent get: error: argument --proxy: {what}: {PROXY}\n")
+            for value, what in (
+                ("ftp://user:secret@x", "a proxy with scheme 'ftp' and host 'x'"),
+                ("localhost:3128", "a proxy with scheme 'localhost' and host ''"),
+                ("http://user:sec/ret@x", "this is no URL"),
+                ("http://x:65536", "a proxy with port 65536"),
+            )
         ),
     ],
 )
@@ -89,14 +111,45 @@ def test_bad_arguments(cli: Cli, arguments: list[str], message: str) -> None:
     assert (result.status, result.out) == (2, "")
     assert result.err.startswith(message)
     assert result.err.count("\n") == 1
+    assert not re.search("secret|sec/ret|math|datetime|int >=|None|True", result.err)
 
 
-def test_http2_needs_its_package(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        *(("--max-sockets", value) for value in ("1", "none", "NONE")),
+        *(("--max-total-sockets", value) for value in ("1", "none")),
+        *(("--max-free-sockets", value) for value in ("0", "none")),
+        *(("--free-socket-timeout", value) for value in ("0", "0.5", "none")),
+        *(("--socket-active-ttl", value) for value in ("0.001", "none")),
+        *(("--timeout", value) for value in ("0.001", "1e3", "none")),
+        *(("--scheduling", value) for value in ("lifo", "fifo")),
+        *(("--proxy", value) for value in ("http://x", "https://u:p@x:1", "socks5://x:65535", "socks5h://[::1]")),
+    ],
+)
+def test_good_arguments(argument: str, value: str) -> None:
+    """What is said to be accepted, is."""
+    load = parse(["get", URL, argument, value])
+    assert isinstance(load, Load)
+    kept = getattr(load.agent, argument.removeprefix("--").replace("-", "_"))
+    if value.lower() == "none":
+        assert kept is None
+    elif argument == "--proxy":
+        assert kept.url.host in ("x", "::1")
+    else:
+        assert kept == (value if argument == "--scheduling" else float(value))
+
+
+def test_what_needs_a_package(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    result = cli("get", URL, "--http2")
-    assert (result.status, result.out) == (2, "")
-    assert result.err.startswith("httpx-agent get: error: ")
-    assert result.err.endswith(" needs the package 'h2': pip install 'httpx-agent[http2]'\n")
+    for arguments, message in (
+        (["--http2"], "argument --http2: needs the package 'h2': pip install \"httpx-agent[http2]\""),
+        (
+            ["--proxy", "socks5://x"],
+            "argument --proxy: a SOCKS proxy needs the package 'socksio': pip install \"httpx-agent[socks]\"",
+        ),
+    ):
+        assert cli("get", URL, *arguments) == Result(2, "", f"httpx-agent get: error: {message}\n")
 
 
 def test_version(cli: Cli) -> None:

@@ -122,7 +122,7 @@ def test_names_of_headers_are_remembered_but_not_without_end(monkeypatch: pytest
 
 def test_the_engine_by_name_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_options, "is_installed", lambda: False)
-    with pytest.raises(ImportError, match=r"needs the package 'httptools': pip install httpx-agent\[fast\]"):
+    with pytest.raises(ImportError, match=r"needs the package 'httptools': pip install .httpx-agent\[fast\]."):
         AgentTransport(http1_engine="httptools")
 
 

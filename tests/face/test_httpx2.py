@@ -113,7 +113,7 @@ def test_without_httpx2_the_module_says_what_to_install(monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(ImportError) as caught:
         importlib.import_module("httpx_agent.httpx2")
-    assert str(caught.value) == "httpx_agent.httpx2 needs the package 'httpx2': pip install 'httpx-agent[httpx2]'"
+    assert str(caught.value) == "httpx_agent.httpx2 needs the package 'httpx2': pip install \"httpx-agent[httpx2]\""
 
 
 #: Lets both families work: both engines, in threads and loops, and proxies. Prints the classes of ours that there are

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator, Mapping
 
 import httpx
 import pytest
 
 from httpx_agent import Agent, AgentTransport
+from httpx_agent._options import UNSET
 from tests.support.servers import Proxy, Server
 from tests.support.worlds import World
 
@@ -133,6 +135,16 @@ def test_each_proxy_has_one_agent(monkeypatch: pytest.MonkeyPatch) -> None:
     assert first.agent.proxy.raw_auth == (b"user", b"secret")
 
 
+def test_what_gives_its_values_once_reaches_every_agent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://one.test")
+    monkeypatch.setenv("https_proxy", "http://two.test")
+    options = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
+    mounts = AgentTransport.mounts_from_env(socket_options=iter(options), timeout=UNSET)
+    for transport in mounts.values():
+        assert transport is not None
+        assert transport.agent.socket_options == tuple(options)
+
+
 def test_a_subclass_gives_its_own_kind(monkeypatch: pytest.MonkeyPatch) -> None:
     class Special(AgentTransport):
         pass
@@ -151,7 +163,10 @@ def test_neither_an_agent_nor_a_proxy_can_be_given(name: str, value: object) -> 
 
 def test_what_is_wrong_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "gopher://proxy.test")
-    with pytest.raises(ValueError, match="scheme 'gopher'"):
+    with pytest.raises(ValueError, match=r"^http_proxy with scheme 'gopher' and host 'proxy.test': accepted is"):
+        AgentTransport.mounts_from_env()
+    monkeypatch.setenv("http_proxy", "http://user:sec/ret@proxy.test")
+    with pytest.raises(ValueError, match=r"^http_proxy: this is no URL; accepted is"):
         AgentTransport.mounts_from_env()
     monkeypatch.setenv("http_proxy", PROXY)
     with pytest.raises(ValueError, match="max_sockets=0"):

@@ -178,7 +178,7 @@ def test_what_is_no_pattern(text: str) -> None:
     accepted = "accepted is a URL pattern such as 'https://example.com', 'all://*.example.com' or 'http://'"
     with pytest.raises(ValueError, match="accepted is") as caught:
         Agent(per_origin={text: {}})
-    assert str(caught.value) == f"{text!r}: {accepted}"
+    assert str(caught.value) == f"per_origin: {text!r}: {accepted}"
 
 
 @pytest.mark.parametrize(
@@ -226,6 +226,29 @@ def test_all_that_may_differ() -> None:
 
 def httpcore_request(url: str) -> Any:
     return httpcore.Request("GET", url)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["max_socket"], "no such option: 'max_socket' (did you mean max_sockets?)"),
+        (["maxSockets"], "no such option: 'maxSockets' (maxSockets of Node is max_sockets here)"),
+        (
+            ["keepalive_expiry", "schedulling"],
+            (
+                "no such option: 'keepalive_expiry' (keepalive_expiry of httpx.Limits is free_socket_timeout here), "
+                "'schedulling' (did you mean scheduling?)"
+            ),
+        ),
+        (["max_total_sockets", "nonsense"], "no such option: 'nonsense'; there are: free_socket_timeout, keep_alive, "),
+        ([5], "no such option: 5; there are: free_socket_timeout, keep_alive, "),
+    ],
+)
+def test_what_is_no_option(names: list[Any], message: str) -> None:
+    """A typo is called a typo, and not an option that may not differ."""
+    with pytest.raises(TypeError) as caught:
+        Agent(per_origin={"all://": dict.fromkeys(names, 1)})
+    assert str(caught.value).startswith(f"per_origin['all://']: {message}")
 
 
 # What each of them does -----------------------------------------------------------------------------------------------

@@ -555,7 +555,7 @@ def test_without_the_package_the_error_names_the_extra(monkeypatch: pytest.Monke
     with pytest.raises(ImportError) as caught:
         importlib.import_module("httpx_agent.otel")
     assert str(caught.value) == (
-        "httpx_agent.otel needs the package 'opentelemetry-api': pip install 'httpx-agent[otel]'"
+        "httpx_agent.otel needs the package 'opentelemetry-api': pip install \"httpx-agent[otel]\""
     )
 
 

@@ -148,7 +148,7 @@ def a_subclass() -> None:
         assert_type(agent, MyAgent)
 
 
-def what_is_wrong(agent: Agent, status: AgentStatus, info: RequestInfo) -> None:
+def what_is_wrong(agent: Agent, transport: AgentTransport, status: AgentStatus, info: RequestInfo) -> None:
     """Each of these lines is told."""
     Agent(max_socket=5)  # type: ignore[call-arg]
     Agent(max_sockets="5")  # type: ignore[arg-type]
@@ -166,6 +166,10 @@ def what_is_wrong(agent: Agent, status: AgentStatus, info: RequestInfo) -> None:
     AgentTransport(True, None, True, True, False, None, None, None, None, 0, None, 5)  # type: ignore[call-arg, arg-type]
     agent.max_sockets = "5"  # type: ignore[assignment]
     agent.scheduling = 5  # type: ignore[assignment]
+    agent.max_socket = 5  # type: ignore[attr-defined]
+    _ = agent.maxSockets  # type: ignore[attr-defined]
+    transport.max_sockets = 5  # type: ignore[attr-defined]
+    _ = transport.timeout  # type: ignore[attr-defined]
     agent.status_changed = True  # type: ignore[misc]
     agent.options.max_sockets = 5  # type: ignore[misc]
     status.request_count = 5  # type: ignore[misc]
