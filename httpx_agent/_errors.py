@@ -9,6 +9,7 @@ import h11
 
 from ._causes import walk_causes
 from ._descriptors import is_out_of_descriptors
+from ._opening import Phase
 
 if TYPE_CHECKING:
     from ._exchange import Exchange
@@ -75,7 +76,12 @@ def _explain(error: Exception, exchange: Exchange, httpcore: Any) -> Any:
 def _where(socket: Socket | None) -> str:
     """Say how far the opening of a socket came: its phase, to whom, and by which addresses."""
     reached = "" if socket is None else socket.wire.opening.describe()
-    return f" ({reached})" if reached else ""
+    if not reached or socket is None:
+        return ""
+    own = socket.wire.options.local_address
+    if own and reached.startswith(Phase.TCP.value):  # it may be nobody's here
+        reached += f"; from local_address={own!r}"
+    return f" ({reached})"
 
 
 def _text(error: BaseException) -> str:

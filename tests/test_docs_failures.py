@@ -201,6 +201,10 @@ def other_family(stage: Stage) -> None:
         stage.ask("http://six.invalid/", agent=Agent(local_address="127.0.0.1"))
 
 
+def not_ours(stage: Stage) -> None:
+    stage.ask("http://127.0.0.1:9/", agent=Agent(local_address="192.0.2.1"))
+
+
 def no_socks(stage: Stage) -> None:
     with raw_server(lambda peer: peer.sock.recv(100)) as url:
         stage.ask("http://a.test/", agent=Agent(proxy=url.rstrip("/").replace("http:", "socks5:")))
@@ -395,6 +399,7 @@ FAILURES: dict[str, Callable[[Stage], None]] = {
     "nobody listens at any address of a name": refused_everywhere,
     "the addresses of a name fail in different ways": differently,
     "no address of a name is of the family of `local_address`": other_family,
+    "`local_address` is not one of this machine": not_ours,
     "the queue of a Unix socket stays full": full_queue,
     "the connect gets no answer": no_answer,
     "the TLS handshake gets no answer": lambda stage: handshake(stage, HANG),
@@ -447,6 +452,16 @@ FAILURES: dict[str, Callable[[Stage], None]] = {
     "it had begun, or says nothing, and the body is gone": lambda stage: http2_ends(stage, goaway(3), streamed=True),
     "it ends this request only": lambda stage: http2_ends(stage, frame(RST_STREAM, bytes([0, 0, 0, 2]), 3)),
 }
+
+
+@pytest.mark.filterwarnings("ignore:`(verify|cert)=:DeprecationWarning")
+@pytest.mark.parametrize("row", rows(_page("failures"), "When an agent is made or changed"), ids=lambda row: row[0])
+def test_a_row_says_what_is_told_at_once(row: list[str]) -> None:
+    name, _, message = row[1].partition("<br>")
+    with pytest.raises(Exception, match=re.escape(message)) as caught:
+        exec(row[0].strip("`"), {"Agent": Agent, "AgentTransport": AgentTransport})
+    assert f"`{type(caught.value).__name__}`" == name
+    assert str(caught.value) == message
 
 
 def test_every_row_can_be_made_to_happen() -> None:

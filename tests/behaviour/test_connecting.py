@@ -253,7 +253,7 @@ async def test_only_addresses_of_the_local_one_s_family_are_tried(world: World, 
     names.known["none.test"] = []
     async with world.client(transport=AgentTransport(local_address="127.0.0.1"), timeout=PATIENT) as client:
         for host, told in (
-            ("two.test", f"Connection refused (TCP; tried 127.0.0.3:{port})"),
+            ("two.test", f"Connection refused (TCP; tried 127.0.0.3:{port}; from local_address='127.0.0.1')"),
             ("six.test", "There is no address of the family of local_address='127.0.0.1' (name look-up of six.test)"),
             ("none.test", "There is no address (name look-up of none.test)"),
         ):
@@ -353,7 +353,7 @@ async def test_no_attempt_can_be_bound(world: World, server: Server, names: Name
     port = port_of(server.url)
     names.known["two.test"] = ["127.0.0.2", "127.0.0.1"]
     async with world.client(transport=AgentTransport(local_address="192.0.2.1"), timeout=PATIENT) as client:
-        with pytest.raises(httpx.ConnectError):
+        with pytest.raises(httpx.ConnectError, match=r"; from local_address='192\.0\.2\.1'\)$"):
             await client.get(f"http://two.test:{port}/")
 
 
