@@ -16,8 +16,6 @@ import anyio
 import httpcore
 import httpx
 import pytest
-import respx
-import respx.mocks
 import trio
 
 from httpx_agent import Agent, AgentTransport
@@ -221,22 +219,21 @@ async def test_a_close_that_fails_is_a_close(world: World, monkeypatch: pytest.M
         assert network.open == 0
 
 
-def test_a_mock_that_came_after_the_transport(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Respx then answers at the connection; the socket that was meant for the request is forgotten."""
+def test_a_mock_that_answers_at_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As others than respx may do; the socket that was meant for the request is forgotten."""
+
+    def answer(connection: object, request: object) -> httpcore.Response:
+        return httpcore.Response(200, content=b"mocked", extensions={"mine": 1})
+
     transport = AgentTransport(max_sockets=1)
-    target = "httpx_agent._httpx.AgentPool"
-    respx.mocks.HTTPCoreMocker.remove_targets(target)
-    try:
-        with respx.mock, httpx.Client(transport=transport) as client:
-            respx.get(URL).mock(return_value=httpx.Response(200, text="mocked", extensions={"mine": 1}))
-            for _ in range(15):
-                response = client.get(URL)
-                assert response.text == "mocked"
-                assert "agent" not in response.extensions
-        assert transport.agent.sockets() == ()
-        assert transport.agent.status().create_socket_error_count == 15
-    finally:
-        respx.mocks.HTTPCoreMocker.add_targets(target)
+    monkeypatch.setattr(httpcore.HTTPConnection, "handle_request", answer)
+    with httpx.Client(transport=transport) as client:
+        for _ in range(15):
+            response = client.get(URL)
+            assert response.text == "mocked"
+            assert response.extensions == {"mine": 1}
+    assert transport.agent.sockets() == ()
+    assert transport.agent.status().create_socket_error_count == 15
 
 
 def test_without_respx_nothing_is_registered(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -154,8 +154,6 @@ def test_it_is_both_kinds_of_transport() -> None:
 
     assert isinstance(transport, httpx.HTTPTransport)
     assert isinstance(transport, httpx.AsyncHTTPTransport)
-    assert AgentTransport.handle_request is httpx.HTTPTransport.handle_request
-    assert AgentTransport.handle_async_request is httpx.AsyncHTTPTransport.handle_async_request
     transport.close()
 
 
