@@ -253,8 +253,9 @@ def test_a_socket_is_closed_before_the_server_does_it_where_it_says_when(
 
 @dataclass
 class Load:
-    """What clients met that asked until nobody listened any more."""
+    """What clients met that asked a server until it did not listen any more."""
 
+    server: Server
     numbers: Iterator[int] = field(default_factory=itertools.count)
     answered: Counter[str] = field(default_factory=Counter)
     """How many requests of each client were."""
@@ -263,25 +264,25 @@ class Load:
     told: threading.Event = field(default_factory=threading.Event)
     """The server has been told to stop."""
 
-    async def ask(self, side: Side, agent: Agent, url: str, name: str) -> None:
+    async def ask(self, side: Side, agent: Agent, url: str) -> None:
         """Ask as several do who share an agent, until none can connect."""
 
         async def work() -> None:
             for number in self.numbers:
                 # A part takes its time, so that requests are under way at any moment; a part may not be sent twice.
                 method, place = ("POST", "") if number % 4 == 0 else ("GET", "slow" if number % 4 == 1 else "")
-                target = f"/{place}?call={name}-{number}"
+                target = f"/{place}?call={self.server.name}-{number}"
                 try:
                     response = await client.request(method, url + target)
                 except httpx.ConnectError:
                     assert self.told.is_set()
                     return
                 except httpx.HTTPError as exc:
-                    self.failed.append((method, f"{name}-{number}", exc))
+                    self.failed.append((method, f"{self.server.name}-{number}", exc))
                 else:
-                    if response.status_code != 500:  # which only those may answer that finish nothing
+                    if self.server.finishes or response.status_code != 500:
                         assert (response.status_code, response.text) == (200, f"{method} {target} 0")
-                        self.answered[f"{side}, {url}"] += 1
+                    self.answered[f"{side}, {url}"] += 1
 
         async with side.world.client(transport=AgentTransport(agent=agent), timeout=20) as client:
             await side.world.gather(*[work] * 3)
@@ -315,11 +316,11 @@ def test_a_graceful_stop_under_load(
     - No socket holds up the end of the server.
     """
     backend = request.getfixturevalue("backend") if server.is_proxy else 0
-    load = Load()
+    load = Load(server)
 
     async def check(side: Side, url: str) -> None:
         agent = side.agent(certificates, max_sockets=2)
-        await load.ask(side, agent, url, server.name)
+        await load.ask(side, agent, url)
         await side.world.close(agent)
 
     with fleet.start(server, folder / "stopped", certificate, backend, folder / "calls") as started:
