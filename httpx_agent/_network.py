@@ -361,9 +361,10 @@ class Wire:
 
         Not where several requests share the connection, and not when the response is the caller's: what comes is, too.
         """
-        if not self.wrote or not data or self.answered or self.goaway is not None or not self.options.http1:
+        if not data or self.answered or self.goaway is not None or not self.options.http1:
             return False
-        return self.sent + len(data) > _UNLISTENED or bool(stream.get_extra_info("is_readable"))
+        is_large = self.sent + len(data) > _UNLISTENED
+        return is_large or (self.wrote and bool(stream.get_extra_info("is_readable")))
 
     def overhear(self, data: bytes) -> bool:
         """Keep what came while a request is being sent, nothing at the end; return whether that ends the upload."""
@@ -585,7 +586,9 @@ class SyncStream:
         """Write all of it; return false if the server answered meanwhile."""
         wire, inner = self._wire, self.inner
         sock = inner.get_extra_info("socket")
-        if not isinstance(sock, socket.socket):  # nothing to poll
+        if not isinstance(sock, socket.socket):  # nothing to wait for
+            if inner.get_extra_info("is_readable") and self._overhear():
+                return False
             inner.write(buffer, timeout)
             return True
         poll = Poll(sock)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Generator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import anyio
 
@@ -224,9 +224,6 @@ class WakeableIterator:
         self._scope: anyio.CancelScope | None = None
         self._error: Exception | None = None
 
-    def __aiter__(self) -> Self:
-        return self
-
     async def __anext__(self) -> bytes:
         with anyio.CancelScope() as self._scope:
             part: bytes = await anext(self.iterator)
@@ -236,9 +233,9 @@ class WakeableIterator:
 
     def wake(self, error: Exception) -> None:
         """End the wait of another task by an error."""
-        if self._scope is not None:
-            self._error = error
-            self._scope.cancel()
+        assert self._scope is not None
+        self._error = error
+        self._scope.cancel()
 
 
 async def end_iteration(iterator: Any) -> None:

@@ -317,6 +317,126 @@ async def test_a_reader_of_a_shared_connection_whose_place_is_taken_over(
         h2_server.gate("stopped").open()
 
 
+class Stopper:
+    """A `trace` callback that stops whoever comes to an event, until it may go on."""
+
+    def __init__(self, world: World, event: str) -> None:
+        self.event = event
+        self.arrived = threading.Event()
+        self.goes_on = threading.Event()
+        self.callback = self.stop if world.is_sync else self.astop
+
+    def stop(self, name: str, info: Any) -> None:
+        if name == self.event:
+            self.arrived.set()
+            assert self.goes_on.wait(10)
+
+    async def astop(self, name: str, info: Any) -> None:
+        if name == self.event:
+            self.arrived.set()
+            while not self.goes_on.is_set():
+                await anyio.sleep(0.001)
+
+
+@everywhere
+async def test_a_response_closed_while_it_is_read_to_its_end(world: World) -> None:
+    """The reader ends the request, and the socket serves again; who closes has nothing to do, and does not wait."""
+
+    def serve(peer: Peer) -> None:
+        for _ in range(2):
+            peer.read_head()
+            peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
+
+    stopper = Stopper(world, "http11.response_closed.started")
+    parts: list[bytes] = []
+    with raw_server(serve) as url:
+        async with world.client(transport=AgentTransport(), timeout=None) as client:
+            extensions = {"trace": stopper.callback}
+            async with client.stream("GET", url, extensions=extensions) as response, world.tasks() as tasks:
+                reading = tasks.start(read, response, parts)
+                await world.until(stopper.arrived.is_set)
+                await response.aclose()
+                assert not reading.done
+                stopper.goes_on.set()
+                await reading.wait()
+            assert (reading.exception, parts) == (None, [b"hello"])
+            assert (await client.get(url)).extensions["agent"].reused
+
+
+@everywhere
+async def test_a_reader_that_comes_to_the_end_while_the_response_is_closed(world: World) -> None:
+    """It has all, so that is no error; who closes ends the request, and the socket."""
+
+    def serve(peer: Peer) -> None:
+        peer.read_head()
+        peer.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
+        go.wait(10)
+        peer.send(b"0\r\n\r\n")
+        peer.wait_closed()
+
+    go = threading.Event()
+    stopper = Stopper(world, "http11.response_closed.started")
+    parts: list[bytes] = []
+    with raw_server(serve) as url:
+        transport = AgentTransport()
+        async with world.client(transport=transport, timeout=None) as client:
+            extensions = {"trace": stopper.callback}
+            async with client.stream("GET", url, extensions=extensions) as response, world.tasks() as tasks:
+                reading = tasks.start(read, response, parts)
+                await world.until(lambda: parts)
+                await until_it_waits(world, transport)
+                closing = tasks.start(response.aclose)
+                await world.until(stopper.arrived.is_set)
+                go.set()
+                await reading.wait()
+                stopper.goes_on.set()
+                await closing.wait()
+            assert (reading.exception, closing.exception) == (None, None)
+            assert parts == [b"hello"]
+            assert transport.agent.sockets() == ()
+
+
+@everywhere
+async def test_a_reader_that_fails_while_the_response_is_closed(world: World) -> None:
+    """It is told why, and leaves the rest to who closes."""
+
+    def serve(peer: Peer) -> None:
+        peer.read_head()
+        peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello")
+        peer.wait_closed()
+
+    stopper = Stopper(world, "http11.response_closed.complete")
+    parts: list[bytes] = []
+    with raw_server(serve) as url:
+        transport = AgentTransport()
+        async with world.client(transport=transport, timeout=None) as client:
+            extensions = {"trace": stopper.callback}
+            async with client.stream("GET", url, extensions=extensions) as response, world.tasks() as tasks:
+                reading = tasks.start(read, response, parts)
+                await world.until(lambda: parts)
+                await until_it_waits(world, transport)
+                closing = tasks.start(response.aclose)
+                await reading.wait()
+                assert not closing.done
+                stopper.goes_on.set()
+                await closing.wait()
+            assert str(reading.exception).endswith(CLOSED)
+            assert closing.exception is None
+            assert transport.agent.sockets() == ()
+
+
+async def test_nothing_is_iterated_anew_after_the_close(world: World, server: Server) -> None:
+    transport = AgentTransport()
+    response = await world.handle(transport, httpx.Request("GET", f"{server.url}/bytes/3"))
+    stream = getattr(response, "sync", response).stream
+    await world.close(stream)
+    if world.is_sync:
+        assert await world.call(lambda: list(stream)) == []
+    else:
+        assert [part async for part in aiter(aiter(stream._httpcore_stream))] == []
+    await world.close(transport)
+
+
 def test_threads_that_close_and_read_at_the_same_time() -> None:
     """Whoever comes first ends the request, and alone: the socket is another's by then."""
 

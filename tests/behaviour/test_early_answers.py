@@ -17,7 +17,8 @@ from typing import Any
 import httpx
 import pytest
 
-from httpx_agent import AgentTransport
+from httpx_agent import Agent, AgentTransport
+from httpx_agent.testing import Network, Script, respond
 from tests.engine.raw import Peer, raw_server
 from tests.support.servers import Certificates
 from tests.support.worlds import ALL_WORLDS, World
@@ -241,6 +242,7 @@ async def test_an_answer_when_all_has_left_is_an_ordinary_one(world: World) -> N
     def serve(peer: Peer) -> None:
         for _ in range(2):
             peer.read_head()
+            peer._buffer = peer._buffer or peer.sock.recv(1)  # the rest is on its way
             peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
             left, peer._buffer = 3000 - len(peer._buffer), b""
             while left:
@@ -366,3 +368,75 @@ async def test_a_switch_of_protocols_before_the_upload_ends(world: World) -> Non
                 read = response.extensions["network_stream"].read
                 assert await world.call(read, 100, 5.0) == b"hello"
         done.set()
+
+
+@everywhere
+@pytest.mark.parametrize("traced", [False, True], ids=["plain", "traced"])
+async def test_a_head_that_is_refused_before_it_has_left(world: World, traced: bool) -> None:
+    def serve(peer: Peer) -> None:
+        peer.sock.recv(1000)
+        peer.send(answer(431))
+        done.wait(20)
+
+    done = threading.Event()
+    with raw_server(serve) as url:
+        async with client_for(world, AgentTransport()) as client:
+            headers = {"X-Large": "x" * len(PART) * PARTS}
+            extensions = {"trace": world.callback(lambda name, info: None)} if traced else {}
+            response = await client.post(url, content=b"body", headers=headers, extensions=extensions)
+            assert (response.status_code, response.text) == (431, "said early")
+            assert client.agent.sockets() == ()
+        done.set()
+
+
+@everywhere
+@schemes
+async def test_a_server_that_resets_and_says_nothing(world: World, certificates: Certificates, scheme: str) -> None:
+    def serve(peer: Peer) -> None:
+        peer.read_head()
+        left = 300_000
+        while left > 0:
+            left -= len(peer.sock.recv(65536))
+        peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    with raw_server(serve, tls=certificates.server() if scheme == "https" else None) as url:
+        async with client_for(world, AgentTransport(verify=certificates.client())) as client:
+            for content in (PART * PARTS, world.body(PART for _ in range(PARTS))):
+                with pytest.raises((httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)):
+                    await client.post(url, content=content)
+                assert client.agent.sockets() == ()
+
+
+@pytest.mark.parametrize("and_then", ["reads on", "answers early"])
+async def test_over_a_backend_of_the_users(world: World, and_then: str) -> None:
+    """One that has no socket to wait for: a thread looks before each part of the body."""
+    early = [] if and_then == "reads on" else [0]
+    network = Network(Script(respond(b"ok", 413), early=early), Script(respond(b"ok")))
+    agent = Agent(**network.options)
+    async with world.client(transport=AgentTransport(agent=agent), timeout=5.0) as client:
+        response = await client.post("http://a.test/", content=world.body([bytes(40_000)] * 3))
+        assert (response.status_code, response.text) == (413, "ok")
+        assert bool(agent.sockets()) == (and_then == "reads on")
+        assert (await client.get("http://a.test/")).text == "ok"
+    await world.close(agent)
+
+
+@pytest.mark.in_loops
+async def test_an_upload_that_is_cancelled(world: World) -> None:
+    """While it waits for room, with somebody listening: nothing is left of either."""
+
+    def serve(peer: Peer) -> None:
+        peer.read_head()
+        begun.set()
+        peer.wait_closed()
+
+    begun = threading.Event()
+    with raw_server(serve) as url:
+        async with client_for(world, AgentTransport(http1_engine="h11")) as client:
+            async with world.tasks() as tasks:
+                job = tasks.start(client.post, url, content=PART * PARTS * 4, timeout=None)
+                await world.until(begun.is_set)
+                job.cancel()
+                await job.wait()
+            assert job.cancelled
+            assert client.agent.sockets() == ()

@@ -114,7 +114,7 @@ async def test_a_request_refused_by_closing(world: World) -> None:
 
     def parts() -> Any:
         for number in range(MANY):
-            if number == MANY - 1:
+            if number == 0:
                 answered.set()
             yield b"x" * 1000
 
