@@ -11,6 +11,7 @@ import httpx_agent
 KNOWN = {
     "_backends": "httpcore: the streams of its sync and its anyio backend, over a socket that we connected",
     "_connection": "httpcore: from a connection to the one inside it",
+    "_cstate": "h11: what it takes a connection of HTTP/1.0 for, which it never keeps by itself",
     "_h11_state": "httpcore: whether bytes came after a response",
     "_sock": "asyncio and trio: the socket that they hide",
     "_is_owned": "the standard library: whether a thread holds a lock; `threading.Condition` asks the same",
