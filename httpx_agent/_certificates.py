@@ -73,7 +73,9 @@ def create_ssl_context(httpx: Any, options: AgentOptions) -> ssl.SSLContext:
             accepted = "accepted is a file that can be written; or unset it"
             raise _Source("SSLKEYLOGFILE", log, accepted).error(error) from error
         if source is not None:
-            raise source.error(error, "there is no certificate in it") from error
+            if isinstance(error, ssl.SSLError):
+                raise source.error(error, "there is no certificate in it") from error
+            raise source.error(error) from error
         raise type(error)(error.errno, f"verify=True: no default certificates: {error.strerror}") from error
     if options.cert is not None:
         _load_cert(httpx, context, options.cert)

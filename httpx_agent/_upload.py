@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import ssl
 from contextlib import suppress
+from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import sniffio
 
+from ._contexts import TimeLimit
 from ._http1 import MAX_BEFORE_RESPONSE, PIECE, find_end_of_head
 
 if TYPE_CHECKING:
@@ -146,11 +148,8 @@ async def awrite_listening(stream: Any, data: bytes, timeout: float | None, hear
         NoRoomError: If it could not be sent in time.
         Exception: What the stream raises.
     """
-    scope = anyio.CancelScope()
-    writing = _Writing(stream, data, scope)
-    with scope:
-        if timeout is not None:
-            scope.deadline = anyio.current_time() + timeout
+    with TimeLimit(timeout) as scope:
+        writing = _Writing(stream, data, scope)
         try:
             _start(writing.run)
             with suppress(Exception):  # nothing more is heard; the write fails as well, or does not
@@ -209,12 +208,12 @@ _tasks: set[asyncio.Task[None]] = set()
 
 
 def _start(function: Callable[[], Any]) -> None:
-    """Run a coroutine function beside, in the running event loop."""
+    """Run a coroutine function beside, in the running event loop; it may outlive the request."""
     if sniffio.thread_local.name == "trio":
         import trio
 
-        trio.lowlevel.spawn_system_task(function)
+        trio.lowlevel.spawn_system_task(function, context=Context())
     else:
-        task = asyncio.get_running_loop().create_task(function())
+        task = asyncio.get_running_loop().create_task(function(), context=Context())
         _tasks.add(task)
         task.add_done_callback(_tasks.discard)
