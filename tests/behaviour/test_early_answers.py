@@ -18,6 +18,8 @@ import httpx
 import pytest
 
 from httpx_agent import Agent, AgentTransport
+from httpx_agent._poll import Poll
+from httpx_agent._upload import write_listening
 from httpx_agent.testing import Network, Script, respond
 from tests.engine.raw import Peer, raw_server
 from tests.support.servers import Certificates
@@ -440,3 +442,20 @@ async def test_an_upload_that_is_cancelled(world: World) -> None:
                 await job.wait()
             assert job.cancelled
             assert client.agent.sockets() == ()
+
+
+def test_an_upload_over_tls_within_tls_comes_to_its_end() -> None:
+    """Where nothing is answered meanwhile, all of it is written, in pieces that are sure to fit."""
+    ours, theirs = socket.socketpair()
+
+    class Stream:
+        def write(self, data: bytes, timeout: float | None) -> None:
+            ours.sendall(data)
+
+    with ours, theirs:
+        data = bytes(range(256)) * 16
+        assert write_listening(Stream(), Poll(ours), data, 5.0, lambda: False)
+        received = b""
+        while len(received) < len(data):
+            received += theirs.recv(65536)
+    assert received == data
