@@ -6,6 +6,7 @@ bodies here are larger than all buffers on the way, so who does not listen while
 
 from __future__ import annotations
 
+import select
 import socket
 import ssl
 import struct
@@ -19,7 +20,7 @@ import pytest
 
 from httpx_agent import Agent, AgentTransport
 from httpx_agent._poll import Poll
-from httpx_agent._upload import write_listening
+from httpx_agent._upload import WOULD_BLOCK, write_listening
 from httpx_agent.testing import Network, Script, respond
 from tests.engine.raw import Peer, raw_server
 from tests.support.servers import Certificates
@@ -122,29 +123,43 @@ async def test_an_answer_through_a_forward_proxy(world: World) -> None:
     assert server.requests == (len(STATUSES) + 4) * 2
 
 
+def relay(client: socket.socket, target: socket.socket, over: threading.Event) -> None:
+    """Carry bytes both ways, and hear a target that does not read; in one thread, for TLS bears no two."""
+    waiting = {client: b"", target: b""}
+    for sock in waiting:
+        sock.setblocking(False)
+    while not over.is_set():
+        moved = False
+        for source, sink in ((client, target), (target, client)):
+            with suppress(*WOULD_BLOCK):
+                if not waiting[sink]:
+                    waiting[sink] = source.recv(65536)
+                    if not waiting[sink]:
+                        return
+                    moved = True
+                waiting[sink] = waiting[sink][sink.send(waiting[sink]) :]
+                moved = True
+        if not moved:
+            full = [sock for sock in waiting if waiting[sock]]
+            select.select([target] * (not waiting[client]) + [client] * (not waiting[target]), full, [], 0.05)
+
+
 @contextmanager
 def tunnel(tls: ssl.SSLContext | None) -> Iterator[str]:
-    """A proxy for CONNECT, with a thread for each direction: a deaf target is heard all the same."""
-
-    def carry(source: socket.socket, sink: socket.socket) -> None:
-        with suppress(OSError):
-            while data := source.recv(65536):
-                sink.sendall(data)
-        for sock in (source, sink):
-            with suppress(OSError):
-                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+    """A proxy for CONNECT."""
 
     def serve(peer: Peer) -> None:
         host, _, port = peer.read_head().split(b" ")[1].rpartition(b":")
         with socket.create_connection((host.decode(), int(port))) as target:
             peer.send(b"HTTP/1.1 200 Connection established\r\n\r\n")
-            back = threading.Thread(target=carry, args=(target, peer.sock))
-            back.start()
-            carry(peer.sock, target)
-            back.join(20)
+            relay(peer.sock, target, over)
 
+    over = threading.Event()
     with raw_server(serve, tls=tls) as url:
-        yield url
+        try:
+            yield url
+        finally:
+            over.set()
 
 
 @everywhere
