@@ -119,9 +119,18 @@ async def test_a_write_that_is_left_alone(world: World) -> None:
 @in_loops
 async def test_a_write_that_ends_when_the_answer_comes(world: World) -> None:
     """All has left, so it is an ordinary one."""
-    stream = Stream(says=b"HTTP/1.1 200 OK")
-    stream.write = lambda data, timeout: anyio.sleep(0)  # type: ignore[method-assign]
-    assert await awrite_listening(stream, b"data", 60.0, Overheard().feed)
+
+    class Answering(Stream):
+        async def read(self, max_bytes: int, timeout: float | None) -> bytes:
+            await begun.wait()
+            return b"HTTP/1.1 200 OK"
+
+        async def write(self, data: bytes, timeout: float | None) -> None:
+            begun.set()
+            await anyio.sleep(0)
+
+    begun = anyio.Event()
+    assert await awrite_listening(Answering(), b"data", 60.0, Overheard().feed)
 
 
 def test_a_thread_that_finds_no_room() -> None:
