@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -76,6 +77,29 @@ _httptools = _find_httptools()
 def is_installed() -> bool:
     """Whether httptools is there."""
     return _httptools is not None
+
+
+#: Among the pieces of a chunked body: it ends here. A piece is not empty.
+_END = b""
+
+#: Hears nothing of what llhttp reads: what it takes for a head is read by us.
+_UNHEARD = object()
+
+
+class _Chunks:
+    """What llhttp calls while it reads a chunked body: functions of C only, which nothing can interrupt.
+
+    An exception in a callback, as a signal's handler may raise it, is not always to be had from httptools.
+
+    Args:
+        pieces: Where to put what comes.
+    """
+
+    __slots__ = ("on_body", "on_message_complete")
+
+    def __init__(self, pieces: list[bytes]) -> None:
+        self.on_body = pieces.append
+        self.on_message_complete = partial(pieces.append, _END)
 
 
 class Fields:
@@ -356,12 +380,16 @@ class Incoming:
     def _read_head(self, head: bytes) -> None:
         if _is_usual(head) is not None:
             try:
-                _httptools.HttpResponseParser(self).feed_data(head)
+                _httptools.HttpResponseParser(_UNHEARD).feed_data(head)
             except _httptools.HttpParserUpgrade:  # what follows is not llhttp's to read
                 pass
             except _httptools.HttpParserError:
                 self._read_unusual(head)
                 return
+            # What llhttp takes has neither folded lines nor other ends of them, and a name and a colon in each.
+            first, *lines = head[:-4].split(b"\r\n")
+            self.reason = first[13:]
+            self.headers = [(name, value.strip(b" \t")) for name, _, value in [line.partition(b":") for line in lines]]
             if _is_reason(self.reason) is None:
                 raise self._error(f"illegal status line: {head.splitlines()[0]!r}")
             self.status = int(head[9:12])
@@ -393,23 +421,6 @@ class Incoming:
             if found is None:
                 raise self._error(f"illegal header line: {line!r}")
             self.headers.append((found[1], found[2]))
-
-    # httptools calls these.
-
-    def on_status(self, reason: bytes) -> None:
-        if not self.has_head:  # else it is of a second response, which nobody asked for
-            self.reason = reason
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if not self.has_head:  # else it is a trailer; httpcore drops them, too
-            self.headers.append((name, value.rstrip(b" \t")))
-
-    def on_body(self, data: bytes) -> None:
-        if not self.is_complete:
-            self.pieces.append(data)
-
-    def on_message_complete(self) -> None:
-        self.is_complete = self.has_head  # a head alone may be a message
 
     # Framing ----------------------------------------------------------------------------------------------------------
 
@@ -464,7 +475,7 @@ class Incoming:
             self._feed = Incoming._feed_chunked
             self._unproductive = 0
             # Not the one that read the head: of its framing it may have thought otherwise.
-            self._parser = _httptools.HttpResponseParser(self)
+            self._parser = _httptools.HttpResponseParser(_Chunks(self.pieces))
             self._parser.feed_data(_CHUNKED)
             self._parser.set_dangerous_leniencies(lenient_spaces_after_chunk_size=True)  # as h11; it confuses nobody
             return
@@ -500,7 +511,7 @@ class Incoming:
         try:
             if data[-1] == 10 and len(data) > 1:
                 parser.feed_data(memoryview(data)[:-1])
-                if not self.is_complete:
+                if not self._has_ended(before):
                     data = data[-1:]
                     parser.feed_data(data)
                     data = b""
@@ -509,8 +520,9 @@ class Incoming:
                 if data == b"\n":
                     data = b""
         except _httptools.HttpParserError as error:
-            if not self.is_complete:
+            if not self._has_ended(before):
                 raise self._error(f"illegal chunked body: {error}") from error
+        self._has_ended(before)
         pieces = self.pieces
         if len(pieces) > before + 1:  # many small ones cost more than one copy
             pieces[before:] = [b"".join(pieces[before:])]
@@ -524,6 +536,14 @@ class Incoming:
             self._unproductive += len(data) or 1
             if self._unproductive > MAX_INCOMPLETE:
                 raise self._error("Receive buffer too long")
+
+    def _has_ended(self, before: int) -> bool:
+        """Whether a chunked body has; what comes after its end is a second response's, which nobody asked for."""
+        pieces = self.pieces
+        if _END in pieces[before:]:
+            del pieces[pieces.index(_END, before) :]
+            self.is_complete = True
+        return self.is_complete
 
     def _feed_after_end(self, data: bytes) -> None:
         self.stays_open = False
