@@ -59,8 +59,8 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Container, Hashable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from itertools import takewhile
@@ -184,8 +184,8 @@ class SocketView:
 
 class _Socket:
     __slots__ = (
-        "alarm", "capacity", "created", "deadline", "error", "expires_by", "free_since", "heard", "heir", "hint", "id",
-        "idle_from", "lane", "request_count", "retired", "state", "streams", "usable",
+        "alarm", "capacity", "created", "deadline", "detached", "error", "expires_by", "free_since", "heard", "heir",
+        "hint", "id", "idle_from", "lane", "request_count", "retired", "state", "streams", "usable",
     )  # fmt: skip
 
     def __init__(self, id: int, lane: _Lane, now: float) -> None:
@@ -199,6 +199,7 @@ class _Socket:
         self.usable = False  # has ever been open
         self.retired: CloseReason | None = None  # why it takes no further request
         self.error = False  # an error is what closes it
+        self.detached = False  # it goes to the caller of its request
         self.heir: _Request | None = None
         self.hint: float | None = None  # what its last response said of how long the server will keep it
         self.idle_from = now  # when its last response ended
@@ -214,7 +215,7 @@ class _Socket:
 
 
 class _Request:
-    __slots__ = ("heard", "heir_of", "id", "lane", "passed_over", "reuses", "since", "socket")
+    __slots__ = ("detached", "heard", "heir_of", "id", "lane", "passed_over", "reuses", "since", "socket")
 
     def __init__(self, id: int, lane: _Lane, now: float) -> None:
         self.id = id
@@ -225,10 +226,11 @@ class _Request:
         self.reuses = False  # its socket had served before
         self.heard = 0  # how much the core had heard from servers when it got that
         self.heir_of: _Socket | None = None
+        self.detached = False  # its socket is the caller's
 
     def is_waiting(self) -> bool:
         """Whether it has no socket yet (one that was detached from its request leaves it in flight)."""
-        return self.heir_of is not None or self.id in self.lane.waiting
+        return self.socket is None and not self.detached
 
 
 class _Lane:
@@ -299,6 +301,8 @@ class Core:
         self._max_total_free = max_total_free_sockets
         self._too_many = False  # sockets, since the total was lowered
         self._next_socket = 0
+        self._submitted = 0  # requests, ever
+        self._leaving: _Socket | None = None  # is no longer known, and may not be counted as gone yet
         self._heard = 0  # so often something came from a server; not a time: two may come within a tick of the clock
         self._keys: dict[Hashable, _Key] = {}
         self._sockets: dict[int, _Socket] = {}
@@ -329,6 +333,7 @@ class Core:
         lane = self._lane(key, home)
         lane.negotiates = negotiates
         asking = self._requests[request] = _Request(request, lane, now)
+        self._submitted += 1
         if not self._find_socket(asking, now):
             if not self._queued and lane.leader is None and self._has_slot(lane.key):  # nobody is before it
                 self._take_slot(asking, now)
@@ -339,8 +344,7 @@ class Core:
 
     def withdraw(self, request: int, now: float) -> list[Action]:
         """A request that has sent nothing gives up, waiting or just granted; a socket it holds goes on to the next."""
-        leaving = self._drop(request)
-        self.counters.request_error += 1
+        leaving = self._drop(request, complete=False)
         keys = [leaving.lane.key]
         if leaving.socket is not None:
             leaving.socket.request_count -= 1
@@ -350,6 +354,18 @@ class Core:
             self._disinherit(leaving, leaving.heir_of)
         else:
             self._take_off_queue(leaving)
+        self._settle(now, *keys)
+        return self._answer()
+
+    def abandon(self, request: int, now: float) -> list[Action]:
+        """A request is given up, in whatever state it is; a socket that it holds serves no other."""
+        leaving = self._requests[request]
+        keys = [leaving.lane.key]
+        if leaving.heir_of is not None:
+            keys.append(leaving.heir_of.lane.key)
+        self._give_up(leaving)
+        if leaving.socket is not None:
+            self._end_use(leaving.socket, now, unfit=CloseReason.ABORTED)
         self._settle(now, *keys)
         return self._answer()
 
@@ -379,13 +395,9 @@ class Core:
             unheard: Whether nothing came on its socket since the request had it.
             ended: Whether the server had closed it.
         """
-        leaving = self._drop(request)
+        leaving = self._drop(request, complete=complete)
         socket = leaving.socket
         self.counters.timeout_socket += timed_out
-        if complete:
-            self.counters.request += 1
-        else:
-            self.counters.request_error += 1
         if socket is not None:  # a detached one is no longer ours
             socket.error = socket.error or error
             socket.hint = hint
@@ -446,8 +458,8 @@ class Core:
         socket = leaving.socket
         assert socket is not None
         assert socket.streams == 1
+        leaving.detached = socket.detached = True
         leaving.socket = None
-        self.counters.detached_socket += 1
         self._resign(leaving)
         self._remove(socket, now)
         self._settle(now, socket.lane.key)
@@ -510,7 +522,6 @@ class Core:
     def closed(self, socket: int, now: float) -> list[Action]:
         """A socket that was to be closed is closed: its slot goes to its heir, or to whom it may concern (R8, R9)."""
         gone = self._sockets[socket]
-        self._count_closed(gone)
         self._remove(gone, now)
         self._settle(now, gone.lane.key)
         return self._answer()
@@ -566,7 +577,6 @@ class Core:
         for socket in [s for s in self._sockets.values() if s.lane.home == home]:
             if socket.state is State.FREE:
                 self._leave_free(socket)
-            self._count_closed(socket)
             self._remove(socket, now)
         for key in self._keys.values():
             key.lanes.pop(home, None)
@@ -592,7 +602,125 @@ class Core:
         self._settle(now, *self._keys.values())
         return self._answer()
 
+    # After an interruption --------------------------------------------------------------------------------------------
+
+    def recover(self, requests: Container[int], now: float) -> None:
+        """Makes the books anew after an operation that was broken off in any place. Looks at everything.
+
+        What the operation would have answered is lost; ``standing`` tells what holds now.
+
+        Args:
+            requests: Numbers; the core forgets every other request, as one that failed.
+            now: The time.
+        """
+        for number in [number for number in self._requests if number not in requests]:
+            self._drop(number, complete=False)
+        self._count_anew()
+        self._undo_halves()
+        self._index_anew()
+        while len(self._free) > self._max_total_free:
+            self._close(next(iter(self._free.values())), CloseReason.FREE_LIMIT)
+        for lane in [lane for key in self._keys.values() for lane in key.lanes.values()]:
+            while lane.waiting and self._find_socket(request := next(iter(lane.waiting.values())), now):
+                self._take_off_queue(request)
+        self._settle(now, *self._keys.values())
+        self._actions = []
+
+    def standing(self, now: float) -> list[Grant | Close]:
+        """Every grant and every order to close that holds, whether the driver was told or not. Looks at everything."""
+        grants = [
+            Grant(request.id, socket.id, not socket.usable, socket.request_count, now - request.since, None)
+            for request in self._requests.values()
+            if (socket := request.socket) is not None
+        ]
+        closing = [socket for socket in self._sockets.values() if socket.state is State.CLOSING]
+        return [*grants, *(Close(socket.id, socket.retired or CloseReason.ABORTED) for socket in closing)]
+
+    def _count_anew(self) -> None:
+        """Whoever came is known or has gone."""
+        counters = self.counters
+        gone = counters.create_socket_error + counters.close_socket + counters.detached_socket
+        if self._leaving is not None and counters.create_socket > gone + len(self._sockets):
+            self._count_gone(self._leaving)
+        gone = counters.create_socket_error + counters.close_socket + counters.detached_socket
+        counters.create_socket = gone + len(self._sockets)
+        known = counters.request + counters.request_error + len(self._requests)
+        counters.request_error += max(0, self._submitted - known)
+        self._submitted = counters.request + counters.request_error + len(self._requests)
+
+    def _undo_halves(self) -> None:
+        """Leaves no relation that only one of the two knows, and no socket in use that nobody uses."""
+        for request in self._requests.values():
+            if request.detached:
+                request.socket = None
+            source = request.heir_of
+            if source is not None and (source.heir is not request or source.id not in self._sockets):
+                request.heir_of = None
+        in_use = Counter(request.socket for request in self._requests.values())
+        for socket in self._sockets.values():
+            heir = socket.heir
+            if heir is not None and (heir.heir_of is not socket or heir.id not in self._requests):
+                socket.heir = None
+            socket.streams = in_use[socket]
+            if socket.streams:
+                socket.state = State.ACTIVE if socket.usable else State.CONNECTING
+            elif socket.state is not State.FREE or socket.retired is not None:
+                socket.retired = socket.retired or CloseReason.ABORTED
+                socket.state = State.CLOSING
+
+    def _index_anew(self) -> None:
+        """Everything that only helps to find sockets and requests, or counts them."""
+        requests = [request for request in self._requests.values() if not request.detached]
+        lanes = dict.fromkeys([*(socket.lane for socket in self._sockets.values()), *(r.lane for r in requests)])
+        keys = dict.fromkeys(lane.key for lane in lanes)
+        for key in keys:
+            key.used = key.sockets = key.connecting = key.closing = 0
+            key.lanes, key.free, key.unclaimed = {}, OrderedDict(), OrderedDict()
+        for lane in lanes:
+            lane.waiting, lane.free, lane.shareable = OrderedDict(), OrderedDict(), OrderedDict()
+            lane.queued_as = None
+            lane.key.lanes[lane.home] = lane
+            leader = lane.leader
+            if leader is not None and (leader.id not in self._requests or leader.socket is leader.heir_of is None):
+                lane.leader = None
+        self._keys = {key.name: key for key in keys}
+        free = {number: place for place, number in enumerate(self._free)}
+        unclaimed = {number: place for place, number in enumerate(self._unclaimed)}
+        self._free, self._unclaimed, self._queued = OrderedDict(), OrderedDict(), 0
+        self._lanes, self._sweep_above, self._alarms = [], SPARE_ENTRIES, {}
+        self._too_many = len(self._sockets) > self._max_total
+        by_time = sorted(self._sockets.values(), key=lambda s: (s.free_since, free.get(s.id, len(free))))
+        for socket in sorted(by_time, key=lambda s: unclaimed.get(s.id, len(unclaimed))):
+            self._index(socket)
+        for request in requests:
+            if request.is_waiting() and request.heir_of is None:
+                self._put_on_queue(request)
+        for lane in lanes:
+            self._enqueue(lane)
+
+    def _index(self, socket: _Socket) -> None:
+        lane, number = socket.lane, socket.id
+        key = lane.key
+        key.used += 1
+        key.sockets += 1
+        key.connecting += socket.state is State.CONNECTING
+        key.closing += socket.state is State.CLOSING
+        socket.alarm = math.inf
+        if socket.state is State.FREE:
+            lane.free[number] = key.free[number] = self._free[number] = socket
+            self._set_alarm(socket)
+        elif socket.state is State.ACTIVE and socket.streams < socket.capacity and socket.retired is None:
+            lane.shareable[number] = socket
+        elif socket.heir is not None:
+            socket.heir.lane.key.used += socket.heir.lane.key is not key
+        elif socket.state is State.CLOSING:
+            self._unclaimed[number] = key.unclaimed[number] = socket
+
     # Looking ----------------------------------------------------------------------------------------------------------
+
+    def is_known(self, request: int) -> bool:
+        """Whether the request is not over."""
+        return request in self._requests
 
     def sockets(self, now: float) -> Iterator[SocketView]:
         """Every socket that counts, oldest first. Looks at everything."""
@@ -858,11 +986,11 @@ class Core:
         return rival.passed_over == 0
 
     def _grant(self, request: _Request, socket: _Socket, now: float, *, idle_for: float | None = None) -> None:
-        request.socket = socket
         request.reuses = socket.request_count > 0
         request.heard = self._heard
-        socket.streams += 1
         socket.request_count += 1
+        request.socket = socket
+        socket.streams += 1
         if socket.usable:
             socket.state = State.ACTIVE
         if socket.streams < socket.capacity:
@@ -914,6 +1042,7 @@ class Core:
         elif socket.state is State.CONNECTING:
             key.connecting -= 1
         key.closing += 1
+        socket.retired = reason
         socket.state = State.CLOSING
         self._unclaimed[socket.id] = key.unclaimed[socket.id] = socket
         self._actions.append(Close(socket.id, reason))
@@ -934,7 +1063,9 @@ class Core:
 
     def _remove(self, socket: _Socket, now: float) -> None:
         """The socket counts no longer; its slot goes to its heir, or is free: ``_settle`` is to be called."""
+        self._leaving = socket
         del self._sockets[socket.id]
+        self._count_gone(socket)
         lane, heir = socket.lane, socket.heir
         key = lane.key
         self._unclaimed.pop(socket.id, None)
@@ -981,9 +1112,13 @@ class Core:
         if request.lane.leader is request:
             request.lane.leader = None
 
-    def _drop(self, number: int) -> _Request:
-        """The request is no longer known."""
+    def _drop(self, number: int, *, complete: bool) -> _Request:
+        """The request is no longer known; counts how it ended."""
         request = self._requests.pop(number)
+        if complete:
+            self.counters.request += 1
+        else:
+            self.counters.request_error += 1
         self._resign(request)
         return request
 
@@ -997,19 +1132,21 @@ class Core:
 
     def _give_up(self, request: _Request) -> None:
         """The request ends without a word to its socket."""
-        self._drop(request.id)
-        self.counters.request_error += 1
+        self._drop(request.id, complete=False)
         if request.id in request.lane.waiting:
             self._take_off_queue(request)
         if request.heir_of is not None:
             self._disinherit(request, request.heir_of)
 
-    def _count_closed(self, socket: _Socket) -> None:
-        if not socket.usable:
+    def _count_gone(self, socket: _Socket) -> None:
+        if socket.detached:
+            self.counters.detached_socket += 1
+        elif socket.usable:
+            self.counters.close_socket += 1
+            self.counters.error_socket += socket.error
+        else:
             self.counters.create_socket_error += 1
-            return
-        self.counters.close_socket += 1
-        self.counters.error_socket += socket.error
+        self._leaving = None
 
     def _remember(self, key: Hashable, multiplexes: bool) -> None:
         self._multiplexes[key] = multiplexes
