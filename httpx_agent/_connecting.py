@@ -7,7 +7,6 @@ import math
 import os
 import selectors
 import socket
-import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import anyio
 
 from ._causes import walk_causes
+from ._locks import Signal
 from ._network import CLOSE_TIMEOUT, OsErrors, shut_down
 from ._opening import Phase
 from ._racing import AddressInfo, Race, describe, literal
@@ -98,12 +98,12 @@ class SyncConnector:
         found = look_up_literal(host, port)
         if found is not None:
             return found
-        done = threading.Event()
+        done = Signal()
         look_up = resolver.look_up((host, port), done.set)
         try:
             with wire.breakable(done.set):
                 left = wire.time_left(timeout)
-                done.wait(None if left is None else min(left, threading.TIMEOUT_MAX))
+                done.wait(left)
         finally:
             resolver.leave(look_up, done.set)
         wire.check()

@@ -18,7 +18,7 @@ from ._steps import BeginAnew, CloseStream, Drain, Send, Wait
 if TYPE_CHECKING:
     from ._connector import Key
     from ._core import Grant
-    from ._engine import Engine
+    from ._engine import Engine, Owner
     from ._homes import Home
     from ._socket import Socket
     from ._steps import Flow
@@ -53,12 +53,14 @@ class Exchange:
         home: Where it was made.
         key: What it needs a socket for.
         request: httpcore's request.
+        pool: By which it was made.
     """
 
     # Most requests leave these as they are.
     number = -1
     grant: Grant | None = None
     socket: Socket | None = None
+    owner: Owner | None = None  # has its response
     event: Any = None  # set when a grant or a refusal came; exists while it waits
     queued = False  # found no socket when it came, and has none yet
     started = False  # something may have been sent
@@ -69,19 +71,23 @@ class Exchange:
     refused = False  # the agent was closed
     answered = False  # its response began
     detached = False
+    abandoned = False  # its caller dropped it; it is over soon
     over = False
+    ended_in_order = False  # and all that comes of that is done
     cut_short = False  # its response was closed before all of it had been read
     asked_for_at: str | None = None
     _has_no_body = False  # its response has none, by rule
     _hint: float | None = None
     _came_before: int = 0  # what its socket had received when this was sent: not nothing, where others share it
 
-    def __init__(self, engine: Engine, home: Home, key: Key, request: Any) -> None:
+    def __init__(self, engine: Engine, home: Home, key: Key, request: Any, pool: object) -> None:
         self.engine = engine
         self.home = home
         self.key = key
         self.request = request
+        self.pool = pool
         self.submitted = engine.stopwatch()
+        self.due: list[Socket] = []  # to be closed in its home before it goes on
         if engine.options.debug:
             self.asked_for_at = _caller()
         self._prepare_request()
@@ -111,10 +117,12 @@ class Exchange:
                 if self.refused:
                     raise engine.family.httpcore.ConnectError(_errors.CLOSED)
                 socket = self._prepare_socket()
+                self.started = True  # from here on no other may have the socket, unless all goes well
                 if self._is_dead(socket):
-                    yield from engine.settle(self.home, engine.replace(self))
+                    closing = engine.replace(self)
+                    self.started = False
+                    yield from engine.settle(self.home, closing)
                     continue
-                self.started = True
                 try:
                     response = yield Send(socket.connection, self.request)
                 except SessionRefused:
@@ -129,14 +137,14 @@ class Exchange:
                         self.retried = True
                     elif self._may_make_room(error):
                         self.made_room = True
-                        yield from engine.settle(self.home, engine.close_free_sockets(self.home))
+                        yield from engine.settle(self.home, engine.close_free_sockets(self))
                     else:
                         raise
-                    self.started = False
                     leaving = self.is_goaway(error)
                     self.goaways += leaving
                     is_error = not leaving and not socket.wire.ended
                     closing = engine.replace(self, fresh=True, again=again, error=is_error)
+                    self.started = False
                     yield from engine.settle(self.home, closing)
                     continue
                 closing = self._accept(response)
@@ -167,7 +175,7 @@ class Exchange:
 
     def _read(self, stream: Any) -> Flow[None]:
         interruption = yield from self._close_stream(stream)
-        yield from self.engine.settle(self.home, self._finish(complete=True))
+        yield from self.engine.settle(self.home, self._finish(complete=True, interrupted=interruption is not None))
         if interruption is not None:
             raise interruption
 
@@ -208,7 +216,8 @@ class Exchange:
             except BaseException as error:
                 interruption = error
         interruption = (yield from self._close_stream(stream)) or interruption
-        yield from self.engine.settle(self.home, self._finish(complete=complete))
+        interrupted = interruption is not None
+        yield from self.engine.settle(self.home, self._finish(complete=complete, interrupted=interrupted))
         if interruption is not None:
             raise interruption
 
@@ -271,20 +280,22 @@ class Exchange:
             return self.engine.detach(self)
         return []
 
-    def _finish(self, *, complete: bool) -> list[Socket]:
-        """The response is over; gives the sockets that are to be closed for that."""
+    def _finish(self, *, complete: bool, interrupted: bool = False) -> list[Socket]:
+        """The response is over; gives the sockets that are to be closed for that.
+
+        A connection that was interrupted while it came to rest may say that it has, and not be whole.
+        """
         socket = self.socket
         assert socket is not None
-        reusable = complete and not self.detached and socket.is_reusable()
+        reusable = complete and not interrupted and not self.detached and socket.is_reusable()
         return self.engine.release(self, reusable=reusable, complete=complete, hint=self._hint)
 
     def _fail(self, error: BaseException) -> Flow[None]:
         """Ends the request, in whatever state it is."""
-        if self.started:
+        socket = self.socket
+        if self.started and socket is not None:
             httpcore = self.engine.family.httpcore
             timed_out = isinstance(error, httpcore.TimeoutException)
-            socket = self.socket
-            assert socket is not None
             is_error = timed_out or (isinstance(error, Exception) and not socket.wire.ended)
             if isinstance(error, Exception):  # in the sync world Python's `ssl` tells a reset as an end, so both count
                 self.engine.connector.sessions.evict(self.key)

@@ -18,6 +18,9 @@ from ._network import AsyncStream, SyncStream
 if TYPE_CHECKING:
     from ._pool import BasePool
 
+#: Packages whose errors tell of a connection.
+_NETWORK = frozenset({"httpcore", "httpcore2", "h11", "h2", "hpack", "hyperframe", "socksio"})
+
 Pool = TypeVar("Pool", bound="BasePool")
 
 #: Where the transport for a client library is.
@@ -90,6 +93,17 @@ class Family:
                 self._stream_consumed = False
 
         return Response
+
+    def is_of_network(self, error: Exception) -> bool:
+        """Return whether a connection may end so; other errors are a caller's: a signal's handler may raise anywhere.
+
+        The system's errors have numbers. A `TimeoutError` without one is that of such a handler, where nothing waits.
+        """
+        if isinstance(error, TimeoutError):
+            return error.errno is not None
+        return isinstance(error, (OSError, EOFError, ValueError)) or any(
+            kind.__module__.partition(".")[0] in _NETWORK for kind in type(error).__mro__
+        )
 
     def are_replaced(self, *, is_async: bool) -> bool:
         """Whether a mock stands in the place of httpcore's own way to send a request."""

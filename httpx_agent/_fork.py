@@ -10,7 +10,15 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from ._locks import let_go
+
+if TYPE_CHECKING:
+    import socket
+
+    Socket = TypeVar("Socket", bound=socket.SocketType)
 
 
 class Heir(Protocol):
@@ -63,6 +71,18 @@ class Descriptors:
             if _file(descriptor) == file:
                 os.close(descriptor)
         self._files.clear()
+
+
+def open_noted(make: Callable[[], Socket], descriptors: Descriptors) -> Socket:
+    """Open a socket so that every child of this process knows of it."""
+    try:
+        with opening:
+            sock = make()
+            descriptors.note(sock.fileno())
+    except BaseException:
+        let_go(opening)
+        raise
+    return sock
 
 
 def _file(descriptor: int) -> tuple[int, int] | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import _thread
 import asyncio
-import threading
 import weakref
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
@@ -15,7 +14,7 @@ import anyio
 
 from ._contexts import detached
 from ._keepers import LoopKeeper, ThreadKeeper
-from ._locks import Lock, is_held_here
+from ._locks import Lock, Signal, is_held_here, let_go
 from ._steps import arun, run
 
 if TYPE_CHECKING:
@@ -72,10 +71,14 @@ class Home:
 
     def unwatch(self, socket: Socket) -> None:
         """Looks after it no longer."""
-        with self._watching:
-            if socket.watched is not None:
-                self.keeper.unwatch(socket.watched)
-                socket.watched = None
+        try:
+            with self._watching:
+                if socket.watched is not None:
+                    self.keeper.unwatch(socket.watched)
+                    socket.watched = None
+        except BaseException:
+            let_go(self._watching)
+            raise
 
     def new_event(self) -> Any:
         """An event to wait for in this home."""
@@ -117,8 +120,8 @@ class SyncHome(Home):
         self.rest = keeper.rest
         weakref.finalize(engine, keeper.stop)
 
-    def new_event(self) -> threading.Event:
-        return threading.Event()
+    def new_event(self) -> Signal:
+        return Signal()
 
     def wake(self, event: Any, here: Home | None) -> None:
         event.set()

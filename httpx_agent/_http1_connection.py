@@ -7,13 +7,12 @@ server, and have the same interface.
 from __future__ import annotations
 
 import itertools
-import logging
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from ._http1 import Incoming, Outgoing
 from ._steps import Call
-from ._trace import Trace, trace_of
+from ._trace import Trace, logger_of, trace_of
 
 if TYPE_CHECKING:
     import ssl
@@ -66,7 +65,7 @@ class Http1Connection:
         self._recent = recent
         self._response = wire.family.http1_response
         self._plain_body = wire.family.httpx.ByteStream
-        self._log = logging.getLogger(f"{httpcore.__name__}.http11")
+        self._log = logger_of(httpcore.__name__, "http11")
         self._fields: Fields | None = None  # of the request before
         self._outgoing: Outgoing | None = None
         self._incoming: Incoming | None = None
@@ -108,7 +107,7 @@ class Http1Connection:
     def _open(self, request: Any) -> Flow[Any]:
         """Connects, as often as `retries` says; gives the stream."""
         httpcore = self.httpcore
-        log = logging.getLogger(f"{httpcore.__name__}.connection")
+        log = logger_of(httpcore.__name__, "connection")
         trace = trace_of(httpcore.__name__, log, request)
         timeout = request.extensions.get("timeout", {}).get("connect")
         options, key, backend = self._options, self._key, self._backend

@@ -17,7 +17,7 @@ from contextlib import suppress
 from contextvars import Context
 from typing import Any, Protocol
 
-from ._locks import Lock, is_held_here
+from ._locks import Lock, is_held_here, locked
 
 #: So long, in seconds, a socket has to be free before it is watched: most are in use again by then, and each of them
 #: is looked at before it is used.
@@ -63,45 +63,54 @@ class ThreadKeeper:
             self._running().add(descriptor)
             self._watched[descriptor] = number
 
+    @locked
     def unwatch(self, descriptor: int) -> None:
         """Ends it."""
-        with self._lock:
-            if self._watched.pop(descriptor, None) is not None and self._watcher is not None:
-                self._watcher.remove(descriptor)
+        if self._watched.pop(descriptor, None) is not None and self._watcher is not None:
+            self._watcher.remove(descriptor)
 
     def settle(self) -> None:
         """Asks to be told when a socket that came free now should be watched."""
         if self._settle_at is None:  # it is forgotten before its owner is told, who then looks at all that came free
-            with self._lock, suppress(OSError):  # no descriptor is left for the watcher
-                watcher = self._running()
-                self._settle_at = time.monotonic() + SETTLING
-                watcher.wake()
+            self._settle()
+
+    @locked
+    def _settle(self) -> None:
+        with suppress(OSError):  # no descriptor is left for the watcher
+            self._running().wake()  # before it is noted: what is noted is asked for no more; it waits for the lock
+            self._settle_at = time.monotonic() + SETTLING
 
     def arm(self, when: float) -> None:
         """Asks to be told at a time, unless an earlier one is asked for already."""
         known = self._when
         if known is not None and known <= when:  # it is forgotten before its owner is told, who then asks for the next
             return
-        with self._lock, suppress(OSError):  # no descriptor is left for the watcher
-            if self._when is None or when < self._when:
-                watcher = self._running()
+        self._arm(when)
+
+    @locked
+    def _arm(self, when: float) -> None:
+        if self._when is None or when < self._when:
+            with suppress(OSError):  # no descriptor is left for the watcher
+                self._running().wake()  # as above
                 self._when = when
-                watcher.wake()
 
     def stop(self) -> None:
         """Forgets everything; the thread ends."""
-        with self._lock:
-            self._watched.clear()
-            self._settle_at = None
+        self._forget()
         self.rest()
 
+    @locked
+    def _forget(self) -> None:
+        self._watched.clear()
+        self._settle_at = None
+
+    @locked
     def rest(self) -> None:
         """Ends the thread, if nothing is watched or settles; it would end when the next deadline has passed."""
-        with self._lock:
-            if not self._watched:
-                self._when = None
-                if self._watcher is not None:
-                    self._watcher.wake()
+        if not self._watched:
+            self._when = None
+            if self._watcher is not None:
+                self._watcher.wake()
 
     def is_locked_here(self) -> bool:
         """Whether this thread holds the keeper's lock."""
@@ -118,14 +127,24 @@ class ThreadKeeper:
 
     def _running(self) -> _Watcher:
         if self._watcher is None:
-            self._watcher = _Watcher()
-            thread = threading.Thread(target=self._run, args=(self._watcher,), name="httpx-agent", daemon=True)
-            Context().run(thread.start)  # from Python 3.14 on it may inherit the context
+            self._start(_Watcher())
+        assert self._watcher is not None
         return self._watcher
+
+    def _start(self, watcher: _Watcher) -> None:
+        try:
+            thread = threading.Thread(target=self._run, args=(watcher,), name="httpx-agent", daemon=True)
+            Context().run(thread.start)  # from Python 3.14 on it may inherit the context
+            self._watcher = watcher
+        except BaseException:  # the thread may have begun, and waits for the lock
+            watcher.close()
+            raise
 
     def _run(self, watcher: _Watcher) -> None:
         while True:
             with self._lock:
+                if self._watcher is not watcher:
+                    return
                 owner = self._owner()
                 if owner is None or not (self._watched or self._when is not None or self._settle_at is not None):
                     self._watcher = None

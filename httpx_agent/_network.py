@@ -8,15 +8,16 @@ usable, which protocol was negotiated, whether a request left and whether an ans
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 import struct
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
@@ -26,6 +27,7 @@ from ._causes import walk_causes
 from ._contexts import TimeLimit
 from ._goaway import GoawayHold
 from ._http1 import MAX_BEFORE_RESPONSE, PIECE
+from ._locks import Signal
 from ._opening import Opening, Phase
 from ._poll import Poll
 from ._trio_tls import keep_readable
@@ -133,9 +135,12 @@ class Wire:
         self._opening_ends: float | None = None  # one deadline for TCP, proxy and TLS
         self._goes_on = False  # the next attempt to open it has the deadline of the one before
         self._tls: list[Any] = []  # what does TLS; with an HTTPS proxy, one over the other
-        self._breakers: list[Any] = []  # what wakes those who are in here
-        self._wake: threading.Event | None = None  # of who sleeps
-        self._left: threading.Event | None = None
+        self._opened: tuple[socket.socket, ...] = ()  # until one has become its stream
+        #: What wakes the threads that are in here. By thread: none is in here twice, and whoever was thrown out in the
+        #: middle of leaving is not there any more for itself.
+        self._breakers: dict[int, Any] = {}
+        self._wake: Signal | None = None  # of who sleeps
+        self._left: Signal | None = None
 
     def begin_request(self) -> None:
         """From here on `wrote`, `received` and `answered` speak of another request."""
@@ -148,14 +153,14 @@ class Wire:
         self.broken = True
         if self._wake is not None:
             self._wake.set()
-        for breaker in list(self._breakers):
+        for breaker in list(self._breakers.values()):
             breaker()
 
     def wait_until_left(self, timeout: float) -> None:
         """After `break_off`: waits until no other thread is in here, which then has closed what it held."""
-        if self._breakers:
-            self._left = threading.Event()
-            self._left.wait(timeout if self._breakers else 0)  # who left before it was there did not set it
+        if self.is_in_use():
+            self._left = Signal()
+            self._left.wait(timeout if self.is_in_use() else 0)  # who left before it was there did not set it
 
     def is_readable(self) -> bool:
         """Whether the other end has closed, or written. Costs one poll; what can be read may be lost by it."""
@@ -204,6 +209,8 @@ class Wire:
         sock = self._system_socket()
         if sock is not None:
             sock.detach()  # it must not close what its number stands for later
+        for opened in self._opened:
+            opened.detach()
         self.descriptors.close()
 
     def _system_socket(self) -> socket.socket | None:
@@ -214,10 +221,14 @@ class Wire:
 
     def new_socket(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
         """Python's socket object to connect, known from its first moment."""
-        with _fork.opening:
-            sock = socket.socket(family, kind, protocol)
-            self.descriptors.note(sock.fileno())
+        sock = _fork.open_noted(lambda: socket.socket(family, kind, protocol), self.descriptors)
+        self._opened = (*self._opened, sock)
         return sock
+
+    def close_unused(self) -> None:
+        """Close what was opened and came to no stream, because its thread was thrown out before."""
+        for sock in self._opened:
+            sock.close()
 
     def begin_opening(self, timeout: float | None, to: str) -> float | None:
         """Begin an attempt to open it, which ends within the connect timeout, whatever steps it takes.
@@ -273,6 +284,7 @@ class Wire:
 
     def connected(self) -> None:
         """Its stream is there: the other end, or the proxy, took the connection."""
+        self._opened = ()
         self.opening.connected()
         descriptor = self.descriptor()
         if descriptor is not None:
@@ -291,16 +303,16 @@ class Wire:
 
     def enter(self, breaker: Any, error: type[Exception] | None = None) -> None:
         """Until `leave`, `break_off` calls ``breaker``. Raises if the socket was broken, ``error`` if that is given."""
-        self._breakers.append(breaker)
+        self._breakers[get_ident()] = breaker
         if self.broken:
-            self.leave(breaker)
+            self.leave()
             if error is not None:
                 raise error(CLOSED)
             self.check()
 
-    def leave(self, breaker: Any) -> None:
-        """Ends what `enter` began."""
-        self._breakers.remove(breaker)
+    def leave(self) -> None:
+        """Ends what `enter` began, if it did."""
+        self._breakers.pop(get_ident(), None)
         if self._left is not None:
             self._left.set()
 
@@ -311,11 +323,12 @@ class Wire:
         try:
             yield
         finally:
-            self.leave(breaker)
+            self.leave()
 
     def is_in_use(self) -> bool:
-        """Whether somebody is between `enter` and `leave`."""
-        return bool(self._breakers)
+        """Whether another thread is between `enter` and `leave`."""
+        users = self._breakers
+        return bool(users) and (len(users) > 1 or get_ident() not in users)
 
     def check(self) -> None:
         """Raises if the socket was broken."""
@@ -324,8 +337,8 @@ class Wire:
 
     def sleep(self, seconds: float) -> None:
         """Waits, unless the socket is broken."""
-        self._wake = wake = threading.Event()
-        self.check()  # after the event is there: who breaks it says so before he looks for one
+        self._wake = wake = Signal()
+        self.check()  # after the signal is there: who breaks it says so before he looks for one
         wake.wait(seconds)
         self.check()
 
@@ -421,23 +434,30 @@ def _holds_data(tls: Any) -> bool:
     return True
 
 
-def shut_down(sock: socket.socket) -> None:
+def shut_down(sock: socket.SocketType) -> None:
     """Wakes a thread that waits for a socket: connecting, reading or writing."""
     with suppress(OSError):  # not connected, or closed in the meantime
         # Not the method of an `SSLSocket`: it takes TLS away first, and who writes then would write in the clear.
-        socket.socket.shutdown(sock, socket.SHUT_RDWR)
+        socket.SocketType.shutdown(sock, socket.SHUT_RDWR)
 
 
-def close_forgotten(error: BaseException) -> None:
+def close_forgotten(error: BaseException, beside: Any = None) -> None:
     """Closes the TLS socket that is left in the frames of a failed handshake.
 
     Where a connection was reset before its handshake began, Python before 3.13 does not close it, and nobody has it.
+
+    Args:
+        error: What the handshake raised.
+        beside: The socket object that it began with, and that closes its descriptor if it still has it.
     """
+    known = beside.fileno() if isinstance(beside, socket.socket) else -1
     for found in walk_causes(error):
         for frame, _ in traceback.walk_tb(found.__traceback__):
             sock = frame.f_locals.get("self")
             if isinstance(sock, ssl.SSLSocket):
-                sock.close()
+                # It may be half made: its own methods need what it does not have yet.
+                end = socket.SocketType.detach if sock.fileno() == known else socket.SocketType.close
+                end(sock)
 
 
 # Sync -----------------------------------------------------------------------------------------------------------------
@@ -486,9 +506,14 @@ class SyncBackend:
         wire.check()
         timeout = wire.begin_opening(timeout, f"{host}:{port}")
         options = wire.options
-        return self._opened(
-            self._inner.connect_tcp(host, port, timeout, options.local_address, options.tcp_socket_options())
-        )
+        inner = None
+        try:
+            inner = self._inner.connect_tcp(host, port, timeout, options.local_address, options.tcp_socket_options())
+            return self._opened(inner)
+        except BaseException:
+            if inner is not None:  # nobody else may have it
+                inner.close()
+            raise
 
     def connect_unix_socket(
         self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None
@@ -496,7 +521,14 @@ class SyncBackend:
         """Opens a connection to a Unix socket."""
         self._wire.check()
         timeout = self._wire.begin_opening(timeout, path)
-        return self._opened(self._inner.connect_unix_socket(path, timeout, socket_options or ()))
+        inner = None
+        try:
+            inner = self._inner.connect_unix_socket(path, timeout, socket_options or ())
+            return self._opened(inner)
+        except BaseException:
+            if inner is not None:
+                inner.close()
+            raise
 
     def sleep(self, seconds: float) -> None:
         """Waits between attempts to connect."""
@@ -611,9 +643,15 @@ class SyncStream:
         if self._wire.is_in_use():
             self._wire.break_off()
         elif not self._closed:
+            self._close_inner()
             self._closed = True
-            with suppress(Exception):  # it must not take the place of a response, or of the error before it
-                self.inner.close()
+
+    def _close_inner(self) -> None:
+        try:
+            self.inner.close()
+        except Exception as error:  # it must not take the place of a response, or of the error before it
+            if not self._wire.family.is_of_network(error):
+                raise
 
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
@@ -621,20 +659,23 @@ class SyncStream:
         """Secures the connection."""
         wire = self._wire
         wire.opening.secure(server_hostname)
-        handle = self._duplicate()
+        handle = inner = None
         try:
+            handle = self._duplicate()
             with (
                 wire.breakable(lambda: shut_down(handle) if handle is not None else None),
                 wire.listener.handshake(ssl_context, server_hostname) as (context, name),
             ):
                 inner = self.inner.start_tls(context, name, wire.time_left(timeout))
-        except BaseException as error:
-            close_forgotten(error)
-            raise
-        finally:
             if handle is not None:
                 handle.close()
-        stream = _begin_sync(wire, type(self)(wire, inner))
+            stream = _begin_sync(wire, type(self)(wire, inner))
+        except BaseException as error:
+            close_forgotten(error, self.inner.get_extra_info("socket"))
+            for opened in (handle, inner):
+                if opened is not None:
+                    opened.close()
+            raise
         wire.secured(stream)
         return stream
 
@@ -648,7 +689,7 @@ class SyncStream:
 
     def leave(self) -> None:
         """Ends what `enter` began."""
-        self._wire.leave(self._shut_down)
+        self._wire.leave()
         if self._wire.broken:
             self.close()
 
@@ -657,19 +698,28 @@ class SyncStream:
         if isinstance(sock, socket.socket):
             shut_down(sock)
         elif not self._closed:  # not the system's socket: closing is all that can wake who reads
-            self._closed = True
             self.inner.close()
+            self._closed = True
 
-    def _duplicate(self) -> socket.socket | None:
+    def _duplicate(self) -> socket.SocketType | None:
         """A second descriptor, to break a handshake by: TLS takes the first one away from its socket object."""
         sock = self.inner.get_extra_info("socket")
         if type(sock) is not socket.socket:
             return None
-        with _fork.opening, suppress(OSError):  # no descriptor is left: its timeout ends the handshake, not a close
-            handle = sock.dup()
-            self._wire.descriptors.note(handle.fileno())
-            return handle
+        with suppress(OSError):  # no descriptor is left: its timeout ends the handshake, not a close
+            return _fork.open_noted(partial(_duplicate, sock), self._wire.descriptors)
         return None
+
+
+def _duplicate(sock: socket.socket) -> socket.SocketType:
+    """A second socket object for one of the system's sockets.
+
+    One call of C leads from the number to the object that will close it: were there two, what a signal's handler raises
+    between them would leave the number to nobody.
+    """
+    made: list[socket.SocketType] = []
+    made.extend(map(socket.SocketType, [sock.family], [sock.type], [sock.proto], map(os.dup, [sock.fileno()])))
+    return made[0]
 
 
 # Async ----------------------------------------------------------------------------------------------------------------
@@ -727,7 +777,7 @@ class AsyncBackend:
             try:
                 return await function(*args)
             finally:
-                wire.leave(breaker)
+                wire.leave()
         wire.check()
         return None  # pragma: no cover - the scope is cancelled only when the wire is broken
 

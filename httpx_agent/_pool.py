@@ -7,7 +7,7 @@ import threading
 import warnings
 from typing import TYPE_CHECKING, Any, Self
 
-from . import _fork
+from ._engine import Owner
 from ._errors import explain
 from ._exchange import Exchange
 from ._mocks import RESPX, register_with_respx
@@ -32,18 +32,16 @@ class BasePool:
         self.agent = agent
         self._engine = agent._engine
         self._owns_agent = owns_agent
-        #: In flight or waiting; the SDKs' test suites look at its length.
-        self._requests: set[Exchange] = set()
         proxy = agent._engine.connector.proxy
         if proxy is not None:  # pytest-httpx reads these of an `httpcore.HTTPProxy`; see `Family.pool`
             self._proxy_url = proxy.url
             self._proxy_headers = proxy.headers
-        _fork.register(self)
         self._joins_respx()
 
-    def begin_anew(self) -> None:
-        """In a forked child: what is in flight or waits is the parent's."""
-        self._requests = set()
+    @property
+    def _requests(self) -> set[Exchange]:
+        """In flight or waiting; the SDKs' test suites look at its length."""
+        return {e for e in self._engine.exchanges() if e.pool is self and not e.abandoned}
 
     @classmethod
     def for_transport(cls, agent_class: type[AnyAgent], agent: object, options: Mapping[str, Any]) -> Self:
@@ -67,17 +65,14 @@ class BasePool:
         engine = self._engine
         if RESPX in sys.modules and self._joins_respx():
             return self.handle_request(request)
-        exchange = Exchange(engine, engine.sync_home, engine.key_of(request), request)
-        self._requests.add(exchange)
+        exchange = Exchange(engine, engine.sync_home, engine.key_of(request), request, self)
         try:
             response = run(exchange.send())
+            if exchange.answered:  # and not a mock, whose response stays as it made it
+                response.stream = _Body(self, exchange, response.stream)
         except BaseException:
-            self._requests.discard(exchange)
+            engine.give_up(exchange, with_socket=True)
             raise
-        if exchange.answered:
-            response.stream = _Body(self, exchange, response.stream)
-        else:  # a mock did, and its response stays as it made it
-            self._requests.discard(exchange)
         return response
 
     async def handle_async_request(self, request: Any) -> Any:
@@ -86,17 +81,16 @@ class BasePool:
         if RESPX in sys.modules and self._joins_respx():
             return await self.handle_async_request(request)
         home = engine.find_async_home() or await engine.new_async_home()
-        exchange = Exchange(engine, home, engine.key_of(request), request)
-        self._requests.add(exchange)
+        exchange = Exchange(engine, home, engine.key_of(request), request, self)
         try:
             response = await arun(exchange.send())
-        except BaseException:
-            self._requests.discard(exchange)
+            if exchange.answered:  # and not a mock, whose response stays as it made it
+                response.stream = _AsyncBody(self, exchange, response.stream)
+        except GeneratorExit:  # dropped, and has been abandoned
             raise
-        if exchange.answered:
-            response.stream = _AsyncBody(self, exchange, response.stream)
-        else:  # a mock did, and its response stays as it made it
-            self._requests.discard(exchange)
+        except BaseException:
+            engine.give_up(exchange, with_socket=True)
+            raise
         return response
 
     def _joins_respx(self) -> bool:
@@ -143,26 +137,37 @@ class _Body:
     """
 
     # Without slots `tracemalloc` on Python 3.11 does not find where it was made.
-    __slots__ = ("_ended", "_ending", "_exchange", "_is_read", "_iterator", "_pool", "_stream")
+    __slots__ = ("__weakref__", "_ended", "_ending", "_exchange", "_is_read", "_iterator", "_pool", "_stream")
 
     def __init__(self, pool: BasePool, exchange: Exchange, stream: Any) -> None:
         self._pool = pool
-        self._exchange = exchange
         self._stream = stream
         self._iterator: Any = None
         self._ended = False
         self._is_read = False  # right now, by a thread that may wait
         # Held by who ends the request. An interrupted thread may come again.
         self._ending = threading.RLock()
+        self._exchange = exchange
+        exchange.owner = owner = Owner(self, exchange.engine.note_dropped)
+        owner.number = exchange.number
 
     def __iter__(self) -> Iterator[bytes]:
-        exchange = self._exchange
         if self._ended:
             return
         # Kept, and not delegated to: httpcore's iterator closes its connection when it is dropped, but the caller may
         # drop this one half-way and then `close` the response, which saves the socket if the rest has arrived.
         if self._iterator is None:
             self._iterator = iter(self._stream)
+        try:
+            yield from self._read()
+        except GeneratorExit:
+            raise
+        except BaseException:
+            self._give_up(with_socket=False)
+            raise
+
+    def _read(self) -> Iterator[bytes]:
+        exchange = self._exchange
         try:
             while (chunk := self._next()) is not None:
                 yield chunk
@@ -183,7 +188,6 @@ class _Body:
                 run(rest)
         finally:
             self._ending.release()
-        self._pool._requests.discard(exchange)
 
     def _next(self) -> bytes | None:
         """The next part; ``None`` at the end."""
@@ -206,28 +210,36 @@ class _Body:
             return run(exchange.fail(self._stream, error))
         finally:
             self._ending.release()
-            self._pool._requests.discard(exchange)
 
     def close(self) -> None:
-        exchange = self._exchange
-        if exchange.over:
-            self._ended = True
-            self._pool._requests.discard(exchange)
-            self._pool._engine.family.cycles.break_them()
-            return
-        if self._pool._engine.is_locked_here():
-            self._ended = True
-            _drop(self)
-            return
+        try:
+            exchange = self._exchange
+            if exchange.over:
+                self._ended = True
+                exchange.engine.family.cycles.break_them()
+            elif exchange.engine.is_locked_here():
+                self._ended = True
+                exchange.engine.abandon(exchange)
+            else:
+                self._close()
+        except BaseException:
+            self._give_up(with_socket=True)
+            raise
+
+    def _give_up(self, *, with_socket: bool) -> None:
+        if self._ending.acquire(blocking=False):  # else another thread ends it
+            self._ending.release()
+            self._exchange.engine.give_up(self._exchange, with_socket=with_socket)
+
+    def _close(self) -> None:
         if not self._ending.acquire(blocking=False):
             return
         try:
-            exchange.begin_close()
+            self._exchange.begin_close()
             self._ended = True
-            run(exchange.close(self._stream, is_read=self._is_read))
+            run(self._exchange.close(self._stream, is_read=self._is_read))
         finally:
             self._ending.release()
-            self._pool._requests.discard(exchange)
 
     def __del__(self) -> None:
         _forget(self)
@@ -236,17 +248,21 @@ class _Body:
 class _AsyncBody:
     """The same in an event loop."""
 
-    __slots__ = ("_ended", "_ending", "_exchange", "_is_read", "_iterator", "_pool", "_stream", "_take")
+    __slots__ = (
+        "__weakref__", "_ended", "_ending", "_exchange", "_is_read", "_iterator", "_pool", "_stream", "_take",
+    )  # fmt: skip
 
     def __init__(self, pool: BasePool, exchange: Exchange, stream: Any) -> None:
         self._pool = pool
-        self._exchange = exchange
         self._stream = stream
         self._take: Callable[[], bytes | None] | None = getattr(stream, "take", None)  # of the fast engine only
         self._iterator: Any = None
         self._ended = False
         self._ending = False
         self._is_read = False
+        self._exchange = exchange
+        exchange.owner = owner = Owner(self, exchange.engine.note_dropped)
+        owner.number = exchange.number
 
     # Not an async generator: trio warns of one that is dropped half-way, and dropping a body is nothing unusual.
 
@@ -270,6 +286,17 @@ class _AsyncBody:
         chunk = self._take() if self._take is not None else None
         if chunk:
             return chunk
+        try:
+            return await self._read(chunk)
+        except (GeneratorExit, StopAsyncIteration):
+            raise
+        except BaseException:
+            if not self._ending:  # else another task ends it
+                exchange.engine.give_up(exchange)
+            raise
+
+    async def _read(self, chunk: bytes | None) -> bytes:
+        exchange = self._exchange
         try:
             if chunk is None:
                 self._is_read = True
@@ -297,7 +324,6 @@ class _AsyncBody:
                     await arun(rest)
             finally:
                 self._ending = False
-            self._pool._requests.discard(exchange)
         raise StopAsyncIteration
 
     async def _fail(self, error: BaseException) -> BaseException:
@@ -309,14 +335,12 @@ class _AsyncBody:
             return await arun(exchange.fail(self._stream, error))
         finally:
             self._ending = False
-            self._pool._requests.discard(exchange)
 
     async def aclose(self) -> None:
         exchange = self._exchange
         if exchange.over and self._iterator is None:
             self._ended = True
-            self._pool._requests.discard(exchange)
-            self._pool._engine.family.cycles.break_them()
+            exchange.engine.family.cycles.break_them()
             return
         if self._ending:
             return
@@ -326,9 +350,13 @@ class _AsyncBody:
             self._iterator.wake(self._pool._engine.family.httpcore.ReadError())
         try:
             await arun(exchange.close(self._stream, is_read=self._is_read))
+        except GeneratorExit:
+            raise
+        except BaseException:
+            exchange.engine.give_up(exchange)
+            raise
         finally:
             self._ending = False
-            self._pool._requests.discard(exchange)
             await end_iteration(self._iterator)
 
     def __del__(self) -> None:
@@ -345,19 +373,14 @@ class _Nothing:
         raise StopAsyncIteration
 
 
-def _drop(body: _Body | _AsyncBody) -> None:
-    """Ends a request from a finaliser, wherever that runs: under the agent's lock, too."""
-    body._pool._requests.discard(body._exchange)
-    body._exchange.engine.abandon(body._exchange)
-
-
 def _forget(body: _Body | _AsyncBody) -> None:
     """A response was dropped. This may run anywhere, under the agent's lock too, so it only leaves a note."""
-    exchange = body._exchange
-    if exchange.over:
+    exchange: Exchange | None = getattr(body, "_exchange", None)
+    if exchange is None:  # it was interrupted while it was made; its request is given up by who made it
         return
-    _drop(body)
-    if body._ended:  # it was closed, if only by another finaliser
+    if not exchange.over:
+        exchange.engine.abandon(exchange)
+    if body._ended or not exchange.abandoned:  # it was closed, if only by another finaliser
         return
     where = f", asked for at {exchange.asked_for_at}," if exchange.asked_for_at else ""
     warnings.warn(

@@ -85,13 +85,15 @@ class Resolver:
         with self._lock:
             found = self._look_ups.get(name)
             if found is None:
-                found = self._look_ups[name] = LookUp(name)
+                found = LookUp(name)
                 self._queue.append(found)
+                self._look_ups[name] = found
+            found._callbacks.append(on_done)
+            if self._queue:  # also where it was there: whoever began it may have been interrupted
                 if self._idle >= len(self._queue):
                     self._work.notify()
                 elif self._threads < MAX_THREADS:
                     self._start_thread()
-            found._callbacks.append(on_done)
         return found
 
     def leave(self, look_up: LookUp, on_done: Callable[[], object]) -> None:
@@ -109,8 +111,10 @@ class Resolver:
         try:
             thread = threading.Thread(target=run, name="httpx-agent-names", daemon=True)
             Context().run(thread.start)  # from Python 3.14 on it may inherit the context, and would keep it
-        except RuntimeError:
+        except BaseException as error:
             self._threads -= 1
+            if not isinstance(error, RuntimeError):
+                raise
             if not self._threads:
                 self._forget(self._queue.pop())
                 raise OSError("no thread is left to look up a name in") from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from ._locks import Lock, is_held_here
+from ._locks import Lock, is_held_here, locked
 
 if TYPE_CHECKING:
     import ssl
@@ -63,49 +63,55 @@ class SessionCache:
             ssl_object: The connection's.
             generation: That of the cache when the connection began.
         """
-        with self._lock:
-            if generation != self.generation:
-                return
-            if getattr(ssl_object, "session_reused", False):
-                self._fruitless.pop(key, None)
-                if GIVING_LEAKS:
-                    return  # the one that it has resumed can be resumed again
-            fruitless = self._fruitless.get(key)
-            if fruitless is not None and fruitless.is_passed_over():
-                return
-        session = getattr(ssl_object, "session", None)
-        if session is not None:
-            with self._lock:
-                if generation != self.generation:  # cleared meanwhile
-                    return
-                if _can_be_resumed(session, ssl_object):
-                    if fruitless is not None and not fruitless.refuses:
-                        self._fruitless.pop(key, None)
-                    _put(self._sessions, key, session, self._limit)
-                else:
-                    _put(self._fruitless, key, fruitless or _Fruitless(), self._limit)
+        if self._is_worth_asking(key, ssl_object, generation):
+            session = getattr(ssl_object, "session", None)
+            if session is not None:
+                self._keep(key, session, _can_be_resumed(session, ssl_object), generation)
 
+    @locked
+    def _is_worth_asking(self, key: Hashable, ssl_object: Any, generation: int) -> bool:
+        if generation != self.generation:
+            return False
+        if getattr(ssl_object, "session_reused", False):
+            self._fruitless.pop(key, None)
+            if GIVING_LEAKS:
+                return False  # the one that it has resumed can be resumed again
+        fruitless = self._fruitless.get(key)
+        return fruitless is None or not fruitless.is_passed_over()
+
+    @locked
+    def _keep(self, key: Hashable, session: ssl.SSLSession, can_be_resumed: bool, generation: int) -> None:
+        if generation != self.generation:  # cleared meanwhile
+            return
+        fruitless = self._fruitless.get(key)
+        if not can_be_resumed:
+            _put(self._fruitless, key, fruitless or _Fruitless(), self._limit)
+            return
+        if fruitless is not None and not fruitless.refuses:
+            del self._fruitless[key]
+        _put(self._sessions, key, session, self._limit)
+
+    @locked
     def refuse(self, key: Hashable, session: ssl.SSLSession) -> None:
         """Forgets a session with which a connection failed; what is learnt of this server soon is not kept either."""
-        with self._lock:
-            if self._sessions.get(key) is session:  # else another connection failed before, or taught a newer one
-                del self._sessions[key]
-                fruitless = self._fruitless.get(key) or _Fruitless()
-                fruitless.refuses = True
-                _put(self._fruitless, key, fruitless, self._limit)
+        if self._sessions.get(key) is session:  # else another connection failed before, or taught a newer one
+            del self._sessions[key]
+            fruitless = self._fruitless.get(key) or _Fruitless()
+            fruitless.refuses = True
+            _put(self._fruitless, key, fruitless, self._limit)
 
+    @locked
     def evict(self, key: Hashable) -> None:
         """Forgets the session of a key: its connection ended with an error."""
-        with self._lock:
-            self._sessions.pop(key, None)
+        self._sessions.pop(key, None)
 
+    @locked
     def clear(self, concerns: Callable[[Any], bool]) -> None:
         """Forgets all that is known for some keys; connections that have begun by now bring nothing of it back."""
-        with self._lock:
-            self.generation += 1
-            for known in (self._sessions, self._fruitless):
-                for key in [key for key in known if concerns(key)]:
-                    del known[key]
+        self.generation += 1
+        for known in (self._sessions, self._fruitless):
+            for key in [key for key in known if concerns(key)]:
+                del known[key]
 
 
 class _Fruitless:

@@ -126,7 +126,7 @@ class Socket:
             with TimeLimit(timeout) as patience:
                 await event.wait()
         finally:
-            self.wire.leave(wake)
+            self.wire.leave()
         self.wire.check()
         if patience.cancelled_caught:
             raise self.wire.family.httpcore.ConnectTimeout("the certificates took too long to load")
@@ -161,7 +161,7 @@ class Socket:
             with connector.resuming.offering(session, slow=slow) as resuming:
                 yield resuming, name
         except Exception as error:
-            if self.wire.broken:
+            if self.wire.broken or not (self.home.is_async or self.wire.family.is_of_network(error)):
                 raise
             sessions.refuse(self.key, session)
             if isinstance(error, self.wire.family.httpcore.TimeoutException):
@@ -248,6 +248,7 @@ class Socket:
         finally:
             if self.wire.stream is not None:
                 self.wire.stream.close()
+            self.wire.close_unused()
             self.wire.wait_until_left(CLOSE_TIMEOUT)
 
     async def aclose(self) -> None:

@@ -7,9 +7,9 @@ between sync and async.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import AsyncGenerator, Awaitable, Generator
 from contextlib import suppress
+from types import GeneratorType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import anyio
@@ -40,38 +40,52 @@ Flow = Generator[Step, Any, T]
 
 
 def run(flow: Flow[T]) -> T:
-    """Drives a flow in this thread."""
+    """Drives a flow in this thread.
+
+    What is raised in its step, or on the way to the next one, is raised in the flow; it is never left half-way.
+    """
     try:
         step = next(flow)
         while True:
             try:
-                result = step.run()
+                step = flow.send(step.run())
             except BaseException as error:
+                if not _waits(flow):
+                    raise
                 step = flow.throw(error)
-            else:
-                step = flow.send(result)
     except StopIteration as stop:
         value: T = stop.value
         return value
+    except BaseException:
+        flow.close()
+        raise
 
 
 async def arun(flow: Flow[T]) -> T:
-    """Drives a flow in this task."""
+    """Drives a flow in this task; as `run`."""
     try:
         step = next(flow)
         while True:
             try:
-                result = await step.arun()
+                step = flow.send(await step.arun())
             except GeneratorExit:  # this coroutine is dropped: nothing can be awaited any more
-                flow.close()
                 raise
             except BaseException as error:
+                if not _waits(flow):
+                    raise
                 step = flow.throw(error)
-            else:
-                step = flow.send(result)
     except StopIteration as stop:
         value: T = stop.value
         return value
+    except BaseException:
+        flow.close()
+        raise
+
+
+def _waits(flow: Flow[Any]) -> bool:
+    """Whether a flow is at one of its steps, rather than over."""
+    assert isinstance(flow, GeneratorType)
+    return flow.gi_suspended
 
 
 class Call:
@@ -119,8 +133,7 @@ class Wait:
         self._timeout = timeout
 
     def run(self) -> None:
-        # The system's own limit on waiting is some 290 years.
-        self._event.wait(None if self._timeout is None else min(self._timeout, threading.TIMEOUT_MAX))
+        self._event.wait(self._timeout)
 
     async def arun(self) -> None:
         with TimeLimit(self._timeout):
@@ -128,7 +141,7 @@ class Wait:
 
 
 class CloseSocket:
-    """Closes a socket. However it ends, the socket is closed."""
+    """Closes a socket. However it ends, the socket is closed; how a connection fails then is nobody's business."""
 
     __slots__ = ("_socket",)
 
@@ -136,10 +149,15 @@ class CloseSocket:
         self._socket = socket
 
     def run(self) -> None:
-        self._socket.close()
+        try:
+            self._socket.close()
+        except Exception as error:
+            if not self._socket.wire.family.is_of_network(error):
+                raise
 
-    def arun(self) -> Awaitable[None]:
-        return self._socket.aclose()
+    async def arun(self) -> None:
+        with suppress(Exception):
+            await self._socket.aclose()
 
 
 class BeginAnew:
@@ -193,7 +211,9 @@ class Drain:
                     left -= len(chunk)
                     if left < 0:
                         return None
-            except Exception:
+            except Exception as error:
+                if not self._socket.wire.family.is_of_network(error):
+                    raise
                 return None
         return DRAIN_LIMIT - left
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+from functools import lru_cache
 from typing import Any, Self
 
 
@@ -51,7 +52,7 @@ class Trace:
 
     def _log(self, name: str, info: dict[str, Any]) -> None:
         logger, _, event = name.partition(".")
-        log = logging.getLogger(f"{self._library}.{logger}")
+        log = logger_of(self._library, logger)
         if log.isEnabledFor(logging.DEBUG):
             details = "" if info.get("return_value", info) is None else " ".join(f"{k}={v!r}" for k, v in info.items())
             log.debug("%s", f"{event} {details}".rstrip())
@@ -87,6 +88,17 @@ class Span:
         if error is None:
             return f"{self._name}.complete", {"return_value": self.return_value}
         return f"{self._name}.failed", {"exception": error}
+
+
+@lru_cache
+def logger_of(library: str, name: str) -> logging.Logger:
+    """Return a logger of httpcore's, asking once: what is raised in `logging` leaves all of it locked.
+
+    Args:
+        library: The name of httpcore.
+        name: ``"connection"`` or ``"http11"``.
+    """
+    return logging.getLogger(f"{library}.{name}")
 
 
 def trace_of(library: str, log: logging.Logger, request: Any) -> Trace | None:

@@ -20,6 +20,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="fail where a server or proxy of `tests/servers` is not installed, rather than skip",
     )
     group = parser.getgroup("conformance")
+    parser.addoption(
+        "--all-instructions",
+        action="store_true",
+        help="interrupt a request at every line and instruction, where the normal run takes a sample",
+    )
     group.addoption("--all-traces", action="store_true", help="play every recorded trace over real sockets")
     group.addoption(
         "--traces", action="append", metavar="FILE", help="play the recorded traces of a file over real sockets"

@@ -140,7 +140,7 @@ def test_a_handshake_without_a_descriptor_to_break_it_by(
     def fail(_: object) -> None:
         raise too_many()
 
-    monkeypatch.setattr(socket.socket, "dup", fail)
+    monkeypatch.setattr(os, "dup", fail)
     with ChaosServer(ssl_context=certificates.server()) as server:
         with httpx.Client(transport=AgentTransport(verify=certificates.client())) as client:
             assert client.get(server.url).text == "ok"

@@ -18,6 +18,7 @@ import httpcore
 import httpx
 import pytest
 
+from httpx_agent._locks import Signal
 from httpx_agent.testing import HANG, Gate, Network, Script, chunked, respond
 from httpx_agent.testing import _network as scripted
 from tests.bugs.stock import Stack
@@ -209,13 +210,18 @@ def test_b07_a_socket_is_not_closed_under_a_request(stack: Stack, monkeypatch: p
     """
     woken, go_on = threading.Event(), threading.Event()
 
-    class HeldEvent(threading.Event):
-        def wait(self, timeout: float | None = None) -> bool:
-            happened = super().wait(timeout)
+    def hold(wait: Any) -> Any:
+        def wait_and_be_held(self: Any, timeout: float | None = None) -> Any:
+            happened = wait(self, timeout)
             if is_long(timeout):
                 woken.set()
                 go_on.wait(10)
             return happened
+
+        return wait_and_be_held
+
+    class HeldEvent(threading.Event):
+        wait = hold(threading.Event.wait)
 
     class Closing(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
@@ -224,6 +230,7 @@ def test_b07_a_socket_is_not_closed_under_a_request(stack: Stack, monkeypatch: p
                 network.wait_for(lambda: network.request_count >= 2)
 
     monkeypatch.setattr(threading, "Event", HeldEvent)
+    monkeypatch.setattr(Signal, "wait", hold(Signal.wait))
     first_gate, second_gate = Gate(), Gate()
     network = Network(Script([first_gate, respond()], [second_gate, respond()]))
     transport = stack.transport(is_sync=True, max_total_sockets=1, **network.options)

@@ -20,6 +20,7 @@ from types import CodeType, FrameType, TracebackType
 from typing import Any, Self
 
 import httpx_agent
+from httpx_agent._locks import Signal
 
 PACKAGE = "httpx_agent"
 FOLDER = str(Path(httpx_agent.__file__).parent)
@@ -27,7 +28,7 @@ TESTING = str(Path(FOLDER, "testing"))
 _TOOL = 4  # a number that `sys.monitoring` leaves to anyone
 
 WAKERS = frozenset({"set", "notify", "notify_all", "call_soon_threadsafe", "run_sync_soon"})
-"""What wakes a thread or a task, in `threading`, asyncio, anyio and trio."""
+"""What wakes a thread or a task, in `threading`, asyncio, anyio and trio. A `Signal` of ours is one as well."""
 
 
 class Meter:
@@ -93,7 +94,7 @@ class Meter:
 
     def _called(self, frame: FrameType, event: str, argument: Any) -> None:
         if event == "call" and frame.f_code.co_name in WAKERS:
-            self.wakes += _is_ours(frame.f_back) and not _is_ours(frame)
+            self.wakes += _is_ours(frame.f_back) and (not _is_ours(frame) or frame.f_code is Signal.set.__code__)
         elif event == "c_call" and argument.__name__ == "poll" and isinstance(argument.__self__, _POLL):
             self.polls[frame.f_code.co_name] += 1
 
