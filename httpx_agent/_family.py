@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from functools import cached_property
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,6 +17,8 @@ from ._mocks import Originals
 from ._network import AsyncStream, SyncStream
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ._pool import BasePool
 
 #: Packages whose errors tell of a connection.
@@ -104,6 +107,15 @@ class Family:
         return isinstance(error, (OSError, EOFError, ValueError)) or any(
             kind.__module__.partition(".")[0] in _NETWORK for kind in type(error).__mro__
         )
+
+    @contextmanager
+    def suppress_network_errors(self) -> Iterator[None]:
+        """Ignore however a connection ends in this block, and let everything else out."""
+        try:
+            yield
+        except Exception as error:
+            if not self.is_of_network(error):
+                raise
 
     def are_replaced(self, *, is_async: bool) -> bool:
         """Whether a mock stands in the place of httpcore's own way to send a request."""

@@ -192,7 +192,7 @@ class Wire:
     def descriptor(self) -> int | None:
         """The file descriptor, where there is one to watch."""
         number = -1
-        with suppress(Exception):  # the stream may be of a backend of the user's, and closed meanwhile
+        with self.family.suppress_network_errors():  # it may be closed meanwhile
             sock = self.stream.get_extra_info("socket") if self.stream is not None else None
             number = sock.fileno() if sock is not None else -1
         return number if number >= 0 else None
@@ -647,11 +647,8 @@ class SyncStream:
             self._closed = True
 
     def _close_inner(self) -> None:
-        try:
+        with self._wire.family.suppress_network_errors():  # they must not replace a response, or an error before them
             self.inner.close()
-        except Exception as error:  # it must not take the place of a response, or of the error before it
-            if not self._wire.family.is_of_network(error):
-                raise
 
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None

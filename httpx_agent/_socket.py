@@ -215,9 +215,10 @@ class Socket:
     def begin_anew(self) -> None:
         """Close what a failed handshake left, and be as new; whoever closes the socket meanwhile has the last word."""
         connection, self.connection = self.connection, None
-        with suppress(Exception):
+        suppressed = self.wire.family.suppress_network_errors
+        with suppressed():
             connection.close()
-        with suppress(Exception):
+        with suppressed():
             self.wire.stream.close()
         self._forget_handshakes()
 

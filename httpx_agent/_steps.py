@@ -149,11 +149,8 @@ class CloseSocket:
         self._socket = socket
 
     def run(self) -> None:
-        try:
+        with self._socket.wire.family.suppress_network_errors():
             self._socket.close()
-        except Exception as error:
-            if not self._socket.wire.family.is_of_network(error):
-                raise
 
     async def arun(self) -> None:
         with suppress(Exception):
