@@ -60,8 +60,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("world", worlds, ids=[world.name for world in worlds])
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let bodies be dropped half-way in trio.
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Let bodies be dropped half-way in trio; give the tests that take no sample their time.
 
     The bodies of httpx and httpcore and of their heirs, of requests and of responses, are chains of async generators;
     when one ends early, nothing closes those inside it but the collector, of which trio warns. That is theirs: no
@@ -70,6 +70,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     names = r"(http(x|core)2?|tests\.support\.worlds\.World\.body)\."
     for item in items:
         item.add_marker(pytest.mark.filterwarnings(f"ignore:Async generator '{names}:ResourceWarning"))
+        if config.getoption("--all-instructions"):
+            item.add_marker(pytest.mark.timeout(900))
 
 
 @pytest.fixture(autouse=True, scope="module")
