@@ -192,7 +192,8 @@ class Wire:
     def descriptor(self) -> int | None:
         """The file descriptor, where there is one to watch."""
         number = -1
-        with self.family.suppress_network_errors():  # it may be closed meanwhile
+        # It may be closed meanwhile, which uvloop and backends of users tell by a `RuntimeError`.
+        with self.family.suppress_network_errors(), suppress(RuntimeError):
             sock = self.stream.get_extra_info("socket") if self.stream is not None else None
             number = sock.fileno() if sock is not None else -1
         return number if number >= 0 else None

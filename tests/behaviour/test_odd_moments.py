@@ -10,6 +10,7 @@ import struct
 import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import anyio
@@ -517,10 +518,11 @@ def test_whatever_waits_for_a_body_can_be_dropped(what: str) -> None:
         response = await transport.handle_async_request(request())
         body = response.stream._httpcore_stream
         real, body._stream = body._stream, Endless()
+        exchange, endless = body._exchange, body._stream
         if what == "close":
-            body._exchange.detached = True  # so that nothing is drained
+            exchange.detached = True  # so that nothing is drained
         call = {
-            "read": lambda: arun(body._exchange.read(body._stream)),
+            "read": lambda: arun(exchange.read(endless)),
             "drain": body.aclose,
             "close": body.aclose,
             "next": aiter(body).__anext__,
@@ -528,10 +530,10 @@ def test_whatever_waits_for_a_body_can_be_dropped(what: str) -> None:
         coroutine = call()
         coroutine.send(None)
         coroutine.close()
-        body._exchange.detached = False
-        del coroutine, call
-        if not body._exchange.over:
-            agent._engine.abandon(body._exchange)
+        exchange.detached = False
+        drops = nullcontext() if body._ended else pytest.warns(ResourceWarning, match="neither read nor closed")
+        with drops:
+            del coroutine, call, body, response
         network.default = Script(then=respond(b"ok"))
         await real.aclose()
         second = await transport.handle_async_request(request())
