@@ -15,6 +15,7 @@ import ssl
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -38,6 +39,22 @@ SAMPLE = 12
 A, B = "http://a.test/", "http://b.test/"
 
 
+class Backend(httpcore.NetworkBackend):
+    """The scripted network's, and which of its streams anybody still has: Python closes a socket that nobody has."""
+
+    def __init__(self, inner: httpcore.NetworkBackend) -> None:
+        self._inner = inner
+        self._streams: list[weakref.ref[Any]] = []
+
+    def connect_tcp(self, *args: Any, **options: Any) -> httpcore.NetworkStream:
+        stream = self._inner.connect_tcp(*args, **options)
+        self._streams.append(weakref.ref(stream))
+        return stream
+
+    def open_streams(self) -> int:
+        return sum((stream := known()) is not None and stream.connection.is_open for known in self._streams)
+
+
 @dataclass
 class Scene:
     """What a case sets up, and what it leaves to be looked at."""
@@ -46,6 +63,7 @@ class Scene:
     client: httpx.Client
     url: str
     network: Network | None = None
+    backend: Backend | None = None
     threads: list[threading.Thread] = field(default_factory=list)
     others: list[Any] = field(default_factory=list)
     """What other threads got, or raised."""
@@ -273,12 +291,14 @@ CASES: dict[str, Case] = {
 def scene_of(case: Case, ground: Ground) -> Iterator[Scene]:
     if ground.server is None:
         network = Network(*case.scripts())
-        agent, url = Agent(**network.options, **{"verify": CONTEXT} | case.options), A
+        backend = Backend(network.options["network_backend"])
+        options = network.options | {"network_backend": backend, "verify": CONTEXT} | case.options
+        agent, url = Agent(**options), A
     else:
-        network = None
+        network = backend = None
         agent, url = Agent(**ground.options, **case.options), f"{ground.server.url}/echo"
     client = httpx.Client(transport=AgentTransport(agent=agent), trust_env=False)
-    scene = Scene(agent, client, url, network)
+    scene = Scene(agent, client, url, network, backend)
     try:
         yield scene
     finally:
@@ -375,9 +395,9 @@ def check(case: Case, scene: Scene, interruption: Interruption) -> None:
     assert not agent._engine._is_deciding
     assert not agent._engine._is_unswept
     assert not agent._engine._refused
-    if scene.network is not None:
+    if scene.backend is not None:
         # What was detached is the caller's, and goes with the response if that is never closed.
-        left = scene.network.open - sum(agent.status().free_sockets.values())
+        left = scene.backend.open_streams() - sum(agent.status().free_sockets.values())
         assert left <= agent.status().detached_socket_count * (interruption.where is not None)
 
 
