@@ -10,10 +10,20 @@ import h11
 from ._causes import walk_causes
 from ._descriptors import is_out_of_descriptors
 from ._opening import Phase
+from ._resend import MAX_GOAWAYS, Loss, Verdict
 
 if TYPE_CHECKING:
     from ._exchange import Exchange
     from ._socket import Socket
+
+#: Why a request was not sent again, as the message ends.
+_WHY_NOT = {
+    Verdict.SWITCHED_OFF: "retry_stale_sockets is off",
+    Verdict.ALREADY_RESENT: "it had been sent again once already",
+    Verdict.NOT_IDEMPOTENT: "the method is not idempotent; an Idempotency-Key header allows it",
+    Verdict.BODY_IS_GONE: "its body cannot be read again",
+    Verdict.TOO_MANY_LOSSES: f"it had lost {MAX_GOAWAYS} connections this way before",
+}
 
 CLOSED = "the agent was closed"
 CUT_SHORT = "the response was closed while it was being read"
@@ -49,8 +59,9 @@ def _explain(error: Exception, exchange: Exchange, httpcore: Any) -> Any:
             return httpcore.ConnectError(f"{what}: {CLOSED}; nothing was sent")
         why = FORKED if socket is not None and socket.wire.inherited else CLOSED
         return httpcore.ReadError(f"{what}: {why} while the request was in flight")
-    if exchange.is_goaway(error):
-        return httpcore.RemoteProtocolError(f"{what}: {_goaway(error, exchange)}")
+    loss, verdict = exchange.judge(error) or (None, Verdict.RESEND)
+    if loss is not None and loss.is_http2:
+        return httpcore.RemoteProtocolError(f"{what}: {_goaway(error, loss)}; not sent again: {_WHY_NOT[verdict]}")
     if isinstance(error, httpcore.PoolTimeout):
         return error
     where = _where(socket) if connecting else ""
@@ -64,8 +75,8 @@ def _explain(error: Exception, exchange: Exchange, httpcore: Any) -> Any:
         return httpcore.ConnectError(f"{what}: {error}{where}")
     if connecting and type(error).__module__.startswith("socksio."):  # httpcore lets it out
         return httpcore.ProxyError(f"{what}: the proxy hung up, or does not speak SOCKS5 ({error}){where}")
-    if exchange.is_stale(error):
-        return type(error)(f"{what}: {_stale(error, exchange)}")
+    if loss is Loss.STALE:
+        return type(error)(f"{what}: {error} {_stale(exchange)}; not sent again: {_WHY_NOT[verdict]}.")
     if isinstance(error, (httpcore.LocalProtocolError, h11.LocalProtocolError)):  # httpcore lets some of h11's out
         return httpcore.LocalProtocolError(f"{what}: {_without_values(str(error), exchange.request.headers)}")
     if isinstance(error, (httpcore.NetworkError, httpcore.ProtocolError, httpcore.ProxyError)):
@@ -109,17 +120,10 @@ def _timeout(error: BaseException, exchange: Exchange) -> str:
     return f"{happened} ({kind} timeout; the request's own, or the agent's `timeout`)"
 
 
-def _goaway(error: BaseException, exchange: Exchange) -> str:
-    """Why a request was not sent again over another connection, when the server closed its own."""
-    happened = "the server closed the HTTP/2 connection"
-    happened += (
-        " to new requests" if exchange.is_unprocessed(error) else f" before it answered ({error or 'no reason given'})"
-    )
-    if not exchange.is_idempotent() and not exchange.is_unprocessed(error):
-        return f"{happened}; not sent again: the method is not idempotent; an Idempotency-Key header allows it"
-    if not exchange.has_replayable_body():
-        return f"{happened}, and the body cannot be sent again"
-    return f"{happened}, and so did those of {exchange.goaways} connections before"
+def _goaway(error: BaseException, loss: Loss) -> str:
+    """Say how the server closed an HTTP/2 connection."""
+    how = "to new requests" if loss is Loss.UNPROCESSED else f"before it answered ({error or 'no reason given'})"
+    return f"the server closed the HTTP/2 connection {how}"
 
 
 def _out_of_descriptors(exchange: Exchange) -> str:
@@ -132,16 +136,10 @@ def _out_of_descriptors(exchange: Exchange) -> str:
     )
 
 
-def _stale(error: BaseException, exchange: Exchange) -> str:
-    """Why a request on a dead socket was not sent again."""
+def _stale(exchange: Exchange) -> str:
+    """Say what the socket did before it was found dead."""
     grant = exchange.grant
     assert grant is not None
     served = grant.requests_on_socket - 1
     idle = f" and was free for {grant.idle_for:.3f} s" if grant.idle_for is not None else ""
-    if not exchange.engine.options.retry_stale_sockets:
-        why = "retry_stale_sockets is off"
-    elif not exchange.is_idempotent():
-        why = "the method is not idempotent; an Idempotency-Key header allows it"
-    else:
-        why = "its body cannot be sent again"
-    return f"{error} The socket had served {served} request(s){idle}, and was stale; not sent again: {why}."
+    return f"The socket had served {served} request(s){idle}, and was stale"

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from . import _errors
 from ._causes import walk_causes
 from ._descriptors import is_out_of_descriptors
+from ._http1 import read_keep_alive_hint
+from ._resend import Facts, Loss, Verdict, is_idempotent, judge
 from ._sessions import SessionRefused
 from ._socket import keep_open
 from ._status import RequestInfo
@@ -23,15 +25,6 @@ if TYPE_CHECKING:
     from ._socket import Socket
     from ._steps import Flow
 
-#: RFC 9110, 9.2.2.
-IDEMPOTENT_METHODS = frozenset({b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"TRACE"})
-
-#: Headers by which a client says that a request may be sent twice.
-IDEMPOTENCY_KEYS = frozenset({b"idempotency-key", b"x-idempotency-key"})
-
-#: So often a request moves on from HTTP/2 connections that their servers close: it may be unlucky many times in a row.
-MAX_GOAWAYS = 20
-
 #: Between a request's caller and here, as far as is known.
 LIBRARIES = frozenset({"httpx", "httpx2", "httpcore", "httpcore2", __name__.partition(".")[0]})
 
@@ -40,9 +33,6 @@ _LIMITED = frozenset({"connect", "read", "write"})
 
 #: In a `Host` header, the zone of an IPv6 address, which means something on this machine only (RFC 6874, 4).
 _ZONE = re.compile(rb"%[^]]*(?=])")
-
-#: Node reads the header only if it begins so (R15).
-_HINT = re.compile(rb"timeout=(\d+)")
 
 
 class Exchange:
@@ -129,10 +119,11 @@ class Exchange:
                     yield BeginAnew(socket)
                     continue
                 except Exception as error:
-                    if self._is_session_refused(error):
+                    loss, verdict = self.judge(error) or (None, None)
+                    if loss is Loss.SESSION_REFUSED:
                         self.session_refused = True
                         socket.refuse_session()
-                    again = self._may_send_again(error)
+                    again = verdict is Verdict.RESEND
                     if again:
                         self.retried = True
                     elif self._may_make_room(error):
@@ -140,7 +131,7 @@ class Exchange:
                         yield from engine.settle(self.home, engine.close_free_sockets(self))
                     else:
                         raise
-                    leaving = self.is_goaway(error)
+                    leaving = loss is not None and loss.is_http2
                     self.goaways += leaving
                     is_error = not leaving and not socket.wire.ended
                     closing = engine.replace(self, fresh=True, again=again, error=is_error)
@@ -266,7 +257,7 @@ class Exchange:
             self._has_no_body = True
         if response.extensions["http_version"] == b"HTTP/1.0":
             keep_open(socket.connection, self.request, response, has_no_body=self._has_no_body)
-        self._hint = _read_hint(response.headers)
+        self._hint = read_keep_alive_hint(response.headers)
         response.extensions["agent"] = RequestInfo(
             socket_id=grant.socket,
             reused=grant.requests_on_socket > 1,
@@ -359,21 +350,37 @@ class Exchange:
             return socket.wire.is_leaving or not socket.connection.is_available()
         return socket.wire.ended or socket.must_step_aside() or socket.wire.is_readable()
 
-    def _may_send_again(self, error: Exception) -> bool:
-        """Go's rules, for a socket that turned out dead and for one that takes no more requests."""
+    def judge(self, error: BaseException) -> tuple[Loss, Verdict] | None:
+        """Return how an error cost the request its connection, and whether it is sent again.
+
+        Returns:
+            ``None`` if it failed in another way, or because the agent closed its socket.
+        """
         socket = self.socket
-        assert socket is not None
-        if self.refused or socket.wire.broken:
-            return False
-        if self.is_goaway(error):
-            if self.goaways == MAX_GOAWAYS or not (self.is_idempotent() or self.is_unprocessed(error)):
-                return False
-            return not socket.wire.wrote or self.has_replayable_body()
-        if self.retried:
-            return False
-        if not (self.session_refused or self.is_stale(error)) or not self.engine.options.retry_stale_sockets:
-            return False
-        return not socket.wire.wrote or (self.is_idempotent() and self.has_replayable_body())
+        if socket is None or self.refused or socket.wire.broken:
+            return None
+        loss = self._loss_in(error)
+        if loss is None:
+            return None
+        facts = Facts(
+            is_idempotent=is_idempotent(self.request.method, self.request.headers),
+            is_replayable=self._has_replayable_body(),
+            wrote=socket.wire.wrote,
+            was_resent=self.retried,
+            goaways=self.goaways,
+            is_allowed=self.engine.options.retry_stale_sockets,
+        )
+        return loss, judge(loss, facts)
+
+    def _loss_in(self, error: BaseException) -> Loss | None:
+        """Return how the request lost its connection, if the error says nothing about the request itself."""
+        if self._is_unprocessed(error):
+            return Loss.UNPROCESSED
+        if self._is_closed_unanswered(error):
+            return Loss.CLOSED_UNANSWERED
+        if self._is_session_refused(error):
+            return Loss.SESSION_REFUSED
+        return Loss.STALE if self._is_stale(error) else None
 
     def _may_make_room(self, error: Exception) -> bool:
         """Whether a new socket could not be opened, once, because no descriptor was left."""
@@ -383,7 +390,7 @@ class Exchange:
             return False
         return is_out_of_descriptors(error)
 
-    def is_stale(self, error: BaseException) -> bool:
+    def _is_stale(self, error: BaseException) -> bool:
         """Whether an error means that a used socket was dead: not one byte of a response came."""
         httpcore = self.engine.family.httpcore
         grant, socket = self.grant, self.socket
@@ -395,7 +402,7 @@ class Exchange:
             and isinstance(error, (httpcore.ReadError, httpcore.WriteError, httpcore.RemoteProtocolError))
         )
 
-    def _is_session_refused(self, error: Exception) -> bool:
+    def _is_session_refused(self, error: BaseException) -> bool:
         """Whether the server resumed a TLS session, and then ended the connection with an alert before any response.
 
         A server of TLS 1.3 may check the client after the handshake, as far as the client can see that.
@@ -409,21 +416,16 @@ class Exchange:
             and any(_is_alert(found) for found in walk_causes(error))
         )
 
-    def is_unprocessed(self, error: BaseException) -> bool:
-        """Whether an error means that the server did nothing about the request (RFC 9113, 6.8)."""
+    def _is_unprocessed(self, error: BaseException) -> bool:
+        """Return whether an error means that the server did nothing about the request (RFC 9113, 6.8)."""
         event = self._event_in(error)
         if _is_goaway_event(event):
             return bool(event.last_stream_id == 0)  # which httpcore does not look at
         return isinstance(error, self.engine.family.httpcore.ConnectionNotAvailable)
 
-    def is_goaway(self, error: BaseException) -> bool:
-        """Whether an error means that an HTTP/2 connection is closed by its server, before this request's answer.
-
-        The server may say so, or just close a connection that was shared.
-        """
+    def _is_closed_unanswered(self, error: BaseException) -> bool:
+        """Return whether the server closed an HTTP/2 connection before it answered: by a GOAWAY, or without a word."""
         httpcore = self.engine.family.httpcore
-        if self.is_unprocessed(error):
-            return True
         grant, socket = self.grant, self.socket
         if grant is None or socket is None or self.answered:
             return False
@@ -439,13 +441,7 @@ class Exchange:
             return None
         return next((part for part in error.args if not isinstance(part, (str, Exception))), None)
 
-    def is_idempotent(self) -> bool:
-        """Whether sending the request twice means the same as once."""
-        return self.request.method in IDEMPOTENT_METHODS or any(
-            name.lower() in IDEMPOTENCY_KEYS for name, _ in self.request.headers
-        )
-
-    def has_replayable_body(self) -> bool:
+    def _has_replayable_body(self) -> bool:
         """Whether the body can be sent again: none, bytes, or multipart of bytes and seekable files."""
         stream = self.request.stream
         if isinstance(stream, self.engine.family.httpx.ByteStream):
@@ -473,13 +469,3 @@ def _is_alert(error: BaseException) -> bool:
 
 def _is_replayable_file(file: Any) -> bool:
     return isinstance(file, (str, bytes)) or (hasattr(file, "seekable") and file.seekable())
-
-
-def _read_hint(headers: list[tuple[bytes, bytes]]) -> float | None:
-    """What `Keep-Alive: timeout=` says, in seconds; read as Node does (R15)."""
-    values = []
-    for name, value in headers:
-        if len(name) == len(b"keep-alive") and name.lower() == b"keep-alive":
-            values.append(value)
-    found = _HINT.match(b", ".join(values)) if values else None
-    return float(found[1]) if found else None

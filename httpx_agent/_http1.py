@@ -37,6 +37,7 @@ _is_token = re.compile(_TOKEN).fullmatch
 _is_value = re.compile(_VALUE).fullmatch
 _is_target = re.compile(rb"[\x21-\x7e]+").fullmatch
 _is_number = re.compile(rb"[0-9]+").fullmatch
+_is_hint = re.compile(rb"timeout=(\d+)").match  # Node reads the header only if it begins so
 _is_reason = re.compile(rb"(?:[ \t]|[^\x00\s])*").fullmatch
 
 #: The end of a head, by h11's reading: an empty line, with or without CR.
@@ -599,6 +600,13 @@ def stays_open(headers: list[tuple[bytes, bytes]]) -> bool:
 def says_close(headers: list[tuple[bytes, bytes]]) -> bool:
     """Return whether a message says that its connection ends with it."""
     return any(name.lower() == b"connection" and b"close" in _members(value) for name, value in headers)
+
+
+def read_keep_alive_hint(headers: list[tuple[bytes, bytes]]) -> float | None:
+    """Return for how many seconds a server keeps a free socket, by its `Keep-Alive` header; read as Node does (R15)."""
+    values = [value for name, value in headers if len(name) == len(b"keep-alive") and name.lower() == b"keep-alive"]
+    found = _is_hint(b", ".join(values)) if values else None
+    return float(found[1]) if found else None
 
 
 def _members(value: bytes) -> list[bytes]:

@@ -19,7 +19,7 @@ import httpx
 import pytest
 
 from httpx_agent import Agent, AgentTransport
-from httpx_agent._exchange import MAX_GOAWAYS
+from httpx_agent._resend import MAX_GOAWAYS
 from httpx_agent.testing import FIN, HANG, ChaosServer, Connection, Gate, Network, Script, http2, respond
 from tests.engine.raw import raw_server
 from tests.rules.test_refused_sessions import Choosy, Spoiling, alert

@@ -10,8 +10,8 @@ import pytest
 from hpack import Encoder
 
 from httpx_agent import Agent, AgentTransport
-from httpx_agent._exchange import MAX_GOAWAYS
 from httpx_agent._goaway import GoawayHold
+from httpx_agent._resend import MAX_GOAWAYS
 from httpx_agent.testing import RST, Connection, Gate, Network, Script, goaway, http2
 from tests.support.worlds import World
 
@@ -242,7 +242,7 @@ async def test_a_new_connection_that_ends_with_its_only_request(world: World, en
     ("content", "headers", "said"),
     [
         (b"once", {}, "not sent again: the method is not idempotent; an Idempotency-Key header allows it"),
-        (None, {"Idempotency-Key": "1"}, "and the body cannot be sent again"),
+        (None, {"Idempotency-Key": "1"}, "not sent again: its body cannot be read again"),
     ],
     ids=["POST", "a body that is gone"],
 )
@@ -326,8 +326,8 @@ async def test_a_server_that_never_answers_is_left_at_last(world: World) -> None
         status = agent.status()
         assert (status.create_socket_count, status.error_socket_count) == (MAX_GOAWAYS + 1, 1)
     assert str(caught.value) == (
-        "POST https://a.test:443: the server closed the HTTP/2 connection to new requests, "
-        f"and so did those of {MAX_GOAWAYS} connections before"
+        "POST https://a.test:443: the server closed the HTTP/2 connection to new requests; "
+        f"not sent again: it had lost {MAX_GOAWAYS} connections this way before"
     )
     await world.close(agent)
 

@@ -174,7 +174,7 @@ async def test_a_connection_that_takes_no_more_requests(world: World, body: str)
         if body == "bytes":
             assert (await client.post(URL, content=b"again")).extensions["agent"].retried
         else:
-            with pytest.raises(httpx.RemoteProtocolError, match="the body cannot be sent again"):
+            with pytest.raises(httpx.RemoteProtocolError, match="its body cannot be read again"):
                 await client.post(URL, content=world.body([b"once"]))
         assert network.connections[0].state == "closed"
     await world.close(agent)
@@ -196,7 +196,7 @@ async def test_a_goaway_below_a_stream_that_runs(world: World) -> None:
         gate.open()
     assert jobs[0].result().status_code == 200
     assert type(jobs[1].exception) is httpx.RemoteProtocolError
-    assert str(jobs[1].exception).endswith("and the body cannot be sent again")
+    assert str(jobs[1].exception).endswith("not sent again: its body cannot be read again")
     await world.until(lambda: network.open == 0)
     assert agent.sockets() == ()
     await world.close(agent)

@@ -131,7 +131,7 @@ async def test_what_may_not_be_sent_again_raises_and_says_that_the_socket_was_st
         text = str(caught.value)
         assert "Server disconnected without sending a response." in text
         assert "The socket had served 1 request(s) and was free for" in text
-        why = "the method is not idempotent" if kind == "a POST" else "its body cannot be sent again"
+        why = "the method is not idempotent" if kind == "a POST" else "its body cannot be read again"
         assert f"was stale; not sent again: {why}" in text
         assert agent.sockets() == ()
     await world.close(agent)

@@ -12,14 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from httpx_agent._core import Action, Close, Core, Counters, Grant, Refuse, Rules, State
+from httpx_agent._resend import Facts, Loss, Verdict, is_idempotent, judge
 
 from .options import agent_options, setting
 from .trace import Ending, Op, Pool, Record, Seen, Trace, flatten
 
 HOME = "home"
-
-#: RFC 9110, 9.2.2.
-IDEMPOTENT = ("GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE")
 
 
 @dataclass(eq=False)
@@ -325,14 +323,23 @@ class _Player:
             self.carry_out(self.core.lost(socket, self.now))
             return
         assert request.grant is not None
-        is_idempotent = request.op.get("method", "GET") in IDEMPOTENT
         is_stale = request.grant.requests_on_socket > 1 and not request.answered
-        if self.retries and is_stale and is_idempotent and not request.retried:
+        if is_stale and judge(Loss.STALE, self.facts(request)) is Verdict.RESEND:
             request.retried = True
             self.carries.pop(socket)
             self.carry_out(self.core.replace(request.number, self.now, fresh=True, error=reset))
         else:
             self.release(request, "ECONNRESET", error=reset)
+
+    def facts(self, request: Request) -> Facts:
+        """The scenarios' bodies can be sent again."""
+        method = request.op.get("method", "GET").encode()
+        return Facts(
+            is_idempotent=is_idempotent(method, ()),
+            is_replayable=True,
+            was_resent=request.retried,
+            is_allowed=self.retries,
+        )
 
     def release(self, request: Request, code: str, *, error: bool, timed_out: bool = False) -> None:
         assert request.grant is not None
