@@ -8,14 +8,14 @@ off is finished or undone, by these rules:
 
 - *Under the lock* (`_guarded`) whoever decides says so, and takes it back at the end. Whoever has the lock next and
   finds it said makes the books anew, before anything else, from what cannot be half true: which socket a request has,
-  which sockets there are, and whose exchanges are not over (`_recover`, `Core.recover`).
+  which sockets there are, and whose requests are not over (`_recover`, `Core.recover`).
 - *Between the decision and its consequences* the thread is noted in `_unfinished`. Consequences follow from the books:
   whoever has a socket is to be woken, what is closing is to be closed. So an exception that comes out of a request
   calls `give_up`, and that carries out all that holds, whether it was done before or not (`sweep`): each may be done
   twice.
 - *Outside of both* a request has one owner: the call that sends it, then the body of its response. The call ends it
   with the exception that it lets out, whatever had been done; a body that is dropped has left a note before Python can
-  be interrupted (`Exchange.owner`).
+  be interrupted (`Ticket.owner`).
 
 A second exception, raised while the first one is dealt with, may leave something undone until the next exception comes
 out of a request of this thread, or the next request arrives after a decision was broken off; the books still balance.
@@ -26,13 +26,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import weakref
 from collections import deque
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial, wraps
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, TypeVar, TypeVarTuple, Unpack
+from typing import TYPE_CHECKING, Any, NamedTuple, NotRequired, TypedDict, TypeVar, TypeVarTuple, Unpack
 
 import sniffio
 
@@ -54,11 +53,11 @@ from ._options import (
 )
 from ._socket import Socket
 from ._steps import CloseSocket, Flow
+from ._ticket import Owner, Ticket
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from ._exchange import Exchange
     from ._family import Family
     from ._observer import Observer
 
@@ -89,16 +88,15 @@ class Outcome(TypedDict):
     ended: NotRequired[bool]
 
 
-class Owner(weakref.ref[Any]):
-    """The body of a response, for its exchange.
+class Standing(NamedTuple):
+    """Where a waiting request stands, and what stands in its way."""
 
-    Python calls `__del__` when it is dropped, and swallows what is raised there, be it at the first instruction. What a
-    reference calls is a function of C here, which cannot be interrupted.
-    """
-
-    __slots__ = ("number",)
-
-    number: int
+    used: int
+    rules: Rules
+    total: int
+    max_total: int | float
+    states: dict[State, int]
+    waiting: int
 
 
 class Effects:
@@ -107,7 +105,7 @@ class Effects:
     __slots__ = ("close", "tell", "unwatch", "wake")
 
     def __init__(self) -> None:
-        self.wake: list[Exchange] = []
+        self.wake: list[Ticket] = []
         self.close: list[Socket] = []
         self.unwatch: list[Socket] = []
         self.tell: list[Callable[[], None]] = []  # stays empty while nobody looks on
@@ -176,23 +174,23 @@ class Engine:
             max_total_free_sockets=no_limit(self.options.max_total_free_sockets),
         )
         self._next_request = 0
-        self._exchanges: dict[int, Exchange] = {}
+        self._tickets: dict[int, Ticket] = {}
         self._sockets: dict[int, Socket] = {}
         self._homes: dict[int, AsyncHome] = {}
-        self._refused: set[Exchange] = set()  # and may not be woken yet
+        self._refused: set[Ticket] = set()  # and may not be woken yet
         self._is_deciding = False  # somebody is, or was broken off, and the books may be wrong
         self._is_unswept = False  # they were made anew, and what follows from them may not be done yet
         self._unfinished: dict[int, int] = {}  # threads, and how many of their decisions have consequences to come
-        # Exchanges that were dropped, or what had them. Finalisers append, without the lock, and have them cleared up.
-        self._abandoned: deque[Exchange | Owner] = deque()
+        # Requests that were dropped, or what had them. Finalisers append, without the lock, and have them cleared up.
+        self._abandoned: deque[Ticket | Owner] = deque()
         self.note_dropped = self._abandoned.append
 
     def begin_anew(self) -> None:
         """In a forked child: everything that it inherited is the parent's (see `_fork`)."""
-        exchanges, sockets, homes = self._exchanges, self._sockets, self._homes
+        tickets, sockets, homes = self._tickets, self._sockets, self._homes
         self._begin_empty()
-        for exchange in exchanges.values():
-            exchange.over = True
+        for ticket in tickets.values():
+            ticket.over = True
         for socket in sockets.values():
             socket.wire.disown()
             if socket.home.is_async:
@@ -223,21 +221,21 @@ class Engine:
     def snapshot(self) -> tuple[Counters, list[tuple[SocketView, Socket]], list[Key]]:
         """The counters, the sockets that count, oldest first, and the keys of the waiting requests."""
         sockets = [(view, self._sockets[view.id]) for view in self._core.sockets(self.now())]
-        waiting = [self._exchanges[number].key for number, _, _ in self._core.waiting()]
+        waiting = [self._tickets[number].key for number, _, _ in self._core.waiting()]
         return replace(self._core.counters), sockets, waiting
 
     @_guarded
-    def exchanges(self) -> list[Exchange]:
+    def tickets(self) -> list[Ticket]:
         """The requests that wait or are in flight, in the order of their arrival."""
-        return list(self._exchanges.values())
+        return list(self._tickets.values())
 
     @_guarded
     def renew_events(self, home: Home) -> list[Any]:
         """Gives those who wait in a home a new event to wait for; set the old ones, and they look at the clock."""
-        waiting = [e for e in self._exchanges.values() if e.home is home and e.event is not None and not e.grant]
-        events = [exchange.event for exchange in waiting]
-        for exchange in waiting:
-            exchange.event = home.new_event()
+        waiting = [t for t in self._tickets.values() if t.home is home and t.event is not None and not t.grant]
+        events = [ticket.event for ticket in waiting]
+        for ticket in waiting:
+            ticket.event = home.new_event()
         return events
 
     def observe(self, observer: Observer | None) -> None:
@@ -351,7 +349,7 @@ class Engine:
 
     @_guarded
     def _give_back(self, home: AsyncHome) -> bool:
-        homes = {socket.home for socket in self._sockets.values()} | {e.home for e in self._exchanges.values()}
+        homes = {socket.home for socket in self._sockets.values()} | {t.home for t in self._tickets.values()}
         if home in homes:
             return False
         self._homes.pop(id(home.loop), None)
@@ -392,8 +390,8 @@ class Engine:
     def _end_all_of(self, home: AsyncHome) -> Effects:
         self._homes = {number: other for number, other in self._homes.items() if other is not home}
         effects = self._owe(None)
-        for exchange in [e for e in self._exchanges.values() if e.home is home]:
-            self._end(exchange, effects)
+        for ticket in [t for t in self._tickets.values() if t.home is home]:
+            self._end(ticket, effects)
         for socket in [s for s in self._sockets.values() if s.home is home]:
             self._note_closed(socket, effects)
         self._apply(self._core.end_home(home, self.now()), effects)
@@ -401,80 +399,78 @@ class Engine:
         home.settling = {}
         return effects
 
-    # What exchanges ask of the core: each answers with the sockets to be closed in their home -------------------------
+    # What requests ask of the core: each answers with the sockets to be closed in their home -------------------------
 
-    def submit(self, exchange: Exchange) -> list[Socket]:
+    def submit(self, ticket: Ticket) -> list[Socket]:
         """The request arrives."""
         if self._abandoned:
             self._clear_up()
         if self._is_unswept:  # by a thread that did not see to it
             self.sweep()
-        home = exchange.home
-        negotiates = home.is_async and self.connector.may_multiplex(exchange.key)
-        effects = self._enter(exchange, negotiates)
+        home = ticket.home
+        negotiates = home.is_async and self.connector.may_multiplex(ticket.key)
+        effects = self._enter(ticket, negotiates)
         if effects is not None:
-            self._carry_out(effects, home, exchange.due)
-        if exchange.grant is None and self._homes:
+            self._carry_out(effects, home, ticket.due)
+        if ticket.grant is None and self._homes:
             self._bury_dead_homes()
-        return exchange.due
+        return ticket.due
 
     @_guarded
-    def _enter(self, exchange: Exchange, negotiates: bool) -> Effects | None:
-        exchange.number = self._next_request
+    def _enter(self, ticket: Ticket, negotiates: bool) -> Effects | None:
+        ticket.number = self._next_request
         self._next_request += 1
-        self._exchanges[exchange.number] = exchange
+        self._tickets[ticket.number] = ticket
         effects = self._apply(
-            self._core.submit(exchange.number, exchange.key, exchange.home, self.now(), negotiates=negotiates)
+            self._core.submit(ticket.number, ticket.key, ticket.home, self.now(), negotiates=negotiates)
         )
-        if exchange.grant is None:
-            exchange.event = exchange.home.new_event()
-            exchange.queued = True
+        if ticket.grant is None:
+            ticket.event = ticket.home.new_event()
+            ticket.queued = True
         return effects
 
-    def withdraw(self, exchange: Exchange) -> list[Socket]:
+    def withdraw(self, ticket: Ticket) -> list[Socket]:
         """The request gives up, in whatever state it is; a socket on which nothing was sent goes on to the next."""
-        return self._end_of(exchange, self._core.abandon if exchange.started else self._core.withdraw)
+        return self._end_of(ticket, self._core.abandon if ticket.started else self._core.withdraw)
 
-    def release(self, exchange: Exchange, **outcome: Unpack[Outcome]) -> list[Socket]:
+    def release(self, ticket: Ticket, **outcome: Unpack[Outcome]) -> list[Socket]:
         """The request is over."""
-        return self._end_of(exchange, self._core.release, **outcome)
+        return self._end_of(ticket, self._core.release, **outcome)
 
-    def replace(
-        self, exchange: Exchange, *, fresh: bool = False, again: bool = False, error: bool = False
-    ) -> list[Socket]:
+    def replace(self, ticket: Ticket, *, fresh: bool = False, again: bool = False, error: bool = False) -> list[Socket]:
         """The request's socket is dead, and it needs another; `again` if it may have been sent on that one."""
-        return self._follow(self._exchange_socket(exchange, fresh, again, error), exchange)
+        return self._follow(self._replace_socket(ticket, fresh, again, error), ticket)
 
     @_guarded
-    def _exchange_socket(self, exchange: Exchange, fresh: bool, again: bool, error: bool) -> Effects | None:
-        if exchange.over:  # the agent was closed meanwhile
+    def _replace_socket(self, ticket: Ticket, fresh: bool, again: bool, error: bool) -> Effects | None:
+        if ticket.over:  # the agent was closed meanwhile
             return None
-        exchange.grant = exchange.socket = None
-        exchange.event = exchange.home.new_event()
-        effects = self._apply(self._core.replace(exchange.number, self.now(), fresh=fresh, error=error))
+        ticket.grant = ticket.socket = None
+        ticket.event = ticket.home.new_event()
+        effects = self._apply(self._core.replace(ticket.number, self.now(), fresh=fresh, error=error))
         if again and self._observer is not None:
             effects = self._owe(effects)
-            effects.tell.append(partial(self._observer.request_retried, exchange))
+            effects.tell.append(partial(self._observer.request_retried, ticket))
         return effects
 
-    def detach(self, exchange: Exchange) -> list[Socket]:
+    def detach(self, ticket: Ticket) -> list[Socket]:
         """The request's socket is the caller's now (R25)."""
-        return self._follow(self._let_out(exchange), exchange)
+        return self._follow(self._let_out(ticket), ticket)
 
     @_guarded
-    def _let_out(self, exchange: Exchange) -> Effects | None:
-        socket = exchange.socket
+    def _let_out(self, ticket: Ticket) -> Effects | None:
+        socket = ticket.socket
         assert socket is not None
-        if exchange.over:
+        if ticket.over:
             return None
-        actions = self._core.detach(exchange.number, self.now())
+        actions = self._core.detach(ticket.number, self.now())
         del self._sockets[socket.id]
         socket.home.settling.pop(socket.id, None)
         return self._apply(actions)
 
-    def close_free_sockets(self, exchange: Exchange) -> list[Socket]:
+    def close_free_sockets(self, ticket: Ticket) -> list[Socket]:
         """No descriptor is left: all free sockets are given up; those of other event loops by these, soon."""
-        return self._follow(self._give_up_free(), exchange)
+        return self._follow(self._give_up_free(), ticket)
 
     @_guarded
     def _give_up_free(self) -> Effects | None:
@@ -488,11 +484,11 @@ class Engine:
             self.mend()
             raise
 
-    def abandon(self, exchange: Exchange) -> None:
+    def abandon(self, ticket: Ticket) -> None:
         """The request was dropped by its caller. Finalisers call this, so it takes no lock; the home clears up."""
-        exchange.abandoned = True
-        self._abandoned.append(exchange)
-        exchange.home.call_soon(self._clear_up)
+        ticket.abandoned = True
+        self._abandoned.append(ticket)
+        ticket.home.call_soon(self._clear_up)
 
     def settle(self, home: Home, due: list[Socket]) -> Flow[None]:
         """Closes sockets in their home, and what that leads to; an interruption comes out at the end.
@@ -521,34 +517,16 @@ class Engine:
         if interruption is not None:
             raise interruption
 
-    def why_waiting(self, exchange: Exchange) -> str | None:
-        """What stands in the way of a request that waits, for its `PoolTimeout`; ``None`` if it waits no longer."""
-        found = self._look_at_queue(exchange)
-        if found is None:
-            return None
-        used, rules, total, states, waiting = found
-        if used >= rules.max_sockets:
-            limit = f"max_sockets={rules.max_sockets:g} is reached"
-        elif total >= no_limit(self.options.max_total_sockets):
-            limit = f"max_total_sockets={self.options.max_total_sockets} is reached"
-        else:
-            limit = "it waits to learn whether the first socket speaks HTTP/2"
-        held = ", ".join(f"{count} {state.value}" for state, count in states.items()) or "none"
-        timeout = exchange.request.extensions["timeout"]["pool"]
-        return (
-            f"{exchange.title}: no socket within "
-            f"{timeout:g} s (pool timeout): {limit}; sockets of this origin: {held}, of all origins: {total}; "
-            f"{waiting} request(s) of this origin wait, this one included. Raise the limit or the pool timeout, "
-            "and read or close every response."
-        )
-
     @_guarded
-    def _look_at_queue(self, exchange: Exchange) -> tuple[int, Rules, int, dict[State, int], int] | None:
-        if exchange.grant is not None or exchange.refused:  # another thread did that just now
+    def standing_of(self, ticket: Ticket) -> Standing | None:
+        """Return where a waiting request stands, for its `PoolTimeout`; `None` if it waits no longer."""
+        if ticket.grant is not None or ticket.refused:  # another thread did that just now
             return None
-        # Counted by the core, and not here: where thousands run out of time together, each of them comes by.
-        core, key = self._core, exchange.key
-        return *core.use_of(key), core.total, core.states_of(key), core.queue_of(exchange.number)
+        # Counted by the core, and not here: where thousands run out of time together, each of them asks.
+        core, key = self._core, ticket.key
+        used, rules = core.use_of(key)
+        limit = no_limit(self.options.max_total_sockets)
+        return Standing(used, rules, core.total, limit, core.states_of(key), core.queue_of(ticket.number))
 
     # What homes and sockets report ------------------------------------------------------------------------------------
 
@@ -641,17 +619,17 @@ class Engine:
         """Notes what the core decided, and collects what is to be done, if anything is. Requires holding the lock."""
         for action in actions:
             if isinstance(action, Grant):
-                exchange = self._exchanges[action.request]
-                socket = self._give(action, exchange)
-                if exchange.queued:
+                ticket = self._tickets[action.request]
+                socket = self._give(action, ticket)
+                if ticket.queued:
                     effects = self._owe(effects)
-                    self._note_waited(exchange, action.queued_for, effects, served=True)
+                    self._note_waited(ticket, action.queued_for, effects, served=True)
                 if socket.watched is not None:
                     effects = self._owe(effects)
                     effects.unwatch.append(socket)
-                if exchange.event is not None:
+                if ticket.event is not None:
                     effects = self._owe(effects)
-                    effects.wake.append(exchange)
+                    effects.wake.append(ticket)
             elif isinstance(action, Close):
                 socket = self._sockets[action.socket]
                 socket.close_reason = action.reason
@@ -660,33 +638,33 @@ class Engine:
                 effects.close.append(socket)
             else:
                 assert isinstance(action, Refuse)
-                exchange = self._exchanges[action.request]
+                ticket = self._tickets[action.request]
                 effects = self._owe(effects)
-                self._refuse(exchange, effects)
+                self._refuse(ticket, effects)
         return effects
 
-    def _give(self, grant: Grant, exchange: Exchange) -> Socket:
-        """The exchange has a socket. Requires holding the lock."""
+    def _give(self, grant: Grant, ticket: Ticket) -> Socket:
+        """The request has a socket. Requires holding the lock."""
         socket = self._sockets.get(grant.socket)
         if socket is None:
-            socket = self._sockets[grant.socket] = Socket(self, grant.socket, exchange.home, exchange.key)
+            socket = self._sockets[grant.socket] = Socket(self, grant.socket, ticket.home, ticket.key)
         socket.request_count = grant.requests_on_socket
-        exchange.socket = socket
-        exchange.grant = grant
+        ticket.socket = socket
+        ticket.grant = grant
         return socket
 
-    def _refuse(self, exchange: Exchange, effects: Effects) -> None:
+    def _refuse(self, ticket: Ticket, effects: Effects) -> None:
         """The agent was closed. Requires holding the lock."""
-        exchange.refused = True
-        if exchange.event is not None:
-            self._refused.add(exchange)
-            effects.wake.append(exchange)
-        self._end(exchange, effects)
+        ticket.refused = True
+        if ticket.event is not None:
+            self._refused.add(ticket)
+            effects.wake.append(ticket)
+        self._end(ticket, effects)
 
-    def _follow(self, effects: Effects | None, exchange: Exchange) -> list[Socket]:
-        """As `_carry_out`, for an exchange; gives what it has to close in its home."""
-        self._carry_out(effects, exchange.home, exchange.due)
-        return exchange.due
+    def _follow(self, effects: Effects | None, ticket: Ticket) -> list[Socket]:
+        """As `_carry_out`, for a request; gives what it has to close in its home."""
+        self._carry_out(effects, ticket.home, ticket.due)
+        return ticket.due
 
     def _carry_out(self, effects: Effects | None, here: Home | None, due: list[Socket] | None = None) -> None:
         """Does what needs no waiting. Without the lock.
@@ -700,9 +678,9 @@ class Engine:
             return
         for socket in effects.unwatch:
             socket.home.unwatch(socket)
-        for exchange in effects.wake:
-            exchange.home.wake(exchange.event, here)
-            self._refused.discard(exchange)
+        for ticket in effects.wake:
+            ticket.home.wake(ticket.event, here)
+            self._refused.discard(ticket)
         for tell in effects.tell:
             self._tell(tell)
         if due is not None:
@@ -724,11 +702,11 @@ class Engine:
                 self._observer_failed = True
                 _log.exception("An observer of an agent failed. The requests go on; it is not said again.")
 
-    def _note_waited(self, exchange: Exchange, seconds: float, effects: Effects, *, served: bool) -> None:
+    def _note_waited(self, ticket: Ticket, seconds: float, effects: Effects, *, served: bool) -> None:
         """A request that found no socket waits no longer. Requires holding the lock, as the next one."""
-        exchange.queued = False
+        ticket.queued = False
         if self._observer is not None:
-            effects.tell.append(partial(self._observer.request_waited, exchange, seconds, served=served))
+            effects.tell.append(partial(self._observer.request_waited, ticket, seconds, served=served))
 
     def _note_closed(self, socket: Socket, effects: Effects) -> None:
         """A socket is closed; one that was never usable is none that the observer knows."""
@@ -752,28 +730,28 @@ class Engine:
         socket.home.settling.pop(socket.id, None)
         return self._apply(actions, effects)
 
-    def _end_of(self, exchange: Exchange, tell_core: Callable[..., list[Action]], **outcome: Any) -> list[Socket]:
+    def _end_of(self, ticket: Ticket, tell_core: Callable[..., list[Action]], **outcome: Any) -> list[Socket]:
         """The request is over; its socket may be free now."""
-        effects, deadline, settles = self._note_over(exchange, tell_core, outcome)
+        effects, deadline, settles = self._note_over(ticket, tell_core, outcome)
         if effects is not None:
-            self._carry_out(effects, exchange.home, exchange.due)
+            self._carry_out(effects, ticket.home, ticket.due)
         if deadline is not None:
-            exchange.home.keeper.arm(deadline)
+            ticket.home.keeper.arm(deadline)
         if settles:
-            exchange.home.keeper.settle()
-        exchange.ended_in_order = True
-        return exchange.due
+            ticket.home.keeper.settle()
+        ticket.ended_in_order = True
+        return ticket.due
 
     @_guarded
     def _note_over(
-        self, exchange: Exchange, tell_core: Callable[..., list[Action]], outcome: dict[str, Any]
+        self, ticket: Ticket, tell_core: Callable[..., list[Action]], outcome: dict[str, Any]
     ) -> tuple[Effects | None, float | None, bool]:
-        if exchange.over or exchange.number not in self._exchanges:  # the agent was closed meanwhile, or it never came
-            exchange.over = True
+        if ticket.over or ticket.number not in self._tickets:  # the agent was closed meanwhile, or it never came
+            ticket.over = True
             return None, None, False
-        socket, home = exchange.socket, exchange.home
-        effects = self._end(exchange)
-        actions = tell_core(exchange.number, self.now(), **outcome)
+        socket, home = ticket.socket, ticket.home
+        effects = self._end(ticket)
+        actions = tell_core(ticket.number, self.now(), **outcome)
         if actions:
             effects = self._apply(actions, effects)
         if socket is None or not self._core.is_free(socket.id):
@@ -783,14 +761,14 @@ class Engine:
             home.settling[socket.id] = socket
         return effects, self._core.next_deadline(home), settles
 
-    def _end(self, exchange: Exchange, effects: Effects | None = None) -> Effects | None:
+    def _end(self, ticket: Ticket, effects: Effects | None = None) -> Effects | None:
         """The request is over; gives what there is to be told of it, if anything is."""
-        exchange.over = True
-        exchange.owner = None
-        del self._exchanges[exchange.number]
-        if exchange.queued:
+        ticket.over = True
+        ticket.owner = None
+        del self._tickets[ticket.number]
+        if ticket.queued:
             effects = self._owe(effects)
-            self._note_waited(exchange, self.stopwatch() - exchange.submitted, effects, served=False)
+            self._note_waited(ticket, self.stopwatch() - ticket.submitted, effects, served=False)
         return effects
 
     def close(self, home: Home) -> Flow[None]:
@@ -817,34 +795,34 @@ class Engine:
         return effects, [socket for socket in self._sockets.values() if socket.home is home]
 
     def _clear_up(self) -> None:
-        """Ends the exchanges that were dropped."""
+        """Ends the requests that were dropped."""
         with suppress(IndexError):  # other threads do the same, and finalisers add some, all the while
             while True:
                 note = self._abandoned[0]
-                exchange = self._exchanges.get(getattr(note, "number", -1))  # it may have been on its way
-                if exchange is not None:
-                    exchange.abandoned = True  # before it is over: its body's finaliser may come after us
-                    self._finish_outside(self.withdraw(exchange))
+                ticket = self._tickets.get(getattr(note, "number", -1))  # it may have been on its way
+                if ticket is not None:
+                    ticket.abandoned = True  # before it is over: its body's finaliser may come after us
+                    self._finish_outside(self.withdraw(ticket))
                 with suppress(ValueError):
                     self._abandoned.remove(note)
 
     # After an interruption --------------------------------------------------------------------------------------------
 
-    def give_up(self, exchange: Exchange, *, with_socket: bool = False) -> None:
+    def give_up(self, ticket: Ticket, *, with_socket: bool = False) -> None:
         """An exception comes out of a request: leave nothing of it, nor anything that its thread did not finish.
 
         Args:
-            exchange: The request.
+            ticket: The request.
             with_socket: Whether to close a socket that was detached: no caller has it, or wants it.
         """
         self.mend()
-        if not exchange.over:
-            self.withdraw(exchange)
-        elif not exchange.ended_in_order:
-            self._look_after(exchange.home)
-        if with_socket and exchange.detached and exchange.socket is not None:
-            exchange.due.append(exchange.socket)
-        self._finish_outside(exchange.due)
+        if not ticket.over:
+            self.withdraw(ticket)
+        elif not ticket.ended_in_order:
+            self._look_after(ticket.home)
+        if with_socket and ticket.detached and ticket.socket is not None:
+            ticket.due.append(ticket.socket)
+        self._finish_outside(ticket.due)
 
     def mend(self) -> None:
         """An exception comes out of the agent: finish what this thread did not, if there is anything."""
@@ -901,7 +879,7 @@ class Engine:
                     socket.home.settling[socket.id] = socket
                 continue
             effects.unwatch.append(socket)
-        effects.wake.extend(e for e in self._exchanges.values() if e.event is not None and e.grant is not None)
+        effects.wake.extend(t for t in self._tickets.values() if t.event is not None and t.grant is not None)
         effects.wake.extend(self._refused)
         return effects
 
@@ -909,19 +887,19 @@ class Engine:
         """Makes the books anew. Requires holding the lock; may itself be interrupted, and is then done again."""
         self._is_unswept = True
         core, now = self._core, self.now()
-        for number, exchange in list(self._exchanges.items()):
-            if exchange.over:
-                del self._exchanges[number]
-        core.recover(self._exchanges, now)
-        homes = {socket.home for socket in self._sockets.values()} | {e.home for e in self._exchanges.values()}
+        for number, ticket in list(self._tickets.items()):
+            if ticket.over:
+                del self._tickets[number]
+        core.recover(self._tickets, now)
+        homes = {socket.home for socket in self._sockets.values()} | {t.home for t in self._tickets.values()}
         for home in homes.difference(self._homes.values(), [self.sync_home]):
             core.end_home(home, now)
         self._reconfigure()
         for number in self._sockets.keys() - {view.id for view in core.sockets(now)}:
             del self._sockets[number]
-        for exchange in list(self._exchanges.values()):
-            if not core.is_known(exchange.number):
-                self._refuse(exchange, Effects())
+        for ticket in list(self._tickets.values()):
+            if not core.is_known(ticket.number):
+                self._refuse(ticket, Effects())
         while unknown := [
             action.socket
             for action in core.standing(now)
@@ -932,9 +910,9 @@ class Engine:
             if isinstance(action, Close):
                 self._sockets[action.socket].close_reason = action.reason
                 continue
-            exchange = self._exchanges[action.request]
-            if exchange.grant is None or exchange.grant.socket != action.socket:
-                self._give(action, exchange)
+            ticket = self._tickets[action.request]
+            if ticket.grant is None or ticket.grant.socket != action.socket:
+                self._give(action, ticket)
         self._is_deciding = False
 
     def _rules_for(self, key: Any) -> Any:

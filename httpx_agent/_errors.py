@@ -13,6 +13,7 @@ from ._opening import Phase
 from ._resend import MAX_GOAWAYS, Loss, Verdict
 
 if TYPE_CHECKING:
+    from ._engine import Standing
     from ._exchange import Exchange
     from ._socket import Socket
 
@@ -118,6 +119,24 @@ def _timeout(error: BaseException, exchange: Exchange) -> str:
         "write": f"nothing could be sent for {limit}",
     }[kind]
     return f"{happened} ({kind} timeout; the request's own, or the agent's `timeout`)"
+
+
+def no_socket(exchange: Exchange, standing: Standing) -> str:
+    """Say which limit keeps a request waiting beyond its pool timeout, and what holds the sockets."""
+    if standing.used >= standing.rules.max_sockets:
+        limit = f"max_sockets={standing.rules.max_sockets:g} is reached"
+    elif standing.total >= standing.max_total:
+        limit = f"max_total_sockets={standing.max_total} is reached"
+    else:
+        limit = "it waits to learn whether the first socket speaks HTTP/2"
+    held = ", ".join(f"{count} {state.value}" for state, count in standing.states.items()) or "none"
+    timeout = exchange.request.extensions["timeout"]["pool"]
+    return (
+        f"{exchange.title}: no socket within "
+        f"{timeout:g} s (pool timeout): {limit}; sockets of this origin: {held}, of all origins: {standing.total}; "
+        f"{standing.waiting} request(s) of this origin wait, this one included. Raise the limit or the pool timeout, "
+        "and read or close every response."
+    )
 
 
 def _goaway(error: BaseException, loss: Loss) -> str:

@@ -16,11 +16,11 @@ from ._sessions import SessionRefused
 from ._socket import keep_open
 from ._status import RequestInfo
 from ._steps import BeginAnew, CloseStream, Drain, Send, Wait
+from ._ticket import Ticket
 
 if TYPE_CHECKING:
     from ._connector import Key
-    from ._core import Grant
-    from ._engine import Engine, Owner
+    from ._engine import Engine
     from ._homes import Home
     from ._socket import Socket
     from ._steps import Flow
@@ -35,7 +35,7 @@ _LIMITED = frozenset({"connect", "read", "write"})
 _ZONE = re.compile(rb"%[^]]*(?=])")
 
 
-class Exchange:
+class Exchange(Ticket):
     """A request and what becomes of it.
 
     Args:
@@ -43,49 +43,26 @@ class Exchange:
         home: Where it was made.
         key: What it needs a socket for.
         request: httpcore's request.
-        pool: By which it was made.
+        pool: The pool that made it.
     """
 
     # Most requests leave these as they are.
-    number = -1
-    grant: Grant | None = None
-    socket: Socket | None = None
-    owner: Owner | None = None  # has its response
-    event: Any = None  # set when a grant or a refusal came; exists while it waits
-    queued = False  # found no socket when it came, and has none yet
-    started = False  # something may have been sent
     retried = False
     made_room = False  # closed the agent's free sockets, because no descriptor was left
-    goaways = 0  # so many connections were closed to it
+    goaways = 0  # number of connections that servers closed before they answered it
     session_refused = False  # the server ended a connection that had resumed a TLS session
-    refused = False  # the agent was closed
     answered = False  # its response began
-    detached = False
-    abandoned = False  # its caller dropped it; it is over soon
-    over = False
-    ended_in_order = False  # and all that comes of that is done
     cut_short = False  # its response was closed before all of it had been read
-    asked_for_at: str | None = None
     _has_no_body = False  # its response has none, by rule
     _hint: float | None = None
     _came_before: int = 0  # what its socket had received when this was sent: not nothing, where others share it
 
     def __init__(self, engine: Engine, home: Home, key: Key, request: Any, pool: object) -> None:
+        super().__init__(home, key, request, pool, engine.stopwatch())
         self.engine = engine
-        self.home = home
-        self.key = key
-        self.request = request
-        self.pool = pool
-        self.submitted = engine.stopwatch()
-        self.due: list[Socket] = []  # to be closed in its home before it goes on
         if engine.options.debug:
             self.asked_for_at = _caller()
         self._prepare_request()
-
-    @property
-    def title(self) -> str:
-        """Method and origin, as messages name it: no path, no query, nothing secret."""
-        return f"{self.request.method.decode('ascii', errors='replace')} {self.key.origin}"
 
     @property
     def is_shared(self) -> bool:
@@ -240,8 +217,8 @@ class Exchange:
             left = None if deadline is None else deadline - self.engine.stopwatch()
             if left is None or left > 0:
                 yield Wait(event, left)
-            elif reason := self.engine.why_waiting(self):
-                raise self.engine.family.httpcore.PoolTimeout(reason)
+            elif standing := self.engine.standing_of(self):
+                raise self.engine.family.httpcore.PoolTimeout(_errors.no_socket(self, standing))
 
     def _accept(self, response: Any) -> list[Socket]:
         """Makes the response ours; gives the sockets that are to be closed for that."""

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from ._core import CloseReason
-    from ._exchange import Exchange
     from ._socket import Socket
+    from ._ticket import Ticket
 
 
 class Observer(Protocol):
@@ -17,16 +17,16 @@ class Observer(Protocol):
     nobody.
     """
 
-    def request_waited(self, exchange: Exchange, seconds: float, *, served: bool) -> None:
+    def request_waited(self, ticket: Ticket, seconds: float, *, served: bool) -> None:
         """A request that found no socket waits no longer.
 
         Args:
-            exchange: The request.
+            ticket: The request.
             seconds: How long it waited.
             served: Whether it got a socket; else its time was over, it was cancelled, or the agent was closed.
         """
 
-    def request_retried(self, exchange: Exchange) -> None:
+    def request_retried(self, ticket: Ticket) -> None:
         """A request is sent again, because its socket turned out dead."""
 
     def socket_closed(self, socket: Socket, seconds: float, reason: CloseReason) -> None:

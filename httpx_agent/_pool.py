@@ -7,12 +7,12 @@ import threading
 import warnings
 from typing import TYPE_CHECKING, Any, Self
 
-from ._engine import Owner
 from ._errors import explain
 from ._exchange import Exchange
 from ._mocks import RESPX, register_with_respx
 from ._options import UNSET, full_name
 from ._steps import WakeableIterator, arun, end_iteration, run
+from ._ticket import Owner, Ticket
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -39,9 +39,9 @@ class BasePool:
         self._joins_respx()
 
     @property
-    def _requests(self) -> set[Exchange]:
+    def _requests(self) -> set[Ticket]:
         """In flight or waiting; the SDKs' test suites look at its length."""
-        return {e for e in self._engine.exchanges() if e.pool is self and not e.abandoned}
+        return {ticket for ticket in self._engine.tickets() if ticket.pool is self and not ticket.abandoned}
 
     @classmethod
     def for_transport(cls, agent_class: type[AnyAgent], agent: object, options: Mapping[str, Any]) -> Self:

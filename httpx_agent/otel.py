@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from ._connector import Key
     from ._core import CloseReason
     from ._engine import Engine
-    from ._exchange import Exchange
     from ._options import AgentOptions
     from ._socket import Socket
+    from ._ticket import Ticket
 
 __all__ = ["instrument", "uninstrument"]
 
@@ -124,13 +124,13 @@ class _Measured(Observer):
 
     # Happening --------------------------------------------------------------------------------------------------------
 
-    def request_waited(self, exchange: Exchange, seconds: float, *, served: bool) -> None:
+    def request_waited(self, ticket: Ticket, seconds: float, *, served: bool) -> None:
         outcome = "served" if served else "gave_up"
-        attributes = {**self._of_origin(exchange.key), "httpx_agent.queue.outcome": outcome}
+        attributes = {**self._of_origin(ticket.key), "httpx_agent.queue.outcome": outcome}
         self.instruments.queue_duration.record(seconds, attributes)
 
-    def request_retried(self, exchange: Exchange) -> None:
-        self.instruments.requests_retried.add(1, self._of_request(exchange))
+    def request_retried(self, ticket: Ticket) -> None:
+        self.instruments.requests_retried.add(1, self._of_request(ticket))
 
     def socket_closed(self, socket: Socket, seconds: float, reason: CloseReason) -> None:
         attributes = self._of_socket(socket)
@@ -149,8 +149,8 @@ class _Measured(Observer):
 
     def active_requests(self, engine: Engine) -> Iterator[tuple[int, Attributes]]:
         """Yield the requests between their arrival at the agent and the end of their response."""
-        for exchange in engine.exchanges():
-            yield 1, self._of_request(exchange)
+        for ticket in engine.tickets():
+            yield 1, self._of_request(ticket)
 
     def waiting_requests(self, engine: Engine) -> Iterator[tuple[int, Attributes]]:
         """Yield waiting requests by origin; 0 for an origin that has a socket and no waiting request."""
@@ -187,10 +187,10 @@ class _Measured(Observer):
         scheme = {"url.scheme": key.scheme} if "url.scheme" in self._opt_in else {}
         return {**self._common, "server.address": key.host, "server.port": key.port, **scheme}
 
-    def _of_request(self, exchange: Exchange) -> Attributes:
-        method = exchange.request.method.decode("ascii", errors="replace")
+    def _of_request(self, ticket: Ticket) -> Attributes:
+        method = ticket.request.method.decode("ascii", errors="replace")
         known = method if method in self._methods else "_OTHER"
-        return {**self._of_origin(exchange.key), "http.request.method": known}
+        return {**self._of_origin(ticket.key), "http.request.method": known}
 
     def _of_socket(self, socket: Socket) -> Attributes:
         attributes = dict(self._of_origin(socket.key))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .._agent import BaseAgent
-    from .._exchange import Exchange
+    from .._ticket import Ticket
 
 
 def assert_no_leaks(agent: BaseAgent[Any, Any, Any]) -> None:
@@ -29,15 +29,15 @@ def assert_no_leaks(agent: BaseAgent[Any, Any, Any]) -> None:
             f"the agent's books do not balance: of {status.create_socket_count} sockets {known} are "
             f"accounted for\n{status}"
         )
-    left = agent._engine.exchanges()
+    left = agent._engine.tickets()
     if left:
         hint = "" if agent.debug else "\nAgent(debug=True) remembers where each was asked for."
-        lines = "".join(f"\n  {_describe(exchange)}" for exchange in left)
+        lines = "".join(f"\n  {_describe(ticket)}" for ticket in left)
         raise AssertionError(f"{len(left)} request(s) are not over:{lines}{hint}")
 
 
-def _describe(exchange: Exchange) -> str:
-    socket = exchange.socket
+def _describe(ticket: Ticket) -> str:
+    socket = ticket.socket
     what = "waits for a socket" if socket is None else f"holds socket {socket.id}; read or close its response"
-    where = f", asked for at {exchange.asked_for_at}" if exchange.asked_for_at else ""
-    return f"{exchange.title}{where}: {what}"
+    where = f", asked for at {ticket.asked_for_at}" if ticket.asked_for_at else ""
+    return f"{ticket.title}{where}: {what}"

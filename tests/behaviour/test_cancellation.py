@@ -177,7 +177,7 @@ def check_the_books(agent: Agent, network: Network) -> None:
     assert not status.sockets
     assert not status.requests
     assert len(network.connections) <= status.create_socket_count + 10
-    assert agent._engine._exchanges == {}
+    assert agent._engine._tickets == {}
     assert len(agent._engine._sockets) == held
 
 

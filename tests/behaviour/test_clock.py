@@ -131,7 +131,7 @@ async def test_a_request_does_not_run_out_of_time_while_the_machine_sleeps(world
         async with client.stream("GET", URL) as response, world.tasks() as tasks:
             waiting = tasks.start(client.get, URL, timeout=httpx.Timeout(10, pool=5))
             await world.until(lambda: agent.status().requests)
-            (home,) = {exchange.home for exchange in engine.exchanges()}
+            (home,) = {ticket.home for ticket in engine.tickets()}
             asleep[0] = 3600.0
             for event in engine.renew_events(home):  # it looks at the clock
                 home.wake(event, None)

@@ -471,4 +471,4 @@ def test_threads_that_close_and_read_at_the_same_time() -> None:
             thread.join()
         assert failures == []
         assert agent.status().requests == {}
-        assert agent._engine.exchanges() == []
+        assert agent._engine.tickets() == []

@@ -826,7 +826,7 @@ def test_what_happens_in_the_moment_in_which_the_time_is_over(event: str) -> Non
 
         def __call__(self) -> float:
             engine = agent._engine
-            waits = not engine.is_locked_here() and any(exchange.queued for exchange in engine._exchanges.values())
+            waits = not engine.is_locked_here() and any(ticket.queued for ticket in engine._tickets.values())
             if waits and self.happens is not None:
                 happens, self.happens = self.happens, None
                 happens()

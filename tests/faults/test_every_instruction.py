@@ -386,7 +386,7 @@ def check(case: Case, scene: Scene, interruption: Interruption) -> None:
         scene.network.scripts = ()
     url = "http://z.test/" if scene.network else scene.url
     assert in_another_thread(lambda: scene.client.get(url, timeout=5)).status_code == 200
-    wait_until(lambda: agent._engine.exchanges() == [])  # what is dropped is cleared up by a thread of its own
+    wait_until(lambda: agent._engine.tickets() == [])  # what is dropped is cleared up by a thread of its own
     assert_no_leaks(agent)
     assert not sum(agent.status().requests.values())
     assert len(scene.client._transport._pool._requests) == 0  # type: ignore[attr-defined]
