@@ -13,12 +13,12 @@ from __future__ import annotations
 import os
 import pickle
 import sys
-import threading
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from . import _fork
+from ._locks import Lock, locked
 from ._options import full_name
 
 if TYPE_CHECKING:
@@ -49,36 +49,42 @@ class Identities:
 
     def begin_anew(self) -> None:
         """Renew in a forked child the lock that a thread of the parent may hold; the agents there are the same."""
-        self._lock = threading.RLock()
+        self._lock = Lock()
 
     def enter(self, agent: AnyAgent, identity: str | None) -> str:
         """Note an agent that was made, and return its identity: the one that it came with, or a new one."""
         identity = identity or os.urandom(16).hex()
-        with self._lock:
-            self._agents[identity] = agent
+        self._agents[identity] = agent
         return identity
 
     def revive(self, kind: type[AnyAgent], identity: str, options: Mapping[str, Any]) -> AnyAgent:
         """Return the agent of an identity; make it if this process has none."""
-        let_go = None
-        with self._lock:
-            agent = self._agents.get(identity)
-            if agent is None:
-                agent = object.__new__(kind)
-                agent._set_up(dict(options), identity)
-                self._kept[identity] = agent
-                if len(self._kept) > MAX_KEPT:
-                    _, let_go = self._kept.popitem(last=False)
-            elif identity in self._kept:
-                self._kept.move_to_end(identity)
-        if let_go is not None:
-            let_go._engine.rest()  # and whoever still uses it goes on with new sockets
+        agent, displaced = self._find_or_make(kind, identity, options)
+        if displaced is not None:
+            displaced._engine.rest()  # and whoever still uses it goes on with new sockets
         return agent
 
+    @locked
+    def _find_or_make(
+        self, kind: type[AnyAgent], identity: str, options: Mapping[str, Any]
+    ) -> tuple[AnyAgent, AnyAgent | None]:
+        """Return the agent of an identity, and the one that is kept no longer because of it."""
+        agent = self._agents.get(identity)
+        displaced = None
+        if agent is None:
+            agent = object.__new__(kind)
+            agent._set_up(dict(options), identity)
+            self._kept[identity] = agent
+            if len(self._kept) > MAX_KEPT:
+                _, displaced = self._kept.popitem(last=False)
+        elif identity in self._kept:
+            self._kept.move_to_end(identity)
+        return agent, displaced
+
+    @locked
     def let_go(self, agent: AnyAgent) -> None:
         """Keep an agent no longer than somebody refers to it: it was closed."""
-        with self._lock:
-            self._kept.pop(agent._identity, None)
+        self._kept.pop(agent._identity, None)
 
 
 identities = Identities()
