@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ._family import Family
+    from ._homes import Home
     from ._network import Listener
     from ._options import AgentOptions
 
@@ -105,6 +106,12 @@ class Connector:
             greets_proxy=self.proxy is not None and self.proxy.url.scheme.startswith(b"socks"),
             proxy=self._proxy_name,
         )
+
+    def connection(self, key: Key, wire: Wire, home: Home) -> Any:
+        """Make the connection of a new socket; it connects when it gets its first request."""
+        if home.library is None:
+            return self.sync_connection(key, wire)
+        return self.async_connection(key, wire, home.library, home.call_soon)
 
     def sync_connection(self, key: Key, wire: Wire) -> Any:
         """A connection that connects when it gets its first request."""

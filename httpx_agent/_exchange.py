@@ -341,7 +341,7 @@ class Exchange:
         socket = self.socket
         assert socket is not None
         if socket.connection is None:
-            socket.connection = self.home.connect(self.engine, socket)
+            socket.connection = self.engine.connector.connection(socket.key, socket.wire, self.home)
             if self.session_refused:
                 socket.may_resume = False
         if not socket.multiplexed:
