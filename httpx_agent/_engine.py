@@ -53,7 +53,7 @@ from ._options import (
     rules_of,
 )
 from ._socket import Socket
-from ._steps import CloseSocket, Flow
+from ._socket_steps import CloseSocket
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from ._exchange import Exchange
     from ._family import Family
     from ._observer import Observer
+    from ._steps import Flow
 
 #: Streams of an HTTP/2 connection at most: as many as httpcore opens.
 MAX_STREAMS = 100

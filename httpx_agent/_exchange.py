@@ -12,8 +12,9 @@ from ._causes import walk_causes
 from ._descriptors import is_out_of_descriptors
 from ._sessions import SessionRefused
 from ._socket import keep_open
+from ._socket_steps import BeginAnew, CloseStream, Drain, Send
 from ._status import RequestInfo
-from ._steps import BeginAnew, CloseStream, Drain, Send, Wait
+from ._steps import Wait
 
 if TYPE_CHECKING:
     from ._connector import Key

@@ -12,7 +12,8 @@ from ._errors import explain
 from ._exchange import Exchange
 from ._family import RESPX, register_with_respx
 from ._response_cycle import ResponseCycle
-from ._steps import WakeableIterator, arun, end_iteration, run
+from ._socket_steps import WakeableIterator, end_iteration
+from ._steps import arun, run
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
