@@ -415,7 +415,7 @@ def test_what_a_child_does(
                 homes = list(agent._engine._homes.values())
                 await end_threads(world, agent)
 
-                monkeypatch.setattr(_fork, "_heirs", weakref.WeakSet([agent._engine]))
+                monkeypatch.setattr(_fork, "_restartables", weakref.WeakSet([agent._engine]))
                 _fork.opening.acquire()
                 _fork._begin_anew()
 
