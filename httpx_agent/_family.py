@@ -1,7 +1,7 @@
 """The pair of libraries that an agent works with, httpx and httpcore or one made like them, and their mocks.
 
 Nothing else in the package imports either of them, except where users meet their classes. What the package needs of
-them, it asks a `Family`. respx, and whatever else replaces methods of httpcore, works without a set-up by the user.
+them, it asks of a `Family`. respx, and whatever else replaces methods of httpcore, works without any set-up.
 """
 
 from __future__ import annotations
@@ -59,9 +59,10 @@ class Family:
         return dressed
 
     def is_of_network(self, error: Exception) -> bool:
-        """Return whether a connection may fail with this error; others are a caller's, whose signal handler raised.
+        """Return whether a connection may fail with this error; others are a caller's, from a signal handler.
 
-        Errors of the system have numbers. A `TimeoutError` without one is such a handler's: nothing waits there.
+        Such a handler may raise anywhere. Errors of the system have numbers. A `TimeoutError` without one is
+        a handler's: nothing waits there.
         """
         if isinstance(error, TimeoutError):
             return error.errno is not None

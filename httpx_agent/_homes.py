@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Owner(Protocol):
-    """What a home needs of the one whose sockets are there."""
+    """What a home needs of the one that has sockets there."""
 
     now: Callable[[], float]
     """Returns the time by which sockets expire."""
@@ -203,7 +203,7 @@ class AsyncHome(Home):
                 await detached(owner.end_home(self))
 
     def end(self) -> None:
-        """Have nothing happen here any more."""
+        """End the home: nothing happens here any more."""
         if not self._ended:
             self.is_ending = self._ended = True
             self.watcher.stop()

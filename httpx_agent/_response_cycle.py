@@ -19,7 +19,7 @@ _DEPTH = 4
 
 
 class ResponseCycle:
-    """The reference cycle in which each response of one library is.
+    """The reference cycle that each response of one library is part of.
 
     Args:
         httpx: The library.
