@@ -17,7 +17,8 @@ __version__ = "0.1.0"
 
 __all__ = ["Agent", "AgentOptions", "AgentStatus", "AgentTransport", "RequestInfo", "SocketInfo", "request_info"]
 
-_HOMES = {
+#: In which module each public name is.
+_EXPORTS = {
     "Agent": "._httpx",
     "AgentOptions": "._options",
     "AgentStatus": "._status",
@@ -29,10 +30,10 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
+    module = _EXPORTS.get(name)
+    if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(home, __name__), name)
+    value = globals()[name] = getattr(import_module(module, __name__), name)
     return value
 
 

@@ -130,7 +130,8 @@ class AsyncioConnector:
                 sock = await connect()
                 try:
                     prepare(sock)
-                    stream = self._family.asyncio_stream(httpcore, self._wire.listener)
+                    kind = self._family.dress(AsyncioStream, "AsyncNetworkStream")
+                    stream = kind(httpcore, self._wire.listener)
                     await create(lambda: stream, sock=sock)
                     prepare(sock)  # asyncio sets TCP_NODELAY by itself; the user's options come last, and win
                     self._wire.tells_of_loss = True

@@ -1,4 +1,4 @@
-"""What an error goes back to."""
+"""What led to an error."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ if TYPE_CHECKING:
 
 
 def walk_causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and all that led to it, each once, the nearest first.
+    """Yield an error and all errors that led to it, each once, nearest first.
 
-    Looks at causes and contexts, and into groups: asyncio and trio put what went wrong with each address of a host in
-    one. Causes may lead in a ring: respx raises what a `side_effect` function raised from its own error about it.
+    Follow causes and contexts, and look into groups: asyncio and trio put what went wrong with each address of a host
+    into one. Causes may form a ring: respx raises what a `side_effect` function raised from its own error about it.
     """
-    met: set[int] = set()  # identities: an error may have any idea of what equals it
+    met: set[int] = set()  # identities: an error may define equality as it likes
     pending = deque([error])
     while pending:
         found = pending.popleft()
@@ -32,9 +32,9 @@ def walk_causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _came_of(error: BaseException, context: BaseException) -> bool:
-    """Whether an error arose in the handling of its context, which a frame that it went through had caught.
+    """Return whether an error arose while its context was handled, in a frame that had caught that context.
 
-    Python also calls context what some caller handles meanwhile; his error says nothing of this one.
+    Python also gives as context whatever some caller is handling at the time. That error says nothing about this one.
     """
     caught_at = context.__traceback__
     passed = error.__traceback__

@@ -1,10 +1,10 @@
-"""The clock of free sockets: it goes on while the machine sleeps, as those of servers and of NATs do.
+"""The clock of free sockets. It keeps running while the machine sleeps, as the clocks of servers and NATs do.
 
-`time.monotonic` stands still then, on Linux and on macOS. By it a socket that was free for an evening would be some
-seconds old, and the next request would find out that it is not.
+`time.monotonic` stands still then, on Linux and on macOS. By that clock a socket that was free for a whole evening
+would be some seconds old, and the next request would find out that it is not.
 
-What a request waits for is no matter of this clock: its timeouts (pool, connect, read, write) limit how long a program
-waits that runs, and go on where they were when the machine wakes.
+This clock does not limit how long requests wait: their timeouts (pool, connect, read, write) are for a program that
+runs, and go on where they were when the machine wakes.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
-#: So many seconds the two clocks may part before it counts: they tick at different moments, and the time of day is
-#: adjusted little by little.
+#: Seconds by which the two clocks may drift apart before it counts as sleep: they tick at different moments, and the
+#: time of day is adjusted little by little.
 _TOLERANCE = 1.0
 
 
 def find_clock() -> Callable[[], float]:
-    """Return the best clock of this system: seconds since any moment, time asleep included."""
+    """Return the best clock of this system: seconds since an arbitrary moment, time asleep included."""
     number = getattr(time, "CLOCK_BOOTTIME", None)
     if number is not None:
         clock = partial(time.clock_gettime, number)
@@ -31,24 +31,25 @@ def find_clock() -> Callable[[], float]:
 
 
 class BothClocks:
-    """A clock where the system has none for this: what has passed is what either of two clocks says, whichever is more.
+    """A clock for systems that have none for this: the time that has passed is the larger of what two clocks say.
 
-    The time of day counts time asleep, but may be set. Set back, it is passed over. Set ahead, it looks as if the
-    machine had slept, and free sockets lose a part of their time: that costs a handshake, the opposite a timeout.
+    The time of day counts time asleep, but it may be set. Where it is set back, that is ignored. Where it is set ahead,
+    the machine seems to have slept, and free sockets lose a part of their time. That costs a handshake; the opposite
+    would cost a timeout.
 
     Args:
-        monotonic: A clock that is never set.
+        monotonic: A clock that nobody sets.
         wall: The time of day.
     """
 
     def __init__(self, monotonic: Callable[[], float], wall: Callable[[], float]) -> None:
         self._monotonic = monotonic
         self._wall = wall
-        # Replaced as a whole: threads that notice the same sleep at once write the same.
+        # Replaced as a whole: threads that notice the same sleep at the same time write the same values.
         self._seen = (wall() - monotonic(), 0.0)
 
     def __call__(self) -> float:
-        """Return the time."""
+        """Return the time in seconds."""
         now = self._monotonic()
         ahead = self._wall() - now
         before, slept = self._seen

@@ -15,6 +15,8 @@ from ._certificates import check_files, create_ssl_context
 from ._connecting import RacingConnector, SyncConnector
 from ._contexts import DetachedBackend
 from ._http1 import RecentFields, is_installed
+from ._http1_asyncio import AsyncioHttp1Connection
+from ._http1_sync import SyncHttp1Connection
 from ._network import AsyncBackend, SyncBackend, Wire
 from ._sessions import SessionCache
 from ._tls import StandIns, TlsContext
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ._family import Family
+    from ._homes import Home
     from ._network import Listener
     from ._options import AgentOptions
 
@@ -104,13 +107,20 @@ class Connector:
             proxy=self._proxy_name,
         )
 
+    def connection(self, key: Key, wire: Wire, home: Home) -> Any:
+        """Make the connection of a new socket; it connects when it gets its first request."""
+        if home.library is None:
+            return self.sync_connection(key, wire)
+        return self.async_connection(key, wire, home.library, home.call_soon)
+
     def sync_connection(self, key: Key, wire: Wire) -> Any:
         """A connection that connects when it gets its first request."""
         if _is_secure(key):
             self._tls.get()
         inner = self._options.network_backend or SyncConnector(wire)
         if self._is_fast(key, self._options.network_backend, is_async=False):
-            return self._create_fast(self._family.sync_http1_connection, key, wire, SyncBackend(wire, inner))
+            kind = self._family.dress(SyncHttp1Connection, "ConnectionInterface")
+            return self._create_fast(kind, key, wire, SyncBackend(wire, inner))
         return self._create(self._family.httpcore.ConnectionPool, key, SyncBackend(wire, inner))
 
     def async_connection(self, key: Key, wire: Wire, library: str, call_soon: Callable[..., None]) -> Any:
@@ -122,7 +132,8 @@ class Connector:
         if library == "asyncio" and self._is_fast(key, inner, is_async=True):
             connector = DetachedBackend(AsyncioConnector(wire, call_soon), detaches_streams=False)
             backend = AsyncBackend(wire, connector, call_soon)
-            return self._create_fast(self._family.asyncio_http1_connection, key, wire, backend)
+            kind = self._family.dress(AsyncioHttp1Connection, "AsyncConnectionInterface")
+            return self._create_fast(kind, key, wire, backend)
         if inner is None:
             if library == "trio":
                 inner = RacingConnector(wire, httpcore.TrioBackend(), call_soon)

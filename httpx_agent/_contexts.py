@@ -1,11 +1,11 @@
-"""Nothing that outlives a request keeps its context (`contextvars`), or runs in it.
+"""Keep whatever outlives a request from holding on to its context (`contextvars`), and from running in it.
 
-An event loop copies the context of whoever asks it for a callback: for a timer, a reader, a transport. Kept by a socket
-or a keeper, that of one request would stay as long as these, with all that its caller put there (a user, a database
-session, a span); and what happens later would look as if that request did it.
+An event loop copies the current context for each callback that it is asked for: a timer, a reader, a transport. A
+socket or a watcher that kept a request's context would keep alive all that the caller put there (a user, a database
+session, a span), and what happens later would look as if that request did it.
 
-So whatever may stay is asked for in an empty context. What happens during a request and calls its caller's code, such
-as trace callbacks, iterators of bodies and network backends of the user's own, is done in the request's.
+So whatever may outlive a request is asked for in an empty context. What happens during a request and calls its caller's
+code, such as trace callbacks, iterators of bodies and the user's own network backends, runs in the request's.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def detached(work: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
             result: T = stop.value
             return result
         finally:
-            value = None  # an error has this frame in its traceback by now
+            value = None  # the error has this frame in its traceback by now: break that cycle
         try:
             value = yield awaited
             resume = work.send
@@ -43,9 +43,9 @@ def detached(work: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
 
 
 class TimeLimit:
-    """As `anyio.move_on_after`, with a timer that keeps no context.
+    """Like `anyio.move_on_after`, but its timer keeps no context.
 
-    asyncio keeps a timer that was cancelled until its time comes, or many others were cancelled.
+    asyncio keeps a cancelled timer until its time comes, or until many others have been cancelled.
     """
 
     __slots__ = ("_scope",)
@@ -66,8 +66,8 @@ class DetachedBackend:
     """A network backend that works in an empty context.
 
     Args:
-        inner: The backend.
-        detaches_streams: Whether its streams must do so, too, because they ask the loop for readers and timers.
+        inner: The backend that does the work.
+        detaches_streams: Whether its streams must do so as well, because they ask the loop for readers and timers.
     """
 
     def __init__(self, inner: Any, *, detaches_streams: bool) -> None:
@@ -91,7 +91,7 @@ class DetachedStream:
     """A network stream that works in an empty context.
 
     Args:
-        inner: The stream.
+        inner: The stream that does the work.
     """
 
     __slots__ = ("_inner",)
@@ -105,17 +105,17 @@ class DetachedStream:
         return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        """Write all of it."""
+        """Write all of the buffer."""
         await detached(self._inner.write(buffer, timeout))
 
     async def aclose(self) -> None:
-        """Close it, which leaves nothing behind."""
+        """Close the stream, which leaves nothing behind."""
         await self._inner.aclose()
 
     async def start_tls(self, *arguments: Any) -> DetachedStream:
-        """Secure it."""
+        """Return the stream after a TLS handshake."""
         return DetachedStream(await detached(self._inner.start_tls(*arguments)))
 
     def get_extra_info(self, info: str) -> Any:
-        """Return what is known of it."""
+        """Return what the stream knows about itself."""
         return self._inner.get_extra_info(info)

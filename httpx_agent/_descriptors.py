@@ -1,4 +1,4 @@
-"""The limit on open files: how an error tells that it was reached."""
+"""The limit on open files: how to tell from an error that it was reached."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import socket
 
 from ._causes import walk_causes
 
-#: The process has as many as it may (`ulimit -n`), or the system has.
+#: The process has as many descriptors as it may have (`ulimit -n`), or the system does.
 NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 
 
 def is_out_of_descriptors(error: BaseException) -> bool:
-    """Return whether an error goes back to the limit on open files."""
+    """Return whether the limit on open files led to an error."""
     for found in walk_causes(error):
         if isinstance(found, OSError) and found.errno in NO_DESCRIPTOR:
             return True
-        if isinstance(found, socket.gaierror) and _none_is_left():  # looking up a name needs files, and does not say so
+        if isinstance(found, socket.gaierror) and _none_is_left():  # a lookup needs files, but does not say so
             return True
     return False
 

@@ -52,7 +52,7 @@ from ._options import (
     rules_of,
 )
 from ._socket import Socket
-from ._steps import CloseSocket, Flow
+from ._socket_steps import CloseSocket
 from ._ticket import Owner, Ticket
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ if TYPE_CHECKING:
 
     from ._family import Family
     from ._observer import Observer
+    from ._steps import Flow
 
 #: Streams of an HTTP/2 connection at most: as many as httpcore opens.
 MAX_STREAMS = 100
@@ -180,6 +181,7 @@ class Engine:
         self._refused: set[Ticket] = set()  # and may not be woken yet
         self._is_deciding = False  # somebody is, or was broken off, and the books may be wrong
         self._is_unswept = False  # they were made anew, and what follows from them may not be done yet
+        self._not_watched: dict[int, Socket] = {}  # came free, and may be in use again before they are watched
         self._unfinished: dict[int, int] = {}  # threads, and how many of their decisions have consequences to come
         # Requests that were dropped, or what had them. Finalisers append, without the lock, and have them cleared up.
         self._abandoned: deque[Ticket | Owner] = deque()
@@ -396,7 +398,7 @@ class Engine:
             self._note_closed(socket, effects)
         self._apply(self._core.end_home(home, self.now()), effects)
         self._sockets = {number: s for number, s in self._sockets.items() if s.home is not home}
-        home.settling = {}
+        self._not_watched = {number: s for number, s in self._not_watched.items() if s.home is not home}
         return effects
 
     # What requests ask of the core: each answers with the sockets to be closed in their home -------------------------
@@ -465,7 +467,7 @@ class Engine:
             return None
         actions = self._core.detach(ticket.number, self.now())
         del self._sockets[socket.id]
-        socket.home.settling.pop(socket.id, None)
+        self._not_watched.pop(socket.id, None)
         return self._apply(actions)
 
     def close_free_sockets(self, ticket: Ticket) -> list[Socket]:
@@ -567,18 +569,19 @@ class Engine:
     def _note_lost(self, number: int) -> Effects | None:
         return self._apply(self._core.lost(number, self.now()))
 
-    def settled(self, home: Home) -> list[tuple[int, int]]:
-        """Descriptors and numbers of sockets that came free a while ago and still are; from now on they are watched."""
-        candidates = self._take_settling(home)
+    def sockets_to_watch(self, home: Home) -> list[tuple[int, int]]:
+        """Return descriptors and numbers of sockets that came free a while ago and still are: they are watched now."""
+        candidates = self._take_not_watched(home)
         descriptors = {number: socket.wire.descriptor() for number, socket in candidates.items()}
         watched, deadline = self._note_watched(home, candidates, descriptors)
-        if deadline is not None:  # the keeper may have been told to rest meanwhile
-            home.keeper.arm(deadline)
+        if deadline is not None:  # the watcher may have been told to rest meanwhile
+            home.watcher.arm(deadline)
         return watched
 
     @_guarded
-    def _take_settling(self, home: Home) -> dict[int, Socket]:
-        candidates, home.settling = home.settling, {}
+    def _take_not_watched(self, home: Home) -> dict[int, Socket]:
+        candidates = {number: s for number, s in self._not_watched.items() if s.home is home}
+        self._not_watched = {number: s for number, s in self._not_watched.items() if s.home is not home}
         return candidates
 
     @_guarded
@@ -597,7 +600,7 @@ class Engine:
         """Closes the free sockets of a home whose time is over, and looks when to come again."""
         effects, again = self._note_expired(home)
         if again is not None:
-            home.keeper.arm(again)
+            home.watcher.arm(again)
         self._carry_out(effects, None)
 
     @_guarded
@@ -727,18 +730,18 @@ class Engine:
         self._note_closed(socket, effects)
         actions = self._core.closed(socket.id, self.now())
         del self._sockets[socket.id]
-        socket.home.settling.pop(socket.id, None)
+        self._not_watched.pop(socket.id, None)
         return self._apply(actions, effects)
 
     def _end_of(self, ticket: Ticket, tell_core: Callable[..., list[Action]], **outcome: Any) -> list[Socket]:
         """The request is over; its socket may be free now."""
-        effects, deadline, settles = self._note_over(ticket, tell_core, outcome)
+        effects, deadline, watch_later = self._note_over(ticket, tell_core, outcome)
         if effects is not None:
             self._carry_out(effects, ticket.home, ticket.due)
         if deadline is not None:
-            ticket.home.keeper.arm(deadline)
-        if settles:
-            ticket.home.keeper.settle()
+            ticket.home.watcher.arm(deadline)
+        if watch_later:
+            ticket.home.watcher.watch_later()
         ticket.ended_in_order = True
         return ticket.due
 
@@ -756,10 +759,10 @@ class Engine:
             effects = self._apply(actions, effects)
         if socket is None or not self._core.is_free(socket.id):
             return effects, None, False
-        settles = not socket.wire.tells_of_loss
-        if settles:
-            home.settling[socket.id] = socket
-        return effects, self._core.next_deadline(home), settles
+        watch_later = not socket.wire.tells_of_loss
+        if watch_later:
+            self._not_watched[socket.id] = socket
+        return effects, self._core.next_deadline(home), watch_later
 
     def _end(self, ticket: Ticket, effects: Effects | None = None) -> Effects | None:
         """The request is over; gives what there is to be told of it, if anything is."""
@@ -855,16 +858,16 @@ class Engine:
         self._unfinished.pop(get_ident(), None)
 
     def _look_after(self, home: Home) -> None:
-        """Has the keeper of a home know of all that it is to do."""
-        deadline, settles = self._needs_of(home)
+        """Have the watcher of a home know of all that it is to do."""
+        deadline, watch_later = self._needs_of(home)
         if deadline is not None:
-            home.keeper.arm(deadline)
-        if settles:
-            home.keeper.settle()
+            home.watcher.arm(deadline)
+        if watch_later:
+            home.watcher.watch_later()
 
     @_guarded
     def _needs_of(self, home: Home) -> tuple[float | None, bool]:
-        return self._core.next_deadline(home), bool(home.settling)
+        return self._core.next_deadline(home), any(s.home is home for s in self._not_watched.values())
 
     @_guarded
     def _take_stock(self) -> Effects:
@@ -876,7 +879,7 @@ class Engine:
                 effects.close.append(socket)
             elif view.state is State.FREE:
                 if socket.watched is None and not socket.wire.tells_of_loss:
-                    socket.home.settling[socket.id] = socket
+                    self._not_watched[socket.id] = socket
                 continue
             effects.unwatch.append(socket)
         effects.wake.extend(t for t in self._tickets.values() if t.event is not None and t.grant is not None)

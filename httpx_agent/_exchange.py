@@ -14,8 +14,9 @@ from ._http1 import read_keep_alive_hint
 from ._resend import Facts, Loss, Verdict, is_idempotent, judge
 from ._sessions import SessionRefused
 from ._socket import keep_open
+from ._socket_steps import BeginAnew, CloseStream, Drain, Send
 from ._status import RequestInfo
-from ._steps import BeginAnew, CloseStream, Drain, Send, Wait
+from ._steps import Wait
 from ._ticket import Ticket
 
 if TYPE_CHECKING:
@@ -309,7 +310,7 @@ class Exchange(Ticket):
         socket = self.socket
         assert socket is not None
         if socket.connection is None:
-            socket.connection = self.home.connect(self.engine, socket)
+            socket.connection = self.engine.connector.connection(socket.key, socket.wire, self.home)
             if self.session_refused:
                 socket.may_resume = False
         if not socket.multiplexed:

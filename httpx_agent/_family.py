@@ -1,37 +1,35 @@
-"""The libraries that the engine works with: httpx and httpcore, or a pair that is made like them."""
+"""The pair of libraries that an agent works with, httpx and httpcore or one made like them, and their mocks.
+
+Nothing else in the package imports either of them, except where users meet their classes. What the package needs of
+them, it asks of a `Family`. respx, and whatever else replaces methods of httpcore, works without any set-up.
+"""
 
 from __future__ import annotations
 
+import os
+import sys
 from contextlib import contextmanager
 from functools import cached_property
-from types import ModuleType
+from operator import attrgetter
+from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 
-from ._asyncio_streams import AsyncioStream
-from ._cycles import Cycles
-from ._http1_asyncio import AsyncioHttp1Connection
-from ._http1_sync import SyncHttp1Connection
-from ._mocks import Originals
-from ._network import AsyncStream, SyncStream
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from ._pool import BasePool
 
 #: Packages whose errors tell of a connection.
 _NETWORK = frozenset({"httpcore", "httpcore2", "h11", "h2", "hpack", "hyperframe", "socksio"})
 
-Pool = TypeVar("Pool", bound="BasePool")
+#: The module of respx that holds its mockers. Once it is imported, methods may be mocked at any time.
+RESPX = "respx.mocks"
 
-#: Where the transport for a client library is.
-HOMES = {"httpx": "httpx_agent", "httpx2": "httpx_agent.httpx2"}
+Kind = TypeVar("Kind")
 
 
 class Family:
-    """One pair of libraries. Nothing else in the engine imports either of them.
+    """One pair of libraries.
 
     Args:
         httpx: The client library.
@@ -41,66 +39,30 @@ class Family:
     def __init__(self, httpx: ModuleType, httpcore: ModuleType) -> None:
         self.httpx = httpx
         self.httpcore = httpcore
-        self.cycles = Cycles(httpx)
-        self._proxied_pools: dict[type, type] = {}
+        self._dressed: dict[tuple[type, str], Any] = {}
 
-    @cached_property
-    def sync_stream(self) -> type[SyncStream]:
-        """Our stream as a `NetworkStream` of this family."""
-        return type("AgentStream", (SyncStream, self.httpcore.NetworkStream), {})
+    def dress(self, kind: type[Kind], interface: str) -> type[Kind]:
+        """Return a class of ours as one of this family's; the same class each time.
 
-    @cached_property
-    def async_stream(self) -> type[AsyncStream]:
-        """Our stream as an `AsyncNetworkStream` of this family."""
-        return type("AsyncAgentStream", (AsyncStream, self.httpcore.AsyncNetworkStream), {})
+        Users, and the libraries themselves, ask with `isinstance` what an object is.
 
-    def pool(self, pool: type[Pool], proxy: Any) -> type[Pool]:
-        """The class for the pool of a transport; where an HTTP proxy is used, it is also an `httpcore.HTTPProxy`.
-
-        That is how others know that a transport has a proxy, and which: the `proxy_url` of pytest-httpx, for one.
+        Args:
+            kind: The class.
+            interface: The name of the class in httpcore that the result is a subclass of, too.
         """
-        if proxy is None or proxy.url.scheme.startswith("socks"):
-            return pool
-        if pool not in self._proxied_pools:
-            bases = (pool, self.httpcore.HTTPProxy)
-            self._proxied_pools[pool] = type(pool.__name__, bases, {"__module__": pool.__module__})
-        return self._proxied_pools[pool]
-
-    @cached_property
-    def asyncio_stream(self) -> type[AsyncioStream]:
-        """The stream of the fast engine as an `AsyncNetworkStream` of this family."""
-        return type("AsyncioStream", (AsyncioStream, self.httpcore.AsyncNetworkStream), {})
-
-    @cached_property
-    def sync_http1_connection(self) -> type[SyncHttp1Connection]:
-        """The fast connection as a `ConnectionInterface` of this family."""
-        return type("SyncHttp1Connection", (SyncHttp1Connection, self.httpcore.ConnectionInterface), {})
-
-    @cached_property
-    def asyncio_http1_connection(self) -> type[AsyncioHttp1Connection]:
-        """The fast connection as an `AsyncConnectionInterface` of this family."""
-        return type("AsyncioHttp1Connection", (AsyncioHttp1Connection, self.httpcore.AsyncConnectionInterface), {})
-
-    @cached_property
-    def http1_response(self) -> Any:
-        """A `Response` of this family for the fast engine, which has made sure of what it is made of."""
-
-        class Response(self.httpcore.Response):  # type: ignore[name-defined, misc]
-            def __init__(
-                self, status: int, headers: list[tuple[bytes, bytes]], stream: Any, extensions: dict[str, Any]
-            ) -> None:
-                self.status = status
-                self.headers = headers
-                self.stream = stream
-                self.extensions = extensions
-                self._stream_consumed = False
-
-        return Response
+        known = self._dressed.get((kind, interface))
+        if known is None:
+            bases = (kind, getattr(self.httpcore, interface))
+            made = type(kind.__name__, bases, {"__module__": kind.__module__})
+            known = self._dressed.setdefault((kind, interface), made)  # another thread may have been first
+        dressed: type[Kind] = known
+        return dressed
 
     def is_of_network(self, error: Exception) -> bool:
-        """Return whether a connection may end so; other errors are a caller's: a signal's handler may raise anywhere.
+        """Return whether a connection may fail with this error; others are a caller's, from a signal handler.
 
-        The system's errors have numbers. A `TimeoutError` without one is that of such a handler, where nothing waits.
+        Such a handler may raise anywhere. Errors of the system have numbers. A `TimeoutError` without one is
+        a handler's: nothing waits there.
         """
         if isinstance(error, TimeoutError):
             return error.errno is not None
@@ -110,7 +72,7 @@ class Family:
 
     @contextmanager
     def suppress_network_errors(self) -> Iterator[None]:
-        """Ignore however a connection ends in this block, and let everything else out."""
+        """Ignore however a connection fails in this block, and let everything else out."""
         try:
             yield
         except Exception as error:
@@ -118,7 +80,7 @@ class Family:
                 raise
 
     def are_replaced(self, *, is_async: bool) -> bool:
-        """Whether a mock stands in the place of httpcore's own way to send a request."""
+        """Return whether a mock has taken the place of httpcore's own way to send a request."""
         return (self._async_originals if is_async else self._sync_originals).are_replaced()
 
     @cached_property
@@ -139,18 +101,77 @@ class Family:
         return Originals(classes, "handle_async_request")
 
     async def anyio_stream(self, sock: Any) -> Any:
-        """The stream of httpcore over anyio's, over a Unix socket that we connected; private as that below."""
+        """Wrap a Unix socket that we connected in httpcore's stream over anyio's.
+
+        A private name of httpcore, for the same reason as below.
+        """
         stream = await anyio.abc.UNIXSocketStream.from_socket(sock)
         return self.httpcore._backends.anyio.AnyIOStream(stream)
 
     def socket_stream(self, socket: object) -> Any:
-        """The stream of httpcore over a socket that we connected.
+        """Wrap a socket that we connected in httpcore's stream.
 
-        A private name of httpcore: its public `SyncBackend` connects by itself, so that a thread
-        that waits for a connection could not be woken when the agent is closed.
+        A private name of httpcore: its public `SyncBackend` connects by itself, so closing the agent could not wake a
+        thread that waits for a connection.
         """
         return self.httpcore._backends.sync.SyncStream(socket)
 
     def is_socket_stream(self, stream: object) -> bool:
         """Return whether a stream is of that kind, so that its socket is what it reads and writes."""
         return isinstance(stream, self.httpcore._backends.sync.SyncStream)
+
+
+def register_with_respx(pool: type, httpcore: ModuleType) -> bool:
+    """Have respx, where it is in use, replace the methods of a pool; return whether it had not done so before.
+
+    By default respx replaces `handle_request` of httpcore's connections and pools. With us it must be the pool's: on
+    the connection it would see the request to the proxy, where there is one, and its answer would stand in for a
+    socket's. pytest-httpx2 teaches respx the same for httpcore2.
+
+    Args:
+        pool: The class. One made at run time bears the name of the class that it stands in for.
+        httpcore: The library whose pool it stands in for. respx keeps its mockers under the names of that library's
+            modules, and these may be aliases (`httpx2.alias_httpx`).
+    """
+    root = getattr(sys.modules.get(RESPX), "Mocker", None)  # another thread may be about to import it
+    if root is None:
+        return False
+    target = f"{pool.__module__}.{pool.__qualname__}"
+    mockers = [
+        mocker
+        for name, mocker in root.registry.items()
+        if sys.modules.get(name) is httpcore and target not in mocker.targets
+    ]
+    for mocker in mockers:
+        mocker.add_targets(target)
+    return bool(mockers)
+
+
+class Originals:
+    """The methods by which httpcore sends requests; mocks replace them at any time.
+
+    Args:
+        classes: The classes.
+        name: The name of the method in each of them.
+    """
+
+    def __init__(self, classes: tuple[type, ...], name: str) -> None:
+        self._classes = classes
+        self._method_of = attrgetter(name)
+        self._known: list[object] = []
+
+    def are_replaced(self) -> bool:
+        """Return whether one of them is not its library's own."""
+        found = list(map(self._method_of, self._classes))
+        if found == self._known:
+            return False
+        if not all(map(_is_own, self._classes, found)):
+            return True
+        self._known = found
+        return False
+
+
+def _is_own(owner: type, function: object) -> bool:
+    """Return whether a method comes from its class's package; a wrapper's code does not, whatever its name says."""
+    folder = os.path.dirname(sys.modules[owner.__module__.partition(".")[0]].__file__ or "")
+    return isinstance(function, FunctionType) and function.__code__.co_filename.startswith(folder + os.sep)

@@ -1,7 +1,7 @@
-"""Forks: a child starts with nothing of what its parent's agents hold, and leaves the parent's sockets whole.
+"""Forks: a child starts with nothing that its parent's agents hold, and leaves the parent's sockets intact.
 
-A child has a copy of every descriptor. While it keeps one, the server never hears that the parent closed its own; and
-whatever the child does through the inherited event loop, its selector or a TLS object, it does to the parent's
+A child has a copy of every descriptor. As long as it keeps one, the server never hears that the parent closed its own;
+and whatever the child does through the inherited event loop, its selector or a TLS object, it does to the parent's
 connection. So the child closes its copies with `close(2)`, and forgets the rest.
 """
 
@@ -21,37 +21,41 @@ if TYPE_CHECKING:
     Socket = TypeVar("Socket", bound=socket.SocketType)
 
 
-class Heir(Protocol):
-    """What must begin anew in a child."""
+class Restartable(Protocol):
+    """Begins anew in every child."""
 
     def begin_anew(self) -> None:
-        """Forgets everything that belongs to the parent. No other thread exists; locks may be held by some that did."""
+        """Forget everything that belongs to the parent.
+
+        No other thread exists. Threads that did may have left locks held.
+        """
 
 
-_heirs: weakref.WeakSet[Any] = weakref.WeakSet()
+_restartables: weakref.WeakSet[Any] = weakref.WeakSet()
 
-#: Kept for ever in a child. The parent's event loops have their hands on these; finalised here, they would reach for
-#: the loop's selector, which the two processes share, or close descriptors that mean something else by now.
+#: Kept for ever in a child. These are tied to the parent's event loops: finalised here, they would reach for the loop's
+#: selector, which the two processes share, or close descriptors that mean something else by now.
 _remains: list[Any] = []
 
-#: Held while a descriptor is opened and noted: a child of that moment would not know of it.
+#: Held while a descriptor is opened and noted: a child forked in between would not know of it.
 opening = threading.RLock()
 
 
-def register(heir: Heir) -> None:
-    """From now on it begins anew in every child."""
-    _heirs.add(heir)
+def register(restartable: Restartable) -> None:
+    """Have an object begin anew in every child from now on; it is referred to weakly."""
+    _restartables.add(restartable)
 
 
 def bury(remains: object) -> None:
-    """Keeps something of the parent's from being finalised in this process."""
+    """Keep something of the parent's from being finalised in this process."""
     _remains.append(remains)
 
 
 class Descriptors:
     """The descriptors of one socket, from the moment they are opened.
 
-    A number may have been closed and given to another file meanwhile, so what it stood for is noted with it.
+    A descriptor may have been closed and its number given to another file meanwhile, so each is noted together with
+    the file that it stood for.
     """
 
     __slots__ = ("_files",)
@@ -60,13 +64,13 @@ class Descriptors:
         self._files: dict[int, tuple[int, int]] = {}
 
     def note(self, descriptor: int) -> None:
-        """It is open, and the socket's."""
+        """Note a descriptor of the socket, which has just been opened."""
         file = _file(descriptor)
         if file is not None:
             self._files[descriptor] = file
 
     def close(self) -> None:
-        """Closes those that are still open, and does nothing else to them."""
+        """Close those that are still open, and do nothing else to them."""
         for descriptor, file in self._files.items():
             if _file(descriptor) == file:
                 os.close(descriptor)
@@ -86,7 +90,7 @@ def open_noted(make: Callable[[], Socket], descriptors: Descriptors) -> Socket:
 
 
 def _file(descriptor: int) -> tuple[int, int] | None:
-    """What a descriptor stands for; the system gives each socket a number of its own."""
+    """Return what a descriptor stands for; the system gives each socket a number of its own."""
     try:
         status = os.fstat(descriptor)
     except OSError:
@@ -96,8 +100,8 @@ def _file(descriptor: int) -> tuple[int, int] | None:
 
 def _begin_anew() -> None:
     opening.release()  # by the thread that forked, which is the one that goes on
-    for heir in list(_heirs):
-        heir.begin_anew()
+    for restartable in list(_restartables):
+        restartable.begin_anew()
 
 
 if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows cannot fork

@@ -8,9 +8,9 @@ T = TypeVar("T")
 
 
 class FrozenDict(dict[str, T]):
-    """A dictionary that cannot be changed; equal to any with the same entries.
+    """A dictionary that cannot be changed; it equals any dictionary with the same entries.
 
-    Unlike `types.MappingProxyType` it can be pickled, copied, and written as JSON, and `dataclasses.asdict` takes it.
+    Unlike `types.MappingProxyType`, it can be pickled, copied and written as JSON, and `dataclasses.asdict` accepts it.
     """
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""Homes: where a socket can be used. The sync world is one, each event loop is another."""
+"""Homes: where a socket can be used. All threads together are one home, and each event loop is another."""
 
 from __future__ import annotations
 
@@ -8,126 +8,144 @@ import weakref
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from contextvars import Context
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 
 from ._contexts import detached
-from ._keepers import LoopKeeper, ThreadKeeper
 from ._locks import Lock, Signal, is_held_here, let_go
 from ._steps import arun, run
+from ._watchers import LoopWatcher, ThreadWatcher
 
 if TYPE_CHECKING:
-    from ._engine import Engine
-    from ._socket import Socket
     from ._steps import Flow
 
 
+class Owner(Protocol):
+    """What a home needs of the one that has sockets there."""
+
+    now: Callable[[], float]
+    """Returns the time by which sockets expire."""
+
+    def socket_lost(self, number: int) -> None:
+        """Close a free socket that its server closed, or wrote to unasked."""
+
+    def expire(self, home: Home) -> None:
+        """Close the free sockets of a home whose time is over."""
+
+    def sockets_to_watch(self, home: Home) -> list[tuple[int, int]]:
+        """Return descriptors and numbers of sockets that have been free for a while; they count as watched now."""
+        raise NotImplementedError
+
+    async def end_home(self, home: AsyncHome) -> None:
+        """Close the sockets of an event loop that is about to end."""
+
+
+class Watched(Protocol):
+    """A socket, as far as its home knows it."""
+
+    watched: int | None
+    """The descriptor that is watched, if one is."""
+
+
 class Home:
-    """What the sync world and an event loop have in common for an agent.
+    """What threads and an event loop have in common for the owner of sockets.
 
     Args:
-        engine: The agent's engine; referred to weakly.
+        owner: Whose sockets are here; referred to weakly.
     """
 
     is_async: bool
-    keeper: ThreadKeeper | LoopKeeper
+    library: str | None
+    """Which library runs the event loop; ``None`` for threads."""
+    watcher: ThreadWatcher | LoopWatcher
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = weakref.ref(engine)
-        #: Those that came free and are not watched yet; they may be in use again. Guarded by the engine's lock.
-        self.settling: dict[int, Socket] = {}
-        self._watching = Lock()  # guards `Socket.watched`; taken before the engine's, never after
+    def __init__(self, owner: Owner) -> None:
+        self._owner = weakref.ref(owner)
+        self._watching = Lock()  # guards `Watched.watched`; taken before the owner's lock, never after it
 
     def is_locked_here(self) -> bool:
-        """Whether this thread holds a lock of this home or of its keeper."""
-        return is_held_here(self._watching) or self.keeper.is_locked_here()
+        """Return whether this thread holds a lock of this home or of its watcher."""
+        return is_held_here(self._watching) or self.watcher.is_locked_here()
 
     def disown(self) -> None:
-        """Forgets in a forked child what was watched: all of it is the parent's."""
-        self.settling = {}
+        """Forget in a forked child what was watched: all of it is the parent's."""
         self._watching = Lock()
-        self.keeper.disown()
+        self.watcher.disown()
 
     def on_readable(self, number: int) -> None:
-        """A free socket was closed by its server, or written to."""
-        engine = self._engine()
-        if engine is not None:
-            engine.socket_lost(number)
+        """Tell the owner that a free socket was closed by its server, or written to."""
+        owner = self._owner()
+        if owner is not None:
+            owner.socket_lost(number)
 
     def on_time(self) -> None:
-        """A free socket expires."""
-        engine = self._engine()
-        if engine is not None:
-            engine.expire(self)
+        """Tell the owner that a free socket expires."""
+        owner = self._owner()
+        if owner is not None:
+            owner.expire(self)
 
-    def on_settled(self) -> None:
-        """Some sockets came free a while ago: those that still are free are watched from now on."""
-        engine = self._engine()
-        if engine is not None:
+    def on_watch_due(self) -> None:
+        """Watch from now on those sockets that came free a while ago and still are."""
+        owner = self._owner()
+        if owner is not None:
             with self._watching:  # whoever gets one of them comes to `unwatch` afterwards
-                for descriptor, number in engine.settled(self):
-                    self.keeper.watch(descriptor, number)
+                for descriptor, number in owner.sockets_to_watch(self):
+                    self.watcher.watch(descriptor, number)
 
-    def unwatch(self, socket: Socket) -> None:
-        """Looks after it no longer."""
+    def unwatch(self, socket: Watched) -> None:
+        """Stop watching a socket."""
         try:
             with self._watching:
                 if socket.watched is not None:
-                    self.keeper.unwatch(socket.watched)
+                    self.watcher.unwatch(socket.watched)
                     socket.watched = None
         except BaseException:
             let_go(self._watching)
             raise
 
     def new_event(self) -> Any:
-        """An event to wait for in this home."""
+        """Return an event to wait for in this home."""
         raise NotImplementedError
 
     def wake(self, event: Any, here: Home | None) -> None:
-        """Sets an event, from any thread.
+        """Set an event, from any thread.
 
         Args:
-            event: What `new_event` gave.
+            event: What `new_event` returned.
             here: The home in which this is called; ``None`` if in none.
         """
         raise NotImplementedError
 
-    def connect(self, engine: Engine, socket: Socket) -> Any:
-        """A connection for a new socket."""
-        raise NotImplementedError
-
     def do_soon(self, flow: Flow[None]) -> None:
-        """Drives a flow in this home, from any thread; at once where nothing in it can block."""
+        """Drive a flow in this home, from any thread; at once where nothing in it can block."""
         raise NotImplementedError
 
     def call_soon(self, function: Callable[[], object]) -> None:
-        """Calls a function in this home, from any thread; not at all if the home is over.
+        """Call a function in this home, from any thread; not at all if the home is over.
 
-        Finalisers call this, wherever they happen to run: in any thread, and under any lock.
+        Finalisers call this wherever they happen to run: in any thread, and under any lock.
         """
         raise NotImplementedError
 
 
 class SyncHome(Home):
-    """The sync world: all threads. Its sockets can be closed from any of them."""
+    """All threads. A socket that is at home here can be closed from any of them."""
 
     is_async = False
+    library = None
 
-    def __init__(self, engine: Engine) -> None:
-        super().__init__(engine)
-        keeper = self.keeper = ThreadKeeper(self, engine.now)
-        self.rest = keeper.rest
-        weakref.finalize(engine, keeper.stop)
+    def __init__(self, owner: Owner) -> None:
+        super().__init__(owner)
+        watcher = self.watcher = ThreadWatcher(self, owner.now)
+        self.rest = watcher.rest
+        weakref.finalize(owner, watcher.stop)
 
     def new_event(self) -> Signal:
         return Signal()
 
     def wake(self, event: Any, here: Home | None) -> None:
         event.set()
-
-    def connect(self, engine: Engine, socket: Socket) -> Any:
-        return engine.connector.sync_connection(socket.key, socket.wire)
 
     def do_soon(self, flow: Flow[None]) -> None:
         run(flow)
@@ -138,39 +156,38 @@ class SyncHome(Home):
             _thread.start_new_thread(function, ())
 
 
-#: The generators that wait for the end of their loops. An agent that is dropped must not take its own with it: trio
-#: warns of generators that are.
+#: The generators that wait for their loops to end. An owner that is dropped must not take its own along: trio warns of
+#: generators that are dropped.
 _guards: set[AsyncGenerator[None, None]] = set()
 
 
 class AsyncHome(Home):
     """An event loop.
 
-    It ends with the loop: `asyncio.run`, `uvloop.run` and `trio.run` finalise the async generators that were started in
-    them, so one of ours waits in each loop for its end, and closes the home there.
+    The home ends with the loop: `asyncio.run`, `uvloop.run` and `trio.run` finalise the async generators that were
+    started in them. So one of ours waits in each loop for its end, and closes the home there.
 
     Args:
-        engine: The agent's engine.
-        loop: What stands for the loop: asyncio's, or a token of trio's.
+        owner: Whose sockets are here; referred to weakly.
+        loop: What stands for the loop: asyncio's own, or a token of trio's.
     """
 
     is_async = True
-    library: str
 
-    def __init__(self, engine: Engine, loop: Any) -> None:
-        super().__init__(engine)
+    def __init__(self, owner: Owner, loop: Any) -> None:
+        super().__init__(owner)
         self.loop = loop
-        self.is_ending = False  # from here on the agent closes everything at once
+        self.is_ending = False  # from here on the owner closes everything at once
         self._ended = False
         self._guard = self._until_the_end()
 
     async def start(self) -> None:
-        """To be called in the loop, once."""
+        """Begin to wait for the loop's end. To be called in the loop, once."""
         await self._guard.__anext__()
         _guards.add(self._guard)
 
     async def leave(self) -> None:
-        """Ends the home before its loop does, when nothing of it is left."""
+        """End the home before its loop ends, when nothing is left in it."""
         self.end()
         await self._guard.aclose()
 
@@ -179,20 +196,20 @@ class AsyncHome(Home):
             yield
         finally:
             _guards.discard(self._guard)
-            engine = self._engine()
-            if engine is None:
+            owner = self._owner()
+            if owner is None:
                 self.end()
             elif not self._ended:
-                await detached(engine.end_home(self))
+                await detached(owner.end_home(self))
 
     def end(self) -> None:
-        """Nothing happens here any more."""
+        """End the home: nothing happens here any more."""
         if not self._ended:
             self.is_ending = self._ended = True
-            self.keeper.stop()
+            self.watcher.stop()
 
     def disown(self) -> None:
-        """Ends it in a forked child: the loop is the parent's, and nothing is done through it."""
+        """End the home in a forked child. The loop is the parent's, so nothing is done through it."""
         self.is_ending = self._ended = True
         super().disown()
 
@@ -205,35 +222,32 @@ class AsyncHome(Home):
         else:
             self.call_soon(event.set)
 
-    def connect(self, engine: Engine, socket: Socket) -> Any:
-        return engine.connector.async_connection(socket.key, socket.wire, self.library, self.call_soon)
-
     def is_over(self) -> bool:
-        """Whether this home has ended, so that nothing can be done in it any more."""
+        """Return whether this home has ended, so that nothing can be done in it any more."""
         raise NotImplementedError
 
 
 class AsyncioHome(AsyncHome):
-    """An event loop of asyncio, or one that is made like it.
+    """An event loop of asyncio, or one made like it.
 
     Args:
-        engine: The agent's engine.
+        owner: Whose sockets are here; referred to weakly.
         loop: The loop.
     """
 
     library = "asyncio"
 
-    def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(engine, loop)
+    def __init__(self, owner: Owner, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(owner, loop)
         self._tasks: set[asyncio.Task[None]] = set()
         try:
-            self.keeper = LoopKeeper(self, engine.now, loop)
+            self.watcher = LoopWatcher(self, owner.now, loop)
         # A selector without a descriptor, a loop without readers, no descriptor left.
         except (AttributeError, NotImplementedError, OSError):
-            self.keeper = ThreadKeeper(self, engine.now)
+            self.watcher = ThreadWatcher(self, owner.now)
 
     def call_soon(self, function: Callable[[], object]) -> None:
-        # Not in the caller's context: from a task of trio it would say that this is trio, and nothing would work.
+        # Not in the caller's context: one of a trio task would say that this is trio, and nothing would work.
         with suppress(RuntimeError):  # closed
             self.loop.call_soon_threadsafe(function, context=Context())
 
@@ -255,15 +269,15 @@ class TrioHome(AsyncHome):
     """A run of trio.
 
     Args:
-        engine: The agent's engine.
+        owner: Whose sockets are here; referred to weakly.
         token: The run's token.
     """
 
     library = "trio"
 
-    def __init__(self, engine: Engine, token: Any) -> None:
-        super().__init__(engine, token)
-        self.keeper = ThreadKeeper(self, engine.now)
+    def __init__(self, owner: Owner, token: Any) -> None:
+        super().__init__(owner, token)
+        self.watcher = ThreadWatcher(self, owner.now)
 
     def call_soon(self, function: Callable[[], object]) -> None:
         import trio

@@ -34,6 +34,26 @@ class Phase(Enum):
     CLOSED = "closed"
 
 
+class Response:
+    """What httpcore's `Response` is made of, without the checks of its constructor: the parser has made them.
+
+    Args:
+        status: The status code.
+        headers: Name and value of each field.
+        stream: The body.
+        extensions: What else there is to tell.
+    """
+
+    def __init__(
+        self, status: int, headers: list[tuple[bytes, bytes]], stream: Any, extensions: dict[str, Any]
+    ) -> None:
+        self.status = status
+        self.headers = headers
+        self.stream = stream
+        self.extensions = extensions
+        self._stream_consumed = False  # which httpcore's own methods look at
+
+
 class Http1Connection:
     """A connection that speaks HTTP/1.1 with one server. It connects when it gets its first request.
 
@@ -63,7 +83,7 @@ class Http1Connection:
         self._options = options
         self._ssl_context = ssl_context
         self._recent = recent
-        self._response = wire.family.http1_response
+        self._response = wire.family.dress(Response, "Response")
         self._plain_body = wire.family.httpx.ByteStream
         self._log = logger_of(httpcore.__name__, "http11")
         self._fields: Fields | None = None  # of the request before

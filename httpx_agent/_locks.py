@@ -1,12 +1,12 @@
-"""Locks that stay whole, whatever is raised in the thread that holds one.
+"""Locks, and a signal, that no exception can leave half done, whatever is raised in the thread that holds one.
 
-The collector runs finalisers wherever it likes, also in a thread that holds a lock of ours. A finaliser that closes a
-response or a client there would wait for its own thread for ever, or find a half-made decision. So all our locks are
-of the kind that knows its thread, and `Engine.is_locked_here` tells when the work must be done elsewhere.
+The garbage collector runs finalisers wherever it likes, even in a thread that holds one of our locks. A finaliser that
+closes a response or a client there would wait for its own thread for ever, or find a half-made decision. So all our
+locks know the thread that holds them, and `is_held_here` tells when the work must be done elsewhere.
 
-A signal's handler may raise at any instruction of Python's, so also between any two lines of a `threading.Event` or
+A signal handler may raise at any instruction of Python, so also between any two lines of a `threading.Event` or
 `threading.Condition`, whose own lock is then held for ever. Nothing here is made of Python that could be left half
-done: what takes and frees a lock is one call of C.
+done: taking a lock is one call into C, and so is freeing it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-#: A lock that knows its thread. None is ever taken twice.
+#: A lock that knows which thread holds it. None is ever taken twice.
 Lock = threading.RLock
 
 
@@ -28,9 +28,9 @@ def is_held_here(lock: Any) -> bool:
 
 
 def let_go(lock: Any) -> None:
-    """Free a lock if this thread still holds it: to be called where a block that held it was left by an exception.
+    """Free a lock if this thread still holds it. Call this where an exception left a block that held the lock.
 
-    CPython raises nothing between a block's last instruction and the call that frees its lock; a tracer may.
+    CPython raises nothing between a block's last instruction and the call that frees its lock, but a tracer may.
     """
     if is_held_here(lock):
         lock.release()
@@ -44,7 +44,7 @@ Result = TypeVar("Result")
 def locked(
     method: Callable[Concatenate[Self, Parameters], Result],
 ) -> Callable[Concatenate[Self, Parameters], Result]:
-    """Make a method run under its object's `_lock`, which is free again however it ends."""
+    """Make a method run under its object's `_lock`, which is freed however the method ends."""
 
     @functools.wraps(method)
     def run(self: Self, /, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
@@ -61,7 +61,7 @@ def locked(
 
 
 class Signal:
-    """Wakes the one thread that waits for it, now or later: a `threading.Event` that nothing leaves half done."""
+    """Wakes the one thread that waits for it, now or later: a `threading.Event` that nothing can leave half done."""
 
     __slots__ = ("_lock",)
 
@@ -70,11 +70,11 @@ class Signal:
         self._lock.acquire()
 
     def wait(self, timeout: float | None = None) -> None:
-        """Wait until it is set, or for so many seconds; once awake, it can be set anew."""
+        """Wait until it is set, or for `timeout` seconds; after that it can be set again."""
         # The system's own limit on waiting is some 290 years.
         self._lock.acquire(timeout=-1 if timeout is None else min(timeout, threading.TIMEOUT_MAX))
 
     def set(self) -> None:
-        """Wake who waits, from any thread."""
+        """Wake the thread that waits; may be called from any thread."""
         with suppress(RuntimeError):  # it is set already
             self._lock.release()

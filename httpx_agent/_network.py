@@ -536,7 +536,8 @@ class SyncBackend:
         self._wire.sleep(seconds)
 
     def _opened(self, inner: Any) -> Any:
-        stream = _begin_sync(self._wire, self._wire.family.sync_stream(self._wire, inner))
+        kind = self._wire.family.dress(SyncStream, "NetworkStream")
+        stream = _begin_sync(self._wire, kind(self._wire, inner))
         self._wire.connected()
         return stream
 
@@ -780,7 +781,8 @@ class AsyncBackend:
         return None  # pragma: no cover - the scope is cancelled only when the wire is broken
 
     async def _opened(self, inner: Any) -> Any:
-        stream = await _begin_async(self._wire, self._wire.family.async_stream(self._wire, inner))
+        kind = self._wire.family.dress(AsyncStream, "AsyncNetworkStream")
+        stream = await _begin_async(self._wire, kind(self._wire, inner))
         self._wire.connected()
         return stream
 

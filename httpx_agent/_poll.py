@@ -1,4 +1,4 @@
-"""Wait for a non-blocking socket, or look at it, by the best call that the system has."""
+"""Wait for a non-blocking socket, or look at it, with the best call that the system has."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class Poll:
     """Wait for one socket, or look at it.
 
     Args:
-        sock: The socket; it must stay open as long as this is used.
+        sock: The socket. It must stay open as long as this is used.
     """
 
     __slots__ = ("_look", "_socket")
@@ -25,19 +25,19 @@ class Poll:
             self._look = poll.poll
 
     def is_readable(self) -> bool:
-        """Whether it can be read, or is broken."""
+        """Return whether the socket can be read, or is broken."""
         if self._look is None:
             return bool(select.select([self._socket], [], [], 0)[0])
         return bool(self._look(0))
 
     def wait_readable(self, timeout: float | None) -> bool:
-        """Wait until it can be read, or is broken; return false if that took too long."""
+        """Wait until the socket can be read, or is broken; return false if `timeout` seconds pass first."""
         if self._look is None:
             return bool(select.select([self._socket], [], [], timeout)[0])
         return bool(self._look(None if timeout is None else math.ceil(timeout * 1000)))
 
     def wait_writable(self, timeout: float | None, *, or_readable: bool) -> tuple[bool, bool]:
-        """Wait until it can be written, or also until it can be read; return whether it can be read, and written."""
+        """Wait until the socket can be written, or optionally read; return whether it can be read, and written."""
         if self._look is None:
             ready = select.select([self._socket] * or_readable, [self._socket], [self._socket], timeout)
             return bool(ready[0]), bool(ready[1] or ready[2])

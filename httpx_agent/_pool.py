@@ -5,19 +5,30 @@ from __future__ import annotations
 import sys
 import threading
 import warnings
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from ._errors import explain
 from ._exchange import Exchange
-from ._mocks import RESPX, register_with_respx
-from ._options import UNSET, full_name
-from ._steps import WakeableIterator, arun, end_iteration, run
+from ._family import RESPX, register_with_respx
+from ._response_cycle import ResponseCycle
+from ._socket_steps import WakeableIterator, end_iteration
+from ._steps import arun, run
 from ._ticket import Owner, Ticket
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterator
 
-    from ._agent import AnyAgent
+    from ._engine import Engine
+
+
+class Agent(Protocol):
+    """What a pool may own."""
+
+    def close(self) -> None:
+        """Close every socket, from a thread."""
+
+    async def aclose(self) -> None:
+        """Close every socket, in an event loop."""
 
 
 class BasePool:
@@ -25,15 +36,17 @@ class BasePool:
 
     Args:
         agent: The agent.
+        engine: What works behind it.
         owns_agent: Whether closing the pool closes the agent.
     """
 
-    def __init__(self, agent: AnyAgent, *, owns_agent: bool) -> None:
+    def __init__(self, agent: Agent, engine: Engine, *, owns_agent: bool) -> None:
         self.agent = agent
-        self._engine = agent._engine
+        self.response_cycle = ResponseCycle(engine.family.httpx)
+        self._engine = engine
         self._owns_agent = owns_agent
-        proxy = agent._engine.connector.proxy
-        if proxy is not None:  # pytest-httpx reads these of an `httpcore.HTTPProxy`; see `Family.pool`
+        proxy = engine.connector.proxy
+        if proxy is not None:  # pytest-httpx reads these of an `httpcore.HTTPProxy`; see `BaseTransport._make_pool`
             self._proxy_url = proxy.url
             self._proxy_headers = proxy.headers
         self._joins_respx()
@@ -42,23 +55,6 @@ class BasePool:
     def _requests(self) -> set[Ticket]:
         """In flight or waiting; the SDKs' test suites look at its length."""
         return {ticket for ticket in self._engine.tickets() if ticket.pool is self and not ticket.abandoned}
-
-    @classmethod
-    def for_transport(cls, agent_class: type[AnyAgent], agent: object, options: Mapping[str, Any]) -> Self:
-        """The pool of a transport: over the agent that was given, or over one of its own.
-
-        Raises:
-            TypeError: If both an agent and options were given, or an agent of another family.
-        """
-        if agent is None:
-            own = agent_class(**options)
-            return own.family.pool(cls, own.options.proxy)(own, owns_agent=True)
-        given = [name for name, value in options.items() if value is not UNSET]
-        if given:
-            raise TypeError(f"agent= goes with no other option, but {', '.join(given)} was given: give it to the agent")
-        if not isinstance(agent, agent_class):
-            raise TypeError(f"agent={agent!r}: accepted is an {full_name(agent_class)}, not {full_name(type(agent))}")
-        return agent.family.pool(cls, agent.options.proxy)(agent, owns_agent=False)
 
     def handle_request(self, request: Any) -> Any:
         """Sends a request; blocks until its response begins."""
@@ -216,7 +212,7 @@ class _Body:
             exchange = self._exchange
             if exchange.over:
                 self._ended = True
-                exchange.engine.family.cycles.break_them()
+                self._pool.response_cycle.break_up()
             elif exchange.engine.is_locked_here():
                 self._ended = True
                 exchange.engine.abandon(exchange)
@@ -340,7 +336,7 @@ class _AsyncBody:
         exchange = self._exchange
         if exchange.over and self._iterator is None:
             self._ended = True
-            exchange.engine.family.cycles.break_them()
+            self._pool.response_cycle.break_up()
             return
         if self._ending:
             return

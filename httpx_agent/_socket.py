@@ -54,7 +54,7 @@ class Socket:
         self.usable = False
         self.multiplexed = False
         self.request_count = 0  # requests that it was given to
-        self.watched: int | None = None  # the descriptor that the keeper watches
+        self.watched: int | None = None  # the descriptor that is watched
         self.http_version: str | None = None
         self.local_address: Address | None = None
         self.peer_address: Address | None = None

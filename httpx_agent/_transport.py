@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Generic, Self, TypeVar, Unpack
 
 from ._agent import MEMBERS, URL, AnyAgent, Limits, Proxy, hint_of_agent
 from ._attributes import StrictAttributes
 from ._environment import proxies_from_environment
-from ._family import HOMES
 from ._options import (
     LIVE_OPTIONS,
     UNSET,
@@ -27,6 +26,9 @@ from ._pickling import state_of
 from ._pool import BasePool
 
 Agent = TypeVar("Agent", bound=AnyAgent)
+
+#: Where the transport of each client library is.
+_MODULES = {"httpx": "httpx_agent", "httpx2": "httpx_agent.httpx2"}
 
 
 class BaseTransport(StrictAttributes, Generic[Limits, Proxy, URL, Agent]):
@@ -75,7 +77,33 @@ class BaseTransport(StrictAttributes, Generic[Limits, Proxy, URL, Agent]):
             **options,
         }
         check_names(given, "agent")
-        self._pool = self._pool_class.for_transport(self._agent_class, agent, given)
+        self._pool = self._make_pool(agent, given)
+
+    @classmethod
+    def _make_pool(cls, agent: object, options: Mapping[str, Any]) -> BasePool:
+        """Make the pool of a transport: over the agent that was given, or over one of its own.
+
+        Where an HTTP proxy is used, the pool is also an `httpcore.HTTPProxy`. That is how others tell that a transport
+        has a proxy, and which one: the `proxy_url` of pytest-httpx, for instance.
+
+        Raises:
+            TypeError: If both an agent and options were given, or an agent of another family.
+        """
+        owns_agent = agent is None
+        if owns_agent:
+            agent = cls._agent_class(**options)
+        else:
+            given = [name for name, value in options.items() if value is not UNSET]
+            if given:
+                names = ", ".join(given)
+                raise TypeError(f"agent= goes with no other option, but {names} was given: give it to the agent")
+        if not isinstance(agent, cls._agent_class):
+            accepted, found = full_name(cls._agent_class), full_name(type(agent))
+            raise TypeError(f"agent={agent!r}: accepted is an {accepted}, not {found}")
+        kind, proxy = cls._pool_class, agent.options.proxy
+        if proxy is not None and not proxy.url.scheme.startswith("socks"):
+            kind = agent.family.dress(kind, "HTTPProxy")
+        return kind(agent, agent._engine, owns_agent=owns_agent)
 
     @classmethod
     def mounts_from_env(cls, **options: Any) -> dict[str, Self | None]:
@@ -146,12 +174,12 @@ class BaseTransport(StrictAttributes, Generic[Limits, Proxy, URL, Agent]):
                 f"{named} got a request whose body is for {other_client} ({full_name(type(request.stream))}); "
                 "nothing was sent. Send it with one, or give the body as bytes"
             )
-        theirs = next((root for base in type(request).__mro__ if (root := root_of(base)) in HOMES), httpx.__name__)
+        theirs = next((root for base in type(request).__mro__ if (root := root_of(base)) in _MODULES), httpx.__name__)
         if theirs == httpx.__name__:
             return TypeError(f"{named}: accepted is an {theirs}.Request, not {full_name(type(request))}")
         return TypeError(
             f"{named} serves clients of {httpx.__name__}, and got a request of {theirs} ({full_name(type(request))}); "
-            f"nothing was sent. Write `from {HOMES[theirs]} import AgentTransport`"
+            f"nothing was sent. Write `from {_MODULES[theirs]} import AgentTransport`"
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -182,5 +210,5 @@ class BaseTransport(StrictAttributes, Generic[Limits, Proxy, URL, Agent]):
 def _borrow(kind: type[Any], agent: AnyAgent) -> Any:
     """Return a copy of a transport, in this or another process; it borrows the agent, which outlives it."""
     transport: Any = object.__new__(kind)
-    transport._pool = kind._pool_class.for_transport(kind._agent_class, agent, {})
+    transport._pool = kind._make_pool(agent, {})
     return transport

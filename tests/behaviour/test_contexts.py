@@ -23,7 +23,7 @@ import sniffio
 import trio
 import uvloop
 
-from httpx_agent import Agent, AgentTransport, _connecting, _keepers, _resolver
+from httpx_agent import Agent, AgentTransport, _connecting, _resolver, _watchers
 from httpx_agent._asyncio_streams import AsyncioStream
 from httpx_agent._contexts import detached
 from httpx_agent.testing import HANG, Gate, Network, Script, chunked, respond
@@ -59,7 +59,7 @@ def threads_that_inherit(monkeypatch: pytest.MonkeyPatch) -> None:
         def run(self) -> None:
             self.inherited.run(super().run)
 
-    for module in (_keepers, _resolver):  # not for the threads of the test
+    for module in (_watchers, _resolver):  # not for the threads of the test
         monkeypatch.setattr(module, "threading", SimpleNamespace(**{**vars(threading), "Thread": Thread}))
 
 
@@ -132,7 +132,7 @@ def kind(
 
 @in_all_worlds
 async def test_a_free_socket_keeps_no_request(world: World, kind: Kind) -> None:
-    """Neither the one that opened it, nor one that waited for its server, nor the one with which the keeper began."""
+    """Neither the one that opened it, nor one that waited for its server, nor the one with which the watcher began."""
     async with world.client(transport=kind.transport, timeout=30) as client:
         for path in ("echo", "bytes/3000000", "echo"):
             carried = await in_a_context(client.get, f"{kind.url}/{path}")

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from httpx_agent import Agent, AgentTransport, _keepers
+from httpx_agent import Agent, AgentTransport, _watchers
 from httpx_agent._http1_connection import Http1Connection
 from httpx_agent.testing import Network
 from tests.support.counting import Meter, watch
@@ -61,8 +61,8 @@ def ground(world: World, request: pytest.FixtureRequest, tmp_path: Path, monkeyp
     if request.param == "scripted network":
         yield Ground(world, Network(), "")
         return
-    # Whether the keeper has yet to hear of some socket, and has to be told when, must not depend on the time.
-    monkeypatch.setattr(_keepers, "SETTLING", 1000.0)
+    # Whether the watcher has yet to hear of some socket, and has to be told when, must not depend on the time.
+    monkeypatch.setattr(_watchers, "WATCH_DELAY", 1000.0)
     with Server(uds=str(tmp_path / "server")) as server:
         yield Ground(world, None, str(server.uds))
 

@@ -55,7 +55,7 @@ def collecting() -> Iterator[list[warnings.WarningMessage]]:
             gc.enable()
 
 
-@pytest.mark.parametrize("where", ["here", "another thread", "under the lock", "under the lock of the keeper"])
+@pytest.mark.parametrize("where", ["here", "another thread", "under the lock", "under the lock of the watcher"])
 async def test_a_request_that_waits_gets_the_slot(world: World, where: str) -> None:
     """At once, with no other request to help; whoever collects it, and whatever it holds."""
     network = Network(UNFINISHED)
@@ -74,7 +74,7 @@ async def test_a_request_that_waits_gets_the_slot(world: World, where: str) -> N
                     gc.collect()
                 else:
                     engine = agent._engine
-                    with engine._lock if where == "under the lock" else engine.sync_home.keeper._lock:
+                    with engine._lock if where == "under the lock" else engine.sync_home.watcher._lock:
                         gc.collect()
                 await job.wait()
     assert job.result().text == "ok"
@@ -198,7 +198,7 @@ def test_the_collector_in_the_middle_of_everything() -> None:
 
 LOCKS: dict[str, Callable[[Agent], Any]] = {
     "the agent's": lambda agent: agent._engine._lock,
-    "a keeper's": lambda agent: agent._engine.sync_home.keeper._lock,
+    "a watcher's": lambda agent: agent._engine.sync_home.watcher._lock,
     "that of the TLS sessions": lambda agent: agent._engine.connector.sessions._lock,
     "none": lambda agent: nullcontext(),
 }

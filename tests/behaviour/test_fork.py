@@ -32,7 +32,7 @@ import trio
 from anyio import to_thread
 
 from httpx_agent import Agent, AgentTransport, _fork, _pickling
-from httpx_agent._keepers import ThreadKeeper
+from httpx_agent._watchers import ThreadWatcher
 from httpx_agent.testing import Network
 from tests.support.servers import Certificates, Server, hanging_port
 from tests.support.worlds import World, clean_environment
@@ -378,7 +378,7 @@ def test_a_fork_under_the_agents_lock(server: Server) -> None:
         locked, done = threading.Event(), threading.Event()
 
         def hold() -> None:
-            with transport.agent._engine._lock, transport.agent._engine.sync_home.keeper._lock:
+            with transport.agent._engine._lock, transport.agent._engine.sync_home.watcher._lock:
                 locked.set()
                 done.wait(20)
 
@@ -394,10 +394,10 @@ def test_a_fork_under_the_agents_lock(server: Server) -> None:
 async def end_threads(world: World, agent: Agent) -> None:
     """Ends those of the agent, as none of them is left in a child."""
     for home in (agent._engine.sync_home, *agent._engine._homes.values()):
-        keeper = home.keeper
-        if isinstance(keeper, ThreadKeeper):
-            keeper.stop()
-            await world.until(lambda keeper=keeper: keeper._watcher is None)
+        watcher = home.watcher
+        if isinstance(watcher, ThreadWatcher):
+            watcher.stop()
+            await world.until(lambda watcher=watcher: watcher._selector is None)
 
 
 def test_what_a_child_does(
@@ -415,7 +415,7 @@ def test_what_a_child_does(
                 homes = list(agent._engine._homes.values())
                 await end_threads(world, agent)
 
-                monkeypatch.setattr(_fork, "_heirs", weakref.WeakSet([agent._engine]))
+                monkeypatch.setattr(_fork, "_restartables", weakref.WeakSet([agent._engine]))
                 _fork.opening.acquire()
                 _fork._begin_anew()
 
@@ -487,20 +487,20 @@ def test_a_fork_while_an_agent_is_unpickled() -> None:
     thread.join()
 
 
-def test_a_keeper_whose_thread_stayed_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_watcher_whose_thread_stayed_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     """In a child there is what it had, the selector, but no thread; it begins anew when there is something to do."""
     started: list[str] = []
     monkeypatch.setattr(threading.Thread, "start", lambda thread: started.append(thread.name))
-    keeper = ThreadKeeper(World("sync"), lambda: 0.0)  # type: ignore[arg-type]
+    watcher = ThreadWatcher(World("sync"), lambda: 0.0)  # type: ignore[arg-type]
     for turn in range(2):
-        keeper.watch(0, 7)
-        keeper.arm(5.0)
-        watcher = keeper._watcher
-        assert watcher is not None
+        watcher.watch(0, 7)
+        watcher.arm(5.0)
+        selector = watcher._selector
+        assert selector is not None
         assert started == ["httpx-agent"] * (turn + 1)
-        keeper.disown()
-        assert keeper._watcher is None
-        assert watcher._ear.fileno() == -1
+        watcher.disown()
+        assert watcher._selector is None
+        assert selector._ear.fileno() == -1
 
 
 def test_a_descriptor_that_means_something_else_by_now_is_left_alone() -> None:

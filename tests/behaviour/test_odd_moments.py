@@ -20,9 +20,9 @@ import pytest
 import trio
 
 from httpx_agent import Agent, AgentTransport
-from httpx_agent._keepers import LoopKeeper, ThreadKeeper, register
 from httpx_agent._socket import Socket
 from httpx_agent._steps import arun, run
+from httpx_agent._watchers import LoopWatcher, ThreadWatcher, register
 from httpx_agent.testing import FIN, HANG, Gate, Network, Script, VirtualClock, chunked, http2, respond
 from tests.support.servers import Server
 from tests.support.worlds import World
@@ -242,7 +242,7 @@ def test_without_respx_nothing_is_registered(monkeypatch: pytest.MonkeyPatch) ->
     AgentTransport().close()
 
 
-async def test_a_dropped_agent_takes_its_keeper_along(world: World, server: Server) -> None:
+async def test_a_dropped_agent_takes_its_watcher_along(world: World, server: Server) -> None:
     """Nothing but a free socket holds it, and that is looked after by reference to nobody."""
     before = set(threading.enumerate())
     agent = Agent(free_socket_timeout=None)
@@ -257,11 +257,11 @@ async def test_a_dropped_agent_takes_its_keeper_along(world: World, server: Serv
         gc.collect()
         return gone() is None
 
-    await world.until(is_gone)  # the keeper may just look which of its sockets are free
+    await world.until(is_gone)  # the watcher may just look which of its sockets are free
     for home in homes:  # told late, they have nobody to tell
         home.on_readable(0)
         home.on_time()
-        home.on_settled()
+        home.on_watch_due()
     await world.until(
         lambda: not [one for one in threading.enumerate() if one.name == "httpx-agent" and one not in before]
     )
@@ -278,7 +278,7 @@ def test_a_loop_without_readers_has_a_thread_for_its_free_sockets(
         agent = Agent()
         home = await agent._engine.new_async_home()
         monkeypatch.undo()
-        assert isinstance(home.keeper, ThreadKeeper)
+        assert isinstance(home.watcher, ThreadWatcher)
         async with httpx.AsyncClient(transport=AgentTransport(agent=agent), trust_env=False) as client:
             await client.get(f"{server.url}/echo")
             server.close_idle()
@@ -293,7 +293,7 @@ def test_a_loop_without_readers_has_a_thread_for_its_free_sockets(
     asyncio.run(ask())
 
 
-def test_a_keeper_bears_descriptors_that_are_closed_and_numbers_that_come_again() -> None:
+def test_a_watcher_bears_descriptors_that_are_closed_and_numbers_that_come_again() -> None:
     """What was closed behind its back is nothing to it."""
     told: list[Any] = []
     done = threading.Event()
@@ -307,52 +307,52 @@ def test_a_keeper_bears_descriptors_that_are_closed_and_numbers_that_come_again(
             told.append("time")
             done.set()
 
-        def on_settled(self) -> None:
-            told.append("settled")
+        def on_watch_due(self) -> None:
+            told.append("watch due")
             done.set()
 
     owner = Owner()
-    keeper = ThreadKeeper(owner, lambda: 0.0)
+    watcher = ThreadWatcher(owner, lambda: 0.0)
     one, other = socket.socketpair()
     with one, other:
         descriptor = one.fileno()
-        keeper.watch(descriptor, 1)
-        keeper.watch(descriptor, 2)  # the number came again
-        keeper.unwatch(99)
+        watcher.watch(descriptor, 1)
+        watcher.watch(descriptor, 2)  # the number came again
+        watcher.unwatch(99)
         other.send(b"x")
         assert done.wait(5)
         assert told == [2]
-        keeper.unwatch(descriptor)
+        watcher.unwatch(descriptor)
         done.clear()
         silent = other.fileno()
-        with keeper._lock:
-            keeper._running().add(silent)
-            keeper._watched[silent] = 3
-        keeper.unwatch(silent)
-        with keeper._lock:
-            keeper._running().add(descriptor)  # unwatched by another thread, in the moment in which it is readable
-            keeper._when = 0.0  # as `arm` does it; between the two the thread could end
+        with watcher._lock:
+            watcher._running().add(silent)
+            watcher._watched[silent] = 3
+        watcher.unwatch(silent)
+        with watcher._lock:
+            watcher._running().add(descriptor)  # unwatched by another thread, in the moment in which it is readable
+            watcher._when = 0.0  # as `arm` does it; between the two the thread could end
         assert done.wait(5)
         assert told == [2, "time"]
         told.clear()
-    keeper.watch(descriptor, 3)  # closed by now
-    keeper.unwatch(descriptor)
-    keeper.arm(1.0)
-    keeper.arm(2.0)
+    watcher.watch(descriptor, 3)  # closed by now
+    watcher.unwatch(descriptor)
+    watcher.arm(1.0)
+    watcher.arm(2.0)
     done.clear()
-    keeper.arm(0.0)
+    watcher.arm(0.0)
     assert done.wait(5)
     assert told == ["time"]
     done.clear()
-    keeper.settle()
-    keeper.settle()
-    keeper.rest()  # which is for those that are watched
+    watcher.watch_later()
+    watcher.watch_later()
+    watcher.rest()  # which is for those that are watched
     assert done.wait(5)
-    assert told == ["time", "settled"]
-    keeper.stop()
+    assert told == ["time", "watch due"]
+    watcher.stop()
 
 
-def test_a_loops_keeper_rings_once_and_for_the_earliest() -> None:
+def test_a_loops_watcher_rings_once_and_for_the_earliest() -> None:
     told: list[Any] = []
 
     class Owner:
@@ -362,36 +362,36 @@ def test_a_loops_keeper_rings_once_and_for_the_earliest() -> None:
         def on_time(self) -> None:
             told.append("time")
 
-        def on_settled(self) -> None:
-            told.append("settled")
+        def on_watch_due(self) -> None:
+            told.append("watch due")
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        keeper = LoopKeeper(Owner(), lambda: 0.0, loop)
-        keeper.arm(100.0)
-        keeper.arm(0.0)
-        keeper.arm(50.0)
+        watcher = LoopWatcher(Owner(), lambda: 0.0, loop)
+        watcher.arm(100.0)
+        watcher.arm(0.0)
+        watcher.arm(50.0)
         one, other = socket.socketpair()
         with one, other:
-            keeper.watch(one.fileno(), 6)
-            keeper.unwatch(one.fileno())  # of this one nothing is told
-            keeper.watch(one.fileno(), 7)
-            keeper.unwatch(99)
+            watcher.watch(one.fileno(), 6)
+            watcher.unwatch(one.fileno())  # of this one nothing is told
+            watcher.watch(one.fileno(), 7)
+            watcher.unwatch(99)
             other.send(b"x")
-            keeper.settle()
-            keeper.settle()
+            watcher.watch_later()
+            watcher.watch_later()
             with anyio.fail_after(5):
                 while len(told) < 3:
                     await asyncio.sleep(0)
-            register(keeper._selector, one.fileno())
-            register(keeper._selector, one.fileno())  # the number came again
-            keeper._look()  # unwatched by another thread, in the moment before
-            keeper.watch(one.fileno(), 9)
-            keeper.watch(one.fileno(), 10)
-        keeper.stop()
+            register(watcher._selector, one.fileno())
+            register(watcher._selector, one.fileno())  # the number came again
+            watcher._look()  # unwatched by another thread, in the moment before
+            watcher.watch(one.fileno(), 9)
+            watcher.watch(one.fileno(), 10)
+        watcher.stop()
 
     asyncio.run(main())
-    assert sorted(map(str, told)) == ["7", "settled", "time"]
+    assert sorted(map(str, told)) == ["7", "time", "watch due"]
 
 
 def test_closing_twice_at_once(server: Server) -> None:
@@ -480,7 +480,7 @@ async def test_a_connection_that_is_gone_before_its_address_was_asked(world: Wor
 
 
 def test_a_guard_may_outlive_its_agent() -> None:
-    """Then it has nothing to close but its keeper."""
+    """Then it has nothing to close but its watcher."""
     homes: list[Any] = []
 
     async def main() -> None:
@@ -561,24 +561,24 @@ async def test_a_connection_that_should_be_secure_and_is_not_has_no_session(worl
     assert agent._engine.connector.sessions.get(one.key) is None
 
 
-def test_a_keeper_whose_owner_is_gone_tells_nobody_and_ends() -> None:
+def test_a_watcher_whose_owner_is_gone_tells_nobody_and_ends() -> None:
     class Owner:
         def on_readable(self, number: int) -> None:
             raise AssertionError("told")
 
-        on_time = on_settled = on_readable  # type: ignore[assignment]
+        on_time = on_watch_due = on_readable  # type: ignore[assignment]
 
     owner = Owner()
-    keeper = ThreadKeeper(owner, lambda: 0.0)
+    watcher = ThreadWatcher(owner, lambda: 0.0)
     one, other = socket.socketpair()
     with one, other:
         before = set(threading.enumerate())
-        keeper.watch(one.fileno(), 1)
+        watcher.watch(one.fileno(), 1)
         [thread] = set(threading.enumerate()) - before
-        watcher = keeper._watcher
-        assert watcher is not None
+        selector = watcher._selector
+        assert selector is not None
         looked = threading.Event()
-        wait = watcher.wait
+        wait = selector.wait
 
         def wait_and_lose_the_owner(timeout: float | None) -> list[int]:
             nonlocal owner
@@ -589,10 +589,10 @@ def test_a_keeper_whose_owner_is_gone_tells_nobody_and_ends() -> None:
                 looked.set()
             return ready
 
-        watcher.wait = wait_and_lose_the_owner  # type: ignore[method-assign]
-        keeper.watch(other.fileno(), 2)
-        with keeper._lock:
-            watcher.wake()  # so that the thread waits in the new way
+        selector.wait = wait_and_lose_the_owner  # type: ignore[method-assign]
+        watcher.watch(other.fileno(), 2)
+        with watcher._lock:
+            selector.wake()  # so that the thread waits in the new way
         one.send(b"x")
         other.send(b"x")
         assert looked.wait(5)
@@ -600,7 +600,7 @@ def test_a_keeper_whose_owner_is_gone_tells_nobody_and_ends() -> None:
         assert not thread.is_alive()
 
 
-def test_a_keeper_that_has_something_to_do_does_not_rest() -> None:
+def test_a_watcher_that_has_something_to_do_does_not_rest() -> None:
     told = threading.Event()
 
     class Owner:
@@ -610,26 +610,26 @@ def test_a_keeper_that_has_something_to_do_does_not_rest() -> None:
         def on_time(self) -> None:
             raise AssertionError("nothing was armed")
 
-        on_settled = on_time
+        on_watch_due = on_time
 
     owner = Owner()
-    keeper = ThreadKeeper(owner, lambda: 0.0)
+    watcher = ThreadWatcher(owner, lambda: 0.0)
     one, other = socket.socketpair()
     with one, other:
-        keeper.watch(one.fileno(), 1)
-        keeper.rest()
+        watcher.watch(one.fileno(), 1)
+        watcher.rest()
         other.send(b"x")
         assert told.wait(5)
-    keeper.stop()
+    watcher.stop()
 
 
 @pytest.mark.parametrize("ends", ["the server closes it", "its time is over"])
-def test_a_socket_that_came_free_while_the_keeper_was_told_to_rest(server: Server, ends: str) -> None:
+def test_a_socket_that_came_free_while_the_watcher_was_told_to_rest(server: Server, ends: str) -> None:
     """A close tells it, and a request may come right then; its socket is looked after all the same."""
     agent = Agent(free_socket_timeout=0.2 if ends == "its time is over" else None)
     with httpx.Client(transport=AgentTransport(agent=agent), trust_env=False) as client:
         client.get(f"{server.url}/echo")
-        agent._engine.sync_home.keeper.rest()
+        agent._engine.sync_home.watcher.rest()
         if ends == "the server closes it":
             server.close_idle()
         anyio.run(World("sync").until, lambda: not agent.sockets())
@@ -637,14 +637,14 @@ def test_a_socket_that_came_free_while_the_keeper_was_told_to_rest(server: Serve
 
 
 async def test_only_sockets_that_are_free_are_watched(world: World, server: Server) -> None:
-    """One that is in use again when the keeper comes is left alone until it comes free for good."""
+    """One that is in use again when the watcher comes is left alone until it comes free for good."""
     backend = httpcore.TrioBackend() if world.name == "trio" else httpcore.AnyIOBackend()
     agent = Agent(http1_engine="h11", async_network_backend=backend)  # not the agent's own, which tells of its end
     async with world.client(transport=AgentTransport(agent=agent)) as client:
         await client.get(f"{server.url}/echo")
         [one] = agent._engine._sockets.values()
         async with client.stream("GET", f"{server.url}/hold-body/c") as response:
-            await world.until(lambda: not one.home.settling)
+            await world.until(lambda: not agent._engine._not_watched)
             assert one.watched is None
             server.gate("c").open()
             await response.aread()
@@ -655,7 +655,7 @@ async def test_only_sockets_that_are_free_are_watched(world: World, server: Serv
 
 
 def test_a_stream_that_tells_nothing_any_more_is_not_watched() -> None:
-    """It may be a user's, and what it says is asked for in the keeper's own thread."""
+    """It may be a user's, and what it says is asked for in the watcher's own thread."""
 
     class Mute:
         def get_extra_info(self, info: str) -> Any:

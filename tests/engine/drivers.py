@@ -20,11 +20,16 @@ from httpx_agent import Agent
 from httpx_agent._asyncio_streams import AsyncioStream
 from httpx_agent._connector import Key
 from httpx_agent._http1 import RecentFields
+from httpx_agent._http1_asyncio import AsyncioHttp1Connection
+from httpx_agent._http1_sync import SyncHttp1Connection
 from httpx_agent._network import Wire
 from httpx_agent._socket import keep_open
 
 URL = "http://server.example/path"
 FAMILY = Agent.family
+SYNC = FAMILY.dress(SyncHttp1Connection, "ConnectionInterface")
+ASYNCIO = FAMILY.dress(AsyncioHttp1Connection, "AsyncConnectionInterface")
+STREAM = FAMILY.dress(AsyncioStream, "AsyncNetworkStream")
 OPTIONS = Agent(http1_engine="auto").options
 KEY = Key("http", "server.example", 80, None)
 
@@ -178,7 +183,7 @@ def _wire() -> Wire:
 def through_sync(case: Case) -> Outcome:
     """By our connection for threads."""
     stream = _SyncStream(_Socket(_at_most(case.parts, 64 * 1024)))
-    connection: Any = FAMILY.sync_http1_connection(KEY, _wire(), _Backend(stream), OPTIONS, None, RecentFields())
+    connection: Any = SYNC(KEY, _wire(), _Backend(stream), OPTIONS, None, RecentFields())
     outcome = Outcome()
     try:
         response = connection.handle_request(case.request())
@@ -253,11 +258,9 @@ class _Shell:
 
 async def through_asyncio(case: Case) -> Outcome:
     """By our connection for event loops."""
-    stream = FAMILY.asyncio_stream(httpcore, _Listener())
+    stream = STREAM(httpcore, _Listener())
     transport = _Transport(stream, _at_most(case.parts, 64 * 1024))
-    connection: Any = FAMILY.asyncio_http1_connection(
-        KEY, _wire(), _AsyncBackend(_Shell(stream)), OPTIONS, None, RecentFields()
-    )
+    connection: Any = ASYNCIO(KEY, _wire(), _AsyncBackend(_Shell(stream)), OPTIONS, None, RecentFields())
     outcome = Outcome()
     try:
         response = await connection.handle_async_request(case.request())

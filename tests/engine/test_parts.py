@@ -21,13 +21,15 @@ import pytest
 
 from httpx_agent import AgentTransport, _http1, _options
 from httpx_agent._asyncio_streams import HIGH_WATER, AsyncioConnector
+from httpx_agent._family import Originals
 from httpx_agent._http1 import Incoming, Outgoing, RecentFields
-from httpx_agent._mocks import Originals
 from httpx_agent._poll import Poll
 from tests.engine.drivers import (
-    FAMILY,
+    ASYNCIO,
     KEY,
     OPTIONS,
+    STREAM,
+    SYNC,
     URL,
     _AsyncBackend,
     _Backend,
@@ -219,7 +221,7 @@ class Refusing(_Socket):
 @pytest.mark.parametrize("traced", [False, True])
 def test_a_socket_that_takes_nothing_and_has_an_answer(traced: bool) -> None:
     stream = _SyncStream(Refusing([OK]))
-    connection: Any = FAMILY.sync_http1_connection(KEY, new_wire(), _Backend(stream), OPTIONS, None, RecentFields())
+    connection: Any = SYNC(KEY, new_wire(), _Backend(stream), OPTIONS, None, RecentFields())
     extensions = {"trace": lambda name, info: None} if traced else {}
     request = httpcore.Request("GET", URL, headers=[("Host", "a")], extensions=extensions)
 
@@ -246,11 +248,9 @@ def in_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[[], None
 
 def connected(*parts: bytes) -> tuple[Any, Any, Any]:
     """A connection, its stream and its transport."""
-    stream = FAMILY.asyncio_stream(httpcore, _Listener())
+    stream = STREAM(httpcore, _Listener())
     transport = Scripted(stream, parts)
-    connection = FAMILY.asyncio_http1_connection(
-        KEY, new_wire(), _AsyncBackend(_Shell(stream)), OPTIONS, None, RecentFields()
-    )
+    connection = ASYNCIO(KEY, new_wire(), _AsyncBackend(_Shell(stream)), OPTIONS, None, RecentFields())
     return connection, stream, transport
 
 
@@ -538,7 +538,7 @@ async def test_a_request_that_is_dropped_while_it_connects() -> None:
         async def connect_tcp(self, **_: Any) -> Any:
             await asyncio.get_running_loop().create_future()
 
-    connection: Any = FAMILY.asyncio_http1_connection(KEY, new_wire(), Slow(), OPTIONS, None, RecentFields())
+    connection: Any = ASYNCIO(KEY, new_wire(), Slow(), OPTIONS, None, RecentFields())
     coroutine = connection.handle_async_request(request(trace=_silent))
     coroutine.send(None)
     coroutine.close()

@@ -13,7 +13,7 @@ from httpx_agent._http1 import MAX_BEFORE_RESPONSE
 from httpx_agent._http1_connection import Parts
 from httpx_agent._poll import Poll
 from httpx_agent._upload import NoRoomError, Overheard, awrite_listening, write_listening
-from tests.engine.drivers import FAMILY, KEY, OPTIONS, _Backend, _Socket, _SyncStream, _wire
+from tests.engine.drivers import FAMILY, KEY, OPTIONS, SYNC, _Backend, _Socket, _SyncStream, _wire
 from tests.support.worlds import World
 
 INTERIM = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
@@ -146,7 +146,7 @@ def test_a_response_that_was_closed_is_not_read_on() -> None:
     """Whoever still has it: the connection is another request's by then."""
     parts = [b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello", b"body"]
     stream = _SyncStream(_Socket(parts))
-    connection: Any = FAMILY.sync_http1_connection(KEY, _wire(), _Backend(stream), OPTIONS, None, _recent())
+    connection: Any = SYNC(KEY, _wire(), _Backend(stream), OPTIONS, None, _recent())
     response = connection.handle_request(httpcore.Request("GET", "http://a.test/", headers=[("Host", "a")]))
     body: Parts = response.stream
     assert next(body) == b"hello"  # type: ignore[call-overload]

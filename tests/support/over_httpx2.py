@@ -21,7 +21,7 @@ httpx2.alias_httpx()
 
 import httpx_agent  # noqa: E402
 
-httpx_agent._HOMES.update(Agent=".httpx2", AgentTransport=".httpx2")
+httpx_agent._EXPORTS.update(Agent=".httpx2", AgentTransport=".httpx2")
 
 #: What tells the families apart, and a mock that knows the other one only.
 _OF_BOTH_OR_THE_OTHER = {"test_httpx2.py", "test_respx.py"}

@@ -1,7 +1,7 @@
-"""Keepers look after the free sockets of one home: they tell when one is closed by its server, and what time it is.
+"""Watchers tell the owner of free sockets when a server closes one of them, and when it is time to close some.
 
-A keeper watches descriptors with one selector. On asyncio the event loop watches that selector; elsewhere a thread
-does, which lives only while there is something to look after.
+A watcher puts the descriptors of one home into one selector. On asyncio the event loop watches that selector; elsewhere
+a thread does, which lives only as long as there is something to watch or to wait for.
 """
 
 from __future__ import annotations
@@ -19,33 +19,33 @@ from typing import Any, Protocol
 
 from ._locks import Lock, is_held_here, locked
 
-#: So long, in seconds, a socket has to be free before it is watched: most are in use again by then, and each of them
-#: is looked at before it is used.
-SETTLING = 0.02
+#: Seconds that a socket has to be free before it is watched. Most are in use again by then, and each one is looked at
+#: before it is used anyway.
+WATCH_DELAY = 0.02
 
 
 class Owner(Protocol):
-    """Who is told."""
+    """Receives what a watcher has noticed."""
 
     def on_readable(self, number: int) -> None:
-        """The watched socket of this number can be read: closed, or written to unasked."""
+        """Handle a watched socket that has become readable: its server closed it, or wrote unasked."""
 
     def on_time(self) -> None:
-        """The time that was asked for has come."""
+        """Do what is due: the time given to `arm` has come."""
 
-    def on_settled(self) -> None:
-        """So long ago that it should be watched by now, some socket came free."""
+    def on_watch_due(self) -> None:
+        """Have the sockets watched that are still free some time after `watch_later` was called."""
 
 
-class ThreadKeeper:
-    """A keeper with a thread.
+class ThreadWatcher:
+    """A watcher with a thread.
 
-    Where no descriptor is left for what it needs itself, it does nothing: a free socket is looked at before its next
-    use anyway, and one whose time is over is closed then.
+    Where no descriptor is left for its selector, it does nothing. Nothing is lost by that: a free socket is looked at
+    before its next use anyway, and one whose time is over is closed then.
 
     Args:
-        owner: Who is told, in the thread; referred to weakly.
-        clock: Gives the time in which `arm` is meant.
+        owner: Receives what is noticed, in the thread; referred to weakly.
+        clock: Returns the time by which `arm` is meant.
     """
 
     def __init__(self, owner: Owner, clock: Callable[[], float]) -> None:
@@ -53,117 +53,118 @@ class ThreadKeeper:
         self._clock = clock
         self._lock = Lock()
         self._watched: dict[int, int] = {}  # descriptor to number
-        self._settle_at: float | None = None  # by the system's clock, whatever the other one says
+        self._watch_at: float | None = None  # by the system's clock, whatever the other one says
         self._when: float | None = None
-        self._watcher: _Watcher | None = None
+        self._selector: _Selector | None = None  # exists as long as the thread runs
 
     def watch(self, descriptor: int, number: int) -> None:
-        """Begins to watch a descriptor."""
-        with self._lock, suppress(OSError):  # no descriptor is left for the watcher
+        """Begin to watch a descriptor."""
+        with self._lock, suppress(OSError):  # no descriptor is left for the selector
             self._running().add(descriptor)
             self._watched[descriptor] = number
 
     @locked
     def unwatch(self, descriptor: int) -> None:
-        """Ends it."""
-        if self._watched.pop(descriptor, None) is not None and self._watcher is not None:
-            self._watcher.remove(descriptor)
+        """Stop watching a descriptor."""
+        if self._watched.pop(descriptor, None) is not None and self._selector is not None:
+            self._selector.remove(descriptor)
 
-    def settle(self) -> None:
-        """Asks to be told when a socket that came free now should be watched."""
-        if self._settle_at is None:  # it is forgotten before its owner is told, who then looks at all that came free
-            self._settle()
+    def watch_later(self) -> None:
+        """Ask for `on_watch_due`, because a socket has just come free."""
+        if self._watch_at is None:  # reset before the owner is told, who then looks at all that came free
+            self._watch_later()
 
     @locked
-    def _settle(self) -> None:
-        with suppress(OSError):  # no descriptor is left for the watcher
-            self._running().wake()  # before it is noted: what is noted is asked for no more; it waits for the lock
-            self._settle_at = time.monotonic() + SETTLING
+    def _watch_later(self) -> None:
+        with suppress(OSError):  # no descriptor is left for the selector
+            # Wake the thread first: once the time is noted, nobody asks again. The thread waits for our lock.
+            self._running().wake()
+            self._watch_at = time.monotonic() + WATCH_DELAY
 
     def arm(self, when: float) -> None:
-        """Asks to be told at a time, unless an earlier one is asked for already."""
+        """Ask for `on_time` at a certain time, unless it has been asked for at an earlier one."""
         known = self._when
-        if known is not None and known <= when:  # it is forgotten before its owner is told, who then asks for the next
+        if known is not None and known <= when:  # reset before the owner is told, who then asks for the next time
             return
         self._arm(when)
 
     @locked
     def _arm(self, when: float) -> None:
         if self._when is None or when < self._when:
-            with suppress(OSError):  # no descriptor is left for the watcher
-                self._running().wake()  # as above
+            with suppress(OSError):  # no descriptor is left for the selector
+                self._running().wake()  # first, as above
                 self._when = when
 
     def stop(self) -> None:
-        """Forgets everything; the thread ends."""
+        """Forget everything, and end the thread."""
         self._forget()
         self.rest()
 
     @locked
     def _forget(self) -> None:
         self._watched.clear()
-        self._settle_at = None
+        self._watch_at = None
 
     @locked
     def rest(self) -> None:
-        """Ends the thread, if nothing is watched or settles; it would end when the next deadline has passed."""
+        """End the thread if nothing is watched, or about to be; by itself it would wait for the next deadline."""
         if not self._watched:
             self._when = None
-            if self._watcher is not None:
-                self._watcher.wake()
+            if self._selector is not None:
+                self._selector.wake()
 
     def is_locked_here(self) -> bool:
-        """Whether this thread holds the keeper's lock."""
+        """Return whether this thread holds the watcher's lock."""
         return is_held_here(self._lock)
 
     def disown(self) -> None:
-        """Forgets everything in a forked child, where there is no thread, and the selector is the parent's too."""
+        """Forget everything in a forked child, which has no such thread, and shares the selector with its parent."""
         self._lock = Lock()
         self._watched = {}
-        self._when = self._settle_at = None
-        watcher, self._watcher = self._watcher, None
-        if watcher is not None:
-            watcher.close()
+        self._when = self._watch_at = None
+        selector, self._selector = self._selector, None
+        if selector is not None:
+            selector.close()
 
-    def _running(self) -> _Watcher:
-        if self._watcher is None:
-            self._start(_Watcher())
-        assert self._watcher is not None
-        return self._watcher
+    def _running(self) -> _Selector:
+        if self._selector is None:
+            self._start(_Selector())
+        assert self._selector is not None
+        return self._selector
 
-    def _start(self, watcher: _Watcher) -> None:
+    def _start(self, selector: _Selector) -> None:
         try:
-            thread = threading.Thread(target=self._run, args=(watcher,), name="httpx-agent", daemon=True)
+            thread = threading.Thread(target=self._run, args=(selector,), name="httpx-agent", daemon=True)
             Context().run(thread.start)  # from Python 3.14 on it may inherit the context
-            self._watcher = watcher
+            self._selector = selector
         except BaseException:  # the thread may have begun, and waits for the lock
-            watcher.close()
+            selector.close()
             raise
 
-    def _run(self, watcher: _Watcher) -> None:
+    def _run(self, selector: _Selector) -> None:
         while True:
             with self._lock:
-                if self._watcher is not watcher:
+                if self._selector is not selector:
                     return
                 owner = self._owner()
-                if owner is None or not (self._watched or self._when is not None or self._settle_at is not None):
-                    self._watcher = None
-                    watcher.close()
+                if owner is None or not (self._watched or self._when is not None or self._watch_at is not None):
+                    self._selector = None
+                    selector.close()
                     return
                 wait = None if self._when is None else max(0.0, self._when - self._clock())
-                if self._settle_at is not None:
-                    left = max(0.0, self._settle_at - time.monotonic())
+                if self._watch_at is not None:
+                    left = max(0.0, self._watch_at - time.monotonic())
                     wait = left if wait is None else min(wait, left)
-            del owner  # nobody is kept alive by being looked after
-            ready = watcher.wait(wait)
+            del owner  # being watched keeps nobody alive
+            ready = selector.wait(wait)
             with self._lock:
-                has_settled = self._settle_at is not None and self._settle_at <= time.monotonic()
-                if has_settled:
-                    self._settle_at = None
+                is_watch_due = self._watch_at is not None and self._watch_at <= time.monotonic()
+                if is_watch_due:
+                    self._watch_at = None
                 numbers = []
                 for descriptor in ready:
                     number = self._watched.pop(descriptor, None)
-                    watcher.remove(descriptor)
+                    selector.remove(descriptor)
                     if number is not None:
                         numbers.append(number)
                 on_time = self._when is not None and self._when <= self._clock()
@@ -175,12 +176,12 @@ class ThreadKeeper:
                     owner.on_readable(number)
                 if on_time:
                     owner.on_time()
-                if has_settled:
-                    owner.on_settled()
+                if is_watch_due:
+                    owner.on_watch_due()
 
 
-class _Watcher:
-    """A selector, and a way to wake who waits for it."""
+class _Selector:
+    """A selector whose wait any thread can end."""
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
@@ -212,12 +213,12 @@ class _Watcher:
         self._mouth.close()
 
 
-class LoopKeeper:
-    """A keeper in an asyncio event loop; `unwatch` may be called from other threads.
+class LoopWatcher:
+    """A watcher in an asyncio event loop. Other threads may call `unwatch`.
 
     Args:
-        owner: Who is told.
-        clock: Gives the time in which `arm` is meant.
+        owner: Receives what is noticed, in the loop.
+        clock: Returns the time by which `arm` is meant.
         loop: The loop.
     """
 
@@ -227,28 +228,28 @@ class LoopKeeper:
         self._loop = loop
         self._selector: Any = selectors.DefaultSelector()
         self._watched: dict[int, int] = {}  # descriptor to number
-        self._settling: asyncio.TimerHandle | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._delay: asyncio.TimerHandle | None = None  # for `on_watch_due`
+        self._timer: asyncio.TimerHandle | None = None  # for `on_time`
         self._when = 0.0
         Context().run(loop.add_reader, self._selector.fileno(), self._look)
 
     def watch(self, descriptor: int, number: int) -> None:
-        """Begins to watch a descriptor."""
+        """Begin to watch a descriptor."""
         self._watched[descriptor] = number
         register(self._selector, descriptor)
 
     def unwatch(self, descriptor: int) -> None:
-        """Ends it."""
+        """Stop watching a descriptor."""
         if self._watched.pop(descriptor, None) is not None:
             unregister(self._selector, descriptor)
 
-    def settle(self) -> None:
-        """Asks to be told when a socket that came free now should be watched."""
-        if self._settling is None:
-            self._settling = self._loop.call_later(SETTLING, self._have_settled, context=Context())
+    def watch_later(self) -> None:
+        """Ask for `on_watch_due`, because a socket has just come free."""
+        if self._delay is None:
+            self._delay = self._loop.call_later(WATCH_DELAY, self._end_delay, context=Context())
 
     def arm(self, when: float) -> None:
-        """Asks to be told at a time, unless an earlier one is asked for already."""
+        """Ask for `on_time` at a certain time, unless it has been asked for at an earlier one."""
         if self._timer is not None:
             if self._when <= when:
                 return
@@ -257,8 +258,8 @@ class LoopKeeper:
         self._timer = self._loop.call_later(max(0.0, when - self._clock()), self._ring, context=Context())
 
     def stop(self) -> None:
-        """Forgets everything."""
-        for timer in (self._timer, self._settling):
+        """Forget everything."""
+        for timer in (self._timer, self._delay):
             if timer is not None:
                 timer.cancel()
         if not self._loop.is_closed():
@@ -266,17 +267,17 @@ class LoopKeeper:
         self._selector.close()
 
     def is_locked_here(self) -> bool:
-        """It has no lock."""
+        """Return false: there is no lock."""
         return False
 
     def disown(self) -> None:
-        """Forgets everything in a forked child, without a word to the loop, whose selector is the parent's too."""
+        """Forget everything in a forked child. The loop is not told: its selector is the parent's, too."""
         self._watched.clear()
         self._selector.close()
 
-    def _have_settled(self) -> None:
-        self._settling = None
-        self._owner.on_settled()
+    def _end_delay(self) -> None:
+        self._delay = None
+        self._owner.on_watch_due()
 
     def _look(self) -> None:
         for key, _ in self._selector.select(0):
@@ -291,7 +292,7 @@ class LoopKeeper:
 
 
 def register(selector: Any, descriptor: int) -> None:
-    """Registers, even where a descriptor of that number was registered and closed before."""
+    """Register a descriptor, even where an earlier one of the same number was registered and then closed."""
     with suppress(OSError, ValueError):  # closed in the meantime
         try:
             selector.register(descriptor, selectors.EVENT_READ)
@@ -301,6 +302,6 @@ def register(selector: Any, descriptor: int) -> None:
 
 
 def unregister(selector: Any, descriptor: int) -> None:
-    """Unregisters, if it is registered."""
+    """Unregister a descriptor, if it is registered."""
     with suppress(KeyError, ValueError):
         selector.unregister(descriptor)

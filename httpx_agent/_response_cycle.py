@@ -1,8 +1,8 @@
-"""Free a response when it is dropped, rather than when the garbage collector comes.
+"""Free a response as soon as it is dropped, rather than when the garbage collector comes.
 
 httpx's client wraps the transport's stream in one that knows its response, to set `elapsed` on it. So the response
 refers to itself, and its body stays in memory until the collector runs. The collector counts objects, not bytes, so
-dozens of bodies pile up, each in fresh memory. Once the stream is closed the reference has done its work, and can go.
+dozens of bodies pile up, each in fresh memory. Once the stream is closed, the reference has done its work and can go.
 httpx2 keeps no such reference.
 """
 
@@ -13,12 +13,13 @@ from types import ModuleType
 
 _CLOSING = ("close", "aclose")
 
-#: From here up to the response's method: the body's, that of the transport's stream, that of the client's stream.
+#: Frames from here up to the response's method. Between them: our body's, the transport's stream's, the client's
+#: stream's.
 _DEPTH = 4
 
 
-class Cycles:
-    """Break the reference cycles of one library's responses.
+class ResponseCycle:
+    """The reference cycle that each response of one library is part of.
 
     Args:
         httpx: The library.
@@ -28,7 +29,7 @@ class Cycles:
         self._close, self._aclose = (getattr(getattr(httpx.Response, name), "__code__", None) for name in _CLOSING)
         self._streams = (httpx.SyncByteStream, httpx.AsyncByteStream)
 
-    def break_them(self) -> None:
+    def break_up(self) -> None:
         """Take the client's stream out of the response whose `close` is calling this.
 
         A transport never sees the `Response`, so find it on the call stack: above us are the streams' own `close`
