@@ -72,7 +72,7 @@ class SyncConnector:
         wire = self._wire
         wire.opening.enter(Phase.UNIX)
         wire.opening.tried(path)
-        left = wire.time_left(timeout)
+        left = wire.opening.time_left(timeout)
         deadline = math.inf if left is None else time.monotonic() + left
         with OsErrors(wire.family, connecting=True):
             sock = wire.new_socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -102,7 +102,7 @@ class SyncConnector:
         look_up = resolver.look_up((host, port), done.set)
         try:
             with wire.breakable(done.set):
-                left = wire.time_left(timeout)
+                left = wire.opening.time_left(timeout)
                 done.wait(left)
         finally:
             resolver.leave(look_up, done.set)
@@ -118,7 +118,7 @@ class SyncConnector:
         wire.opening.tried(describe(entry))
         sock = self._new_socket(entry, local_address)
         try:
-            left = wire.time_left(timeout)
+            left = wire.opening.time_left(timeout)
             sock.settimeout(None if left is None else min(left, _LONGEST_WAIT))
             with wire.breakable(lambda: shut_down(sock)):
                 sock.connect(entry[4])
@@ -131,7 +131,7 @@ class SyncConnector:
         """Return the socket that connects first; close the others."""
         wire, opening = self._wire, self._wire.opening
         race = Race(addresses)
-        left = wire.time_left(timeout)
+        left = wire.opening.time_left(timeout)
         deadline = math.inf if left is None else time.monotonic() + left
         running: dict[socket.socket, str] = {}
 

@@ -1,4 +1,4 @@
-"""Makes connections: the fast engine's where it can serve, else httpcore's own, by its public factory."""
+"""Make connections: the fast engine's where it can serve, else httpcore's own, by its public factory."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import math
 import ssl
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import sniffio
 
@@ -15,12 +15,13 @@ from ._certificates import check_files, create_ssl_context
 from ._connecting import RacingConnector, SyncConnector
 from ._contexts import DetachedBackend
 from ._http1 import RecentFields, is_installed
+from ._httpcore_connection import AsyncHttpcoreConnection, SyncHttpcoreConnection
 from ._network import AsyncBackend, SyncBackend, Wire
 from ._sessions import SessionCache
 from ._tls import StandIns, TlsContext
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from ._family import Family
     from ._network import Listener
@@ -43,8 +44,74 @@ class Key(NamedTuple):
         return f"{self.scheme}://{host}:{self.port}{name}"
 
 
+class Connection(Protocol):
+    """One conversation over one socket: who speaks HTTP there, and what the agent asks of them.
+
+    Ours are in `_http1_connection`, httpcore's in `_httpcore_connection`. A connection opens its socket when it gets
+    its first request; several requests may share it, if it said so. Sending and closing differ by world.
+    """
+
+    arrived: list[bytes] | tuple[()]
+    """What has come of the body in flight, to be taken from here; empty where its stream must be asked."""
+
+    def opened(self, stream: Any, *, shares: bool) -> bool:
+        """Begin on a socket that is usable now; return whether it speaks HTTP/2.
+
+        Args:
+            stream: The outermost stream.
+            shares: Whether several requests may share the socket then; if so, it tells the wire's listener how many.
+        """
+        raise NotImplementedError
+
+    def is_dead(self, *, shared: bool) -> bool:
+        """Return whether it cannot serve a request, having served before (N8, N16): one poll at most.
+
+        Args:
+            shared: Whether others have requests in flight, so that something may be due. Else whatever has come
+                unasked makes it dead, as does the end, and a mock that takes its place.
+        """
+        raise NotImplementedError
+
+    def end_now(self, stream: Any) -> bool | None:
+        """End a response, be it read or not, and return whether the connection is fit for another request.
+
+        Args:
+            stream: The response's stream.
+
+        Returns:
+            ``None`` if nothing was done, because something in it may wait: close the stream, and ask `is_reusable`.
+        """
+        raise NotImplementedError
+
+    def is_reusable(self) -> bool:
+        """Return whether it is fit for another request, now that the stream of its response is closed."""
+        raise NotImplementedError
+
+
+class SyncConnection(Connection, Protocol):
+    """A connection in threads."""
+
+    def handle_request(self, request: Any) -> Any:
+        """Send a request; block until its response begins."""
+
+    def close(self) -> None:
+        """Close it, whatever it does."""
+
+
+class AsyncConnection(Connection, Protocol):
+    """A connection in an event loop."""
+
+    def handle_async_request(self, request: Any) -> Awaitable[Any]:
+        """Send a request; wait until its response begins."""
+        raise NotImplementedError
+
+    def aclose(self) -> Awaitable[None]:
+        """Close it, whatever it does."""
+        raise NotImplementedError
+
+
 class Connector:
-    """Makes the connections of one agent, by its options.
+    """Make the connections of one agent, by its options.
 
     Args:
         family: The libraries.
@@ -96,24 +163,21 @@ class Connector:
 
     def wire(self, key: Key, listener: Listener, options: AgentOptions) -> Wire:
         """The network side of a new socket."""
-        return Wire(
-            self._family,
-            listener,
-            options,
-            greets_proxy=self.proxy is not None and self.proxy.url.scheme.startswith(b"socks"),
-            proxy=self._proxy_name,
-        )
+        return Wire(self._family, listener, options, proxy=self._proxy_name)
 
-    def sync_connection(self, key: Key, wire: Wire) -> Any:
+    def sync_connection(self, key: Key, wire: Wire) -> SyncConnection:
         """A connection that connects when it gets its first request."""
         if _is_secure(key):
             self._tls.get()
         inner = self._options.network_backend or SyncConnector(wire)
+        backend = SyncBackend(wire, inner)
         if self._is_fast(key, self._options.network_backend, is_async=False):
-            return self._create_fast(self._family.sync_http1_connection, key, wire, SyncBackend(wire, inner))
-        return self._create(self._family.httpcore.ConnectionPool, key, SyncBackend(wire, inner))
+            fast: SyncConnection = self._create_fast(self._family.sync_http1_connection, key, wire, backend)
+            return fast
+        connection = self._create(self._family.httpcore.ConnectionPool, key, backend)
+        return SyncHttpcoreConnection(connection, wire, speaks_http2=self._speaks_http2())
 
-    def async_connection(self, key: Key, wire: Wire, library: str, call_soon: Callable[..., None]) -> Any:
+    def async_connection(self, key: Key, wire: Wire, library: str, call_soon: Callable[..., None]) -> AsyncConnection:
         """The same for an event loop of asyncio or trio."""
         if _is_secure(key):
             self._tls.begin()  # while the socket connects; its handshake waits for it
@@ -122,7 +186,8 @@ class Connector:
         if library == "asyncio" and self._is_fast(key, inner, is_async=True):
             connector = DetachedBackend(AsyncioConnector(wire, call_soon), detaches_streams=False)
             backend = AsyncBackend(wire, connector, call_soon)
-            return self._create_fast(self._family.asyncio_http1_connection, key, wire, backend)
+            fast: AsyncConnection = self._create_fast(self._family.asyncio_http1_connection, key, wire, backend)
+            return fast
         if inner is None:
             if library == "trio":
                 inner = RacingConnector(wire, httpcore.TrioBackend(), call_soon)
@@ -131,7 +196,8 @@ class Connector:
                 inner = DetachedBackend(racing, detaches_streams=True)
             else:
                 inner = DetachedBackend(AsyncioConnector(wire, call_soon), detaches_streams=False)
-        return self._create(httpcore.AsyncConnectionPool, key, AsyncBackend(wire, inner, call_soon))
+        connection = self._create(httpcore.AsyncConnectionPool, key, AsyncBackend(wire, inner, call_soon))
+        return AsyncHttpcoreConnection(connection, wire, speaks_http2=self._speaks_http2())
 
     def handshakes(self, key: Key) -> float:
         """How many TLS handshakes make a new socket usable; infinite where only the first response shows it."""
@@ -158,11 +224,8 @@ class Connector:
             return False
         return not self._options.http1 or _is_secure(key)
 
-    def speaks_http2(self, stream: Any) -> bool:
-        """Whether the connection over a stream speaks HTTP/2."""
-        ssl_object = stream.get_extra_info("ssl_object")
-        if ssl_object is not None and ssl_object.selected_alpn_protocol() == "h2":
-            return True
+    def _speaks_http2(self) -> bool:
+        """Whether httpcore's connections speak HTTP/2 unasked."""
         return self._options.http2 and not self._options.http1
 
     def _is_fast(self, key: Key, network_backend: Any, *, is_async: bool) -> bool:

@@ -17,7 +17,6 @@ from ._upload import TURNS
 
 if TYPE_CHECKING:
     from ._http1 import Incoming
-    from ._trace import Trace
 
 #: What can be read comes in with the loop's next turns, unless it is half a record of TLS.
 _ARRIVED = 0.05
@@ -26,6 +25,7 @@ _ARRIVED = 0.05
 class AsyncioHttp1Connection(Http1Connection):
     """See `Http1Connection`."""
 
+    is_async = True
     _stream: Any = None  # what the caller may use
     _io: Any = None  # the same without a shell: our `AsyncioStream`
     _waiting_bytes = 0
@@ -40,12 +40,16 @@ class AsyncioHttp1Connection(Http1Connection):
             if trace is None:
                 incoming = await self._exchange(request, timeouts)
             else:
-                incoming = await self._exchange_traced(request, timeouts, trace)
+                incoming = await arun(self._exchange_traced(request, timeouts, trace))
         except GeneratorExit:  # nothing can be awaited any more
-            self.end_response()
+            self._trace = None
+            self._end()
             raise
         except BaseException:
-            await self.end_traced(trace)
+            if trace is None:
+                self._end()
+            else:
+                await arun(self._end_traced(trace))
             raise
         if incoming.switches:
             self._io.take_over(incoming.rest)
@@ -59,18 +63,12 @@ class AsyncioHttp1Connection(Http1Connection):
         if self._stream is not None:
             await self._stream.aclose()
 
-    def end_response(self) -> None:
-        """The response is over; a connection that cannot be used again is closed."""
-        if not self._comes_to_rest():
-            self.phase = Phase.CLOSED
-            self._io.close_soon()
+    def _has_news(self) -> bool:
+        return self.wire.unasked or bool(self._io.is_readable())
 
-    async def end_traced(self, trace: Trace | None) -> None:
-        if trace is None:
-            self.end_response()
-        else:
-            async with trace.span("http11.response_closed", {}):
-                self.end_response()
+    def _close_soon(self) -> None:
+        self.phase = Phase.CLOSED
+        self._io.close_soon()
 
     async def _connect(self, request: Any) -> None:
         try:
@@ -80,7 +78,6 @@ class AsyncioHttp1Connection(Http1Connection):
             raise
         self._io = self._stream.inner
         self._io.consumer = self
-        self.wire.look = self._io.is_readable
 
     # Hearing from the stream ------------------------------------------------------------------------------------------
 
@@ -90,7 +87,7 @@ class AsyncioHttp1Connection(Http1Connection):
         if incoming is None or (incoming.is_complete and not incoming.switches):
             self._hear_unasked()
             return
-        self.wire.heard(data)
+        self.wire.received += len(data)
         incoming.feed(data)
         self._waiting_bytes += len(data)
         if self._waiting_bytes > HIGH_WATER and not incoming.is_complete:
@@ -142,19 +139,8 @@ class AsyncioHttp1Connection(Http1Connection):
             await self._send_body(request, timeout)
         return await self._receive_head(timeouts.get("read"))
 
-    async def _exchange_traced(self, request: Any, timeouts: dict[str, float | None], trace: Trace) -> Incoming:
-        """The same with trace events."""
-        info = {"request": request}
-        timeout = timeouts.get("write")
-        async with trace.span("http11.send_request_headers", info):
-            goes_on = await self._write(self._encode(request).head, timeout)
-        if goes_on:
-            async with trace.span("http11.send_request_body", info):
-                await self._send_body(request, timeout)
-        async with trace.span("http11.receive_response_headers", info) as span:
-            incoming = await self._receive_head(timeouts.get("read"))
-            span.return_value = incoming.head()
-        return incoming
+    async def _send_head(self, request: Any, timeout: float | None) -> bool:
+        return await self._write(self._encode(request).head, timeout)
 
     async def _send_body(self, request: Any, timeout: float | None) -> None:
         outgoing = self._outgoing
@@ -229,85 +215,49 @@ class AsyncioHttp1Connection(Http1Connection):
             raise self.httpcore.ReadTimeout(str(error)) from error
 
 
-class _Parts(Parts):
-    """The body of a response: an asynchronous iterator over its parts."""
+class Body(Parts):
+    """The body of a response that nobody listens to."""
 
     __slots__ = ()
 
     def __aiter__(self) -> Self:
         return self
 
-    def _take(self) -> bytes | None:
-        """The next part, if it has come; empty at the end, ``None`` if it is to be waited for."""
-        incoming = self._incoming
-        if incoming.pieces:
-            return incoming.pieces.pop(0)
-        return b"" if incoming.is_complete else None
-
-    async def _next(self) -> bytes:
-        while (part := self._take()) is None:
-            await self._connection.receive(self._incoming, self._timeout)
-        return part
-
-
-class Body(_Parts):
-    """The body of a response that nobody listens to."""
-
-    __slots__ = ()
-
-    take = _Parts._take
-
     async def __anext__(self) -> bytes:
         try:
-            part = await self._next()
+            part = await self.read()
         except BaseException:
-            self.close_now()
-            raise
-        if not part:
-            raise StopAsyncIteration
-        return part
-
-    async def aclose(self) -> None:
-        """The response is over, read to its end or not."""
-        self.close_now()
-
-    def close_now(self) -> None:
-        """The same; nothing in it waits."""
-        if not self._is_closed:
-            self._is_closed = True
-            self._connection.end_response()
-
-
-class TracedBody(_Parts, TracedParts):
-    """The body of a response with trace events."""
-
-    __slots__ = ()
-
-    async def __anext__(self) -> bytes:
-        try:
-            if self._span is None:
-                span = self._trace.span("http11.receive_response_body", {"request": self._request})
-                self._span = await span.__aenter__()
-            part = await self._next()
-            if not part:
-                await self._end_span(None)
-        except GeneratorExit:
-            raise
-        except BaseException as error:
-            await self._end_span(error)
             await self.aclose()
             raise
         if not part:
             raise StopAsyncIteration
         return part
 
-    async def _end_span(self, error: BaseException | None) -> None:
-        span, self._span = self._span, False
-        if span:
-            await span.__aexit__(None, error, None)
+    async def read(self) -> bytes:
+        incoming = self.incoming
+        while not incoming.pieces:
+            if incoming.is_complete:
+                return b""
+            await self._connection.receive(incoming, self._timeout)
+        return incoming.pieces.pop(0)
 
     async def aclose(self) -> None:
-        """The response is over, read to its end or not."""
-        if not self._is_closed:
-            self._is_closed = True
-            await self._connection.end_traced(self._trace)
+        """The response is over, read to its end or not; nothing in this waits."""
+        if self.incoming is self._connection._incoming:
+            self._connection._end()
+
+
+class TracedBody(Body, TracedParts):
+    """The body of a response with trace events."""
+
+    __slots__ = ()
+
+    async def __anext__(self) -> bytes:
+        part: bytes = await arun(self._connection._read_traced(self))
+        if not part:
+            raise StopAsyncIteration
+        return part
+
+    async def aclose(self) -> None:
+        if self.incoming is self._connection._incoming:
+            await arun(self._connection._end_traced(self.trace))

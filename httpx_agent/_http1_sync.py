@@ -16,7 +16,6 @@ from ._upload import WOULD_BLOCK, NoRoomError, send_listening
 
 if TYPE_CHECKING:
     from ._http1 import Incoming
-    from ._trace import Trace
 
 #: Read at once, at most. A head is small, and memory for more costs time.
 _HEAD_READ = 64 * 1024
@@ -26,6 +25,7 @@ _BODY_READ = 256 * 1024
 class SyncHttp1Connection(Http1Connection):
     """See `Http1Connection`."""
 
+    is_async = False
     _stream: Any = None
     _socket: Any = None
     _poll: Any = None
@@ -40,9 +40,12 @@ class SyncHttp1Connection(Http1Connection):
             if trace is None:
                 incoming = self._exchange(request, timeouts)
             else:
-                incoming = self._exchange_traced(request, timeouts, trace)
+                incoming = run(self._exchange_traced(request, timeouts, trace))
         except BaseException:
-            self.end_traced(trace)
+            if trace is None:
+                self._end()
+            else:
+                run(self._end_traced(trace))
             raise
         stream = SwitchedStream(self._stream, incoming.rest) if incoming.switches else self._stream
         timeout = timeouts.get("read")
@@ -55,17 +58,11 @@ class SyncHttp1Connection(Http1Connection):
         if self._stream is not None:
             self._stream.close()
 
-    def end_response(self) -> None:
-        """The response is over; a connection that cannot be used again is closed."""
-        if not self._comes_to_rest():
-            self.close()
+    def _has_news(self) -> bool:
+        return self.wire.unasked or bool(self._poll.is_readable())
 
-    def end_traced(self, trace: Trace | None) -> None:
-        if trace is None:
-            self.end_response()
-        else:
-            with trace.span("http11.response_closed", {}):
-                self.end_response()
+    def _close_soon(self) -> None:
+        self.close()
 
     def _connect(self, request: Any) -> None:
         try:
@@ -73,7 +70,6 @@ class SyncHttp1Connection(Http1Connection):
             self._socket = self._stream.get_extra_info("socket")
             self._socket.setblocking(False)
             self._poll = Poll(self._socket)
-            self.wire.look = self._poll.is_readable
         except BaseException:
             self._has_failed = True
             raise
@@ -87,22 +83,6 @@ class SyncHttp1Connection(Http1Connection):
             self._send(request, timeouts.get("write"))
         return self._receive_head(timeouts.get("read"))
 
-    def _exchange_traced(self, request: Any, timeouts: dict[str, float | None], trace: Trace) -> Incoming:
-        """The same with trace events."""
-        info = {"request": request}
-        try:
-            with trace.span("http11.send_request_headers", info):
-                goes_on = self._write(self._encode(request).head, timeouts.get("write"))
-            if goes_on:
-                with trace.span("http11.send_request_body", info):
-                    self._send_body(request, timeouts.get("write"))
-        except self.httpcore.WriteError:
-            pass
-        with trace.span("http11.receive_response_headers", info) as span:
-            incoming = self._receive_head(timeouts.get("read"))
-            span.return_value = incoming.head()
-        return incoming
-
     def _send(self, request: Any, timeout: float | None) -> None:
         """Sends it all, in one write if it is small."""
         outgoing = self._outgoing
@@ -114,6 +94,9 @@ class SyncHttp1Connection(Http1Connection):
                 return
         if self._write(outgoing.head, timeout):
             self._send_body(request, timeout)
+
+    def _send_head(self, request: Any, timeout: float | None) -> bool:
+        return self._write(self._encode(request).head, timeout)
 
     def _send_body(self, request: Any, timeout: float | None) -> None:
         outgoing = self._outgoing
@@ -184,85 +167,60 @@ class SyncHttp1Connection(Http1Connection):
         self._take(incoming, data)
 
     def _take(self, incoming: Incoming, data: bytes) -> None:
-        self.wire.heard(data)
         if data:
+            self.wire.received += len(data)
             incoming.feed(data)
         else:
+            self.wire.ended = True
             incoming.feed_end()
 
 
-class _Parts(Parts):
-    """The body of a response: an iterator over its parts."""
+class Body(Parts):
+    """The body of a response that nobody listens to."""
 
     __slots__ = ()
 
     def __iter__(self) -> Self:
         return self
 
-    def _next(self) -> bytes:
-        """The next part; empty at the end."""
-        incoming = self._incoming
-        while not incoming.pieces:
-            if incoming.is_complete:
-                return b""
-            self._connection.receive(incoming, self._timeout)
-        return incoming.pieces.pop(0)
-
-
-class Body(_Parts):
-    """The body of a response that nobody listens to."""
-
-    __slots__ = ()
-
     def __next__(self) -> bytes:
         try:
-            part = self._next()
+            part = self.read()
         except BaseException:
-            self.close_now()
-            raise
-        if not part:
-            raise StopIteration
-        return part
-
-    def close_now(self) -> None:
-        """The response is over, read to its end or not."""
-        if not self._is_closed:
-            self._is_closed = True
-            self._connection.end_response()
-
-    close = close_now
-
-
-class TracedBody(_Parts, TracedParts):
-    """The body of a response with trace events."""
-
-    __slots__ = ()
-
-    def __next__(self) -> bytes:
-        try:
-            if self._span is None:
-                self._span = self._trace.span("http11.receive_response_body", {"request": self._request}).__enter__()
-            part = self._next()
-            if not part:
-                self._end_span(None)
-        except BaseException as error:
-            self._end_span(error)
             self.close()
             raise
         if not part:
             raise StopIteration
         return part
 
-    def _end_span(self, error: BaseException | None) -> None:
-        span, self._span = self._span, False
-        if span:
-            span.__exit__(None, error, None)
+    def read(self) -> bytes:
+        incoming = self.incoming
+        while not incoming.pieces:
+            if incoming.is_complete:
+                return b""
+            self._connection.receive(incoming, self._timeout)
+        return incoming.pieces.pop(0)
 
     def close(self) -> None:
         """The response is over, read to its end or not."""
-        if not self._is_closed:
-            self._is_closed = True
-            self._connection.end_traced(self._trace)
+        if self.incoming is self._connection._incoming:
+            self._connection._end()
+
+
+class TracedBody(Body, TracedParts):
+    """The body of a response with trace events."""
+
+    __slots__ = ()
+
+    def __next__(self) -> bytes:
+        part: bytes = run(self._connection._read_traced(self))
+        if not part:
+            raise StopIteration
+        return part
+
+    def close(self) -> None:
+        if self.incoming is self._connection._incoming:
+            run(self._connection._end_traced(self.trace))
 
 
 class SwitchedStream:

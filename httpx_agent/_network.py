@@ -12,9 +12,8 @@ import os
 import socket
 import ssl
 import struct
-import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from threading import get_ident
@@ -25,16 +24,16 @@ import anyio
 from . import _fork
 from ._causes import walk_causes
 from ._contexts import TimeLimit
-from ._goaway import GoawayHold
 from ._http1 import MAX_BEFORE_RESPONSE, PIECE
 from ._locks import Signal
-from ._opening import Opening, Phase
+from ._opening import NO_TIME, Opening
 from ._poll import Poll
 from ._trio_tls import keep_readable
 from ._upload import NoRoomError, Overheard, awrite_listening, send_listening, write_listening
 
 if TYPE_CHECKING:
     from ._family import Family
+    from ._goaway import Frames
     from ._options import AgentOptions
 
 #: What is wrong with a socket that this side has closed under somebody who uses it.
@@ -51,15 +50,6 @@ CLOSE_TIMEOUT = 1.0
 
 #: What our streams of asyncio answer in `get_extra_info`: whether something came that nobody read, or the end.
 LEFT_UNREAD = "left_unread"
-
-#: A timeout that is over at once; to a socket of Python's, 0 would mean something else.
-_NO_TIME = 1e-6
-
-#: How the messages of a SOCKS5 client begin: with the version, and where it logs in with another one (RFC 1928, 1929).
-_SOCKS_MESSAGES = (b"\x05", b"\x01")
-
-#: RFC 9113, 6.5.2: SETTINGS_MAX_CONCURRENT_STREAMS.
-_MAX_CONCURRENT_STREAMS = 3
 
 
 class Listener(Protocol):
@@ -97,19 +87,10 @@ class Wire:
         family: The libraries.
         listener: Who wants to know.
         options: The options that hold for it.
-        greets_proxy: Whether a SOCKS handshake comes first.
         proxy: The proxy's URL without credentials; empty where there is none.
     """
 
-    def __init__(
-        self,
-        family: Family,
-        listener: Listener,
-        options: AgentOptions,
-        *,
-        greets_proxy: bool = False,
-        proxy: str = "",
-    ) -> None:
+    def __init__(self, family: Family, listener: Listener, options: AgentOptions, *, proxy: str = "") -> None:
         self.family = family
         self.listener = listener
         self.options = options
@@ -119,21 +100,16 @@ class Wire:
         self.cut_off = False  # a request was not sent to its end
         self.overheard: Overheard | None = None  # what came while a request was sent
         self.received = 0  # bytes since `begin_request`
-        self.answered = False  # a response has begun since `begin_request`
+        self.awaits_response = True  # no response has begun since `begin_request`, where httpcore sends
         self.ended = False  # the other end has closed
         self.unasked = False  # bytes came in that no request had asked for
         self.tells_of_loss = False  # its stream tells of the end by itself: nobody need watch the descriptor
-        self.look: Callable[[], bool] | None = None  # how the connection tells whether something came, if it does
         self.impatient = False  # reads what has arrived, and does not wait
-        self.preface: bytearray | None = None  # what came so far of the first HTTP/2 frame, while it is awaited
-        self.goaway: GoawayHold | None = None  # where HTTP/2 is spoken
+        self.frames: Frames | None = None  # where httpcore speaks HTTP/2: what goes out and comes in
         self.broken = False
         self.inherited = False  # by a forked child: the socket is the parent's
         self.descriptors = _fork.Descriptors()
         self.opening = Opening(proxy)
-        self.greets_proxy = self._by_socks = greets_proxy
-        self._opening_ends: float | None = None  # one deadline for TCP, proxy and TLS
-        self._goes_on = False  # the next attempt to open it has the deadline of the one before
         self._tls: list[Any] = []  # what does TLS; with an HTTPS proxy, one over the other
         self._opened: tuple[socket.socket, ...] = ()  # until one has become its stream
         #: What wakes the threads that are in here. By thread: none is in here twice, and whoever was thrown out in the
@@ -143,8 +119,9 @@ class Wire:
         self._left: Signal | None = None
 
     def begin_request(self) -> None:
-        """From here on `wrote`, `received` and `answered` speak of another request."""
-        self.wrote = self.answered = False
+        """From here on `wrote`, `received` and `awaits_response` speak of another request."""
+        self.wrote = False
+        self.awaits_response = True
         self.received = self.sent = 0
         self.overheard = None
 
@@ -164,13 +141,7 @@ class Wire:
 
     def is_readable(self) -> bool:
         """Whether the other end has closed, or written. Costs one poll; what can be read may be lost by it."""
-        look = self.look
-        readable = self.unasked or (bool(self.stream.get_extra_info("is_readable")) if look is None else look())
-        return readable or self._has_unread()
-
-    def left_unread(self) -> bool:
-        """Whether something came that nobody read, or the end, as far as a stream of ours was told."""
-        return self.tells_of_loss and bool(self.stream.get_extra_info(LEFT_UNREAD))
+        return self.unasked or bool(self.stream.get_extra_info("is_readable")) or self._has_unread()
 
     def _has_unread(self) -> bool:
         """Whether TLS holds something that came in together with what was read, of which the system knows nothing.
@@ -231,57 +202,11 @@ class Wire:
         for sock in self._opened:
             sock.close()
 
-    def begin_opening(self, timeout: float | None, to: str) -> float | None:
-        """Begin an attempt to open it, which ends within the connect timeout, whatever steps it takes.
-
-        Args:
-            timeout: The connect timeout in seconds.
-            to: What is connected to: ``host:port``, or a path.
-
-        Returns:
-            What is left of the timeout.
-        """
-        self.opening.begin(to, counts=not self._goes_on)
-        self.greets_proxy = self._by_socks
-        if self._goes_on:
-            self._goes_on = False
-            return self.time_left()
-        self._opening_ends = None if timeout is None else time.monotonic() + timeout
-        return timeout
-
     def begin_anew(self) -> None:
         """It is closed, to be opened once more within the time of the attempt before."""
-        self._goes_on = True
+        self.opening.begin_anew()
         self._tls.clear()
         self.ended = self.unasked = self.tells_of_loss = False
-
-    def opened(self) -> None:
-        """It is usable: from here on each operation has a timeout of its own."""
-        self.greets_proxy = False
-        self._opening_ends = None
-        self.opening.enter(Phase.DONE)
-
-    def time_left(self, otherwise: float | None = None) -> float | None:
-        """What is left of the connect timeout while it is being opened, and what it is ``otherwise``."""
-        if self._opening_ends is None:
-            return otherwise
-        return max(_NO_TIME, self._opening_ends - time.monotonic())
-
-    def still_greets(self, message: bytes) -> bool:
-        """Whether a message belongs to the SOCKS handshake; the first that does not, ends it."""
-        self.greets_proxy = message[:1] in _SOCKS_MESSAGES
-        if not self.greets_proxy:
-            self.opening.enter(Phase.DONE)
-        return self.greets_proxy
-
-    @contextmanager
-    def shaking_hands(self) -> Iterator[float | None]:
-        """Around what httpcore does of a SOCKS handshake, for which it has no timeout, or that of the response."""
-        httpcore = self.family.httpcore
-        try:
-            yield self.time_left()
-        except (httpcore.ReadTimeout, httpcore.WriteTimeout) as error:
-            raise httpcore.ConnectTimeout(str(error)) from error
 
     def connected(self) -> None:
         """Its stream is there: the other end, or the proxy, took the connection."""
@@ -347,8 +272,8 @@ class Wire:
         """Bytes go out."""
         self.wrote = self.wrote or bool(data)
         self.sent += len(data)
-        if self.goaway is not None:
-            self.goaway.sent(data)
+        if self.frames is not None:
+            self.frames.sent(data)
 
     def heard(self, data: bytes) -> bytes | None:
         """Bytes, or their end, came in; gives what the connection is to have of them, ``None`` if nothing yet."""
@@ -356,26 +281,20 @@ class Wire:
             self.ended = True
         else:
             self.received += len(data)
-            if self.preface is not None:
-                self.preface += data
-                self._read_settings(self.preface)
-        if self.goaway is None:
-            return data
-        passing = self.goaway.received(data)
-        return passing if passing or not data else self.due()
+        return data if self.frames is None else self.frames.received(data)
 
     def due(self) -> bytes | None:
         """What the connection is to have before it hears anything more, if there is something."""
         if self.overheard is not None and self.overheard.data:
             return self.overheard.take()
-        return (self.goaway and self.goaway.due()) or None
+        return None if self.frames is None else self.frames.due()
 
     def listens(self, data: bytes, stream: Any) -> bool:
         """Whether to listen while a part of a request is sent: an answer may have come, or come before it has left.
 
         Not where several requests share the connection, and not when the response is the caller's: what comes is, too.
         """
-        if not data or self.answered or self.goaway is not None or not self.options.http1:
+        if not data or not self.awaits_response or self.frames is not None or not self.options.http1:
             return False
         is_large = self.sent + len(data) > _UNLISTENED
         return is_large or (self.wrote and bool(stream.get_extra_info("is_readable")))
@@ -392,36 +311,20 @@ class Wire:
 
     def check_unanswered(self, data: bytes) -> None:
         """Raise if there is more to send of a request that the server has answered."""
-        if data and not self.answered and self.overheard is not None and self.overheard.is_final:
+        if data and self.awaits_response and self.overheard is not None and self.overheard.is_final:
             self.cut_off = True
             raise self.family.httpcore.WriteError(_ANSWERED)
 
-    @property
-    def is_leaving(self) -> bool:
-        """Whether the server takes no new request."""
-        return self.goaway is not None and self.goaway.is_leaving
-
     def check_head(self) -> None:
         """Raises if the server has said too much without a response; h11 and h2 take interim ones for ever."""
-        if self.listener.multiplexed:
-            found = self.goaway.longest_heads if self.goaway is not None else 0
+        if self.frames is not None and self.frames.are_shared:
+            found = self.frames.longest_heads
         else:
-            found = 0 if self.answered else self.received
+            found = self.received if self.awaits_response else 0
         if found > MAX_BEFORE_RESPONSE:
             raise self.family.httpcore.RemoteProtocolError(
                 f"the server sent more than {MAX_BEFORE_RESPONSE} bytes before its response"
             )
-
-    def _read_settings(self, preface: bytearray) -> None:
-        """The first frame of an HTTP/2 server is its SETTINGS (RFC 9113, 3.4)."""
-        length = int.from_bytes(preface[:3], "big")
-        if len(preface) < 9 + length:
-            return
-        self.preface = None
-        is_settings = preface[3] == 4
-        entries = [preface[at : at + 6] for at in range(9, 9 + length, 6)] if is_settings else []
-        values = {int.from_bytes(entry[:2], "big"): int.from_bytes(entry[2:], "big") for entry in entries}
-        self.listener.settings(values.get(_MAX_CONCURRENT_STREAMS))
 
 
 def _holds_data(tls: Any) -> bool:
@@ -505,7 +408,7 @@ class SyncBackend:
         """Opens a TCP connection; the agent's own address and options hold, through proxies too."""
         wire = self._wire
         wire.check()
-        timeout = wire.begin_opening(timeout, f"{host}:{port}")
+        timeout = wire.opening.begin(timeout, f"{host}:{port}")
         options = wire.options
         inner = None
         try:
@@ -521,7 +424,7 @@ class SyncBackend:
     ) -> Any:
         """Opens a connection to a Unix socket."""
         self._wire.check()
-        timeout = self._wire.begin_opening(timeout, path)
+        timeout = self._wire.opening.begin(timeout, path)
         inner = None
         try:
             inner = self._inner.connect_unix_socket(path, timeout, socket_options or ())
@@ -561,8 +464,8 @@ class SyncStream:
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """Reads at least one byte, or none at the end."""
         wire = self._wire
-        if wire.greets_proxy:
-            with wire.shaking_hands() as left:
+        if wire.opening.greets_proxy:
+            with wire.opening.greeting(wire.family.httpcore) as left:
                 return self._read(max_bytes, left)
         return self._read(max_bytes, timeout)
 
@@ -586,8 +489,8 @@ class SyncStream:
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """Writes all of it."""
         wire = self._wire
-        if wire.greets_proxy and wire.still_greets(buffer):
-            with wire.shaking_hands() as left:
+        if wire.opening.greets_proxy and wire.opening.still_greets(buffer):
+            with wire.opening.greeting(wire.family.httpcore) as left:
                 self._write(buffer, left)
         else:
             self._write(buffer, timeout)
@@ -634,7 +537,7 @@ class SyncStream:
         """Hear what has arrived, which may be nothing for us; return whether that ends the upload."""
         httpcore = self._wire.family.httpcore
         with suppress(httpcore.ReadTimeout, httpcore.ReadError):
-            while not self._wire.overhear(self.inner.read(PIECE, _NO_TIME)):
+            while not self._wire.overhear(self.inner.read(PIECE, NO_TIME)):
                 pass  # there may be more that the system knows nothing of
             return True
         return False
@@ -664,7 +567,7 @@ class SyncStream:
                 wire.breakable(lambda: shut_down(handle) if handle is not None else None),
                 wire.listener.handshake(ssl_context, server_hostname) as (context, name),
             ):
-                inner = self.inner.start_tls(context, name, wire.time_left(timeout))
+                inner = self.inner.start_tls(context, name, wire.opening.time_left(timeout))
             if handle is not None:
                 handle.close()
             stream = _begin_sync(wire, type(self)(wire, inner))
@@ -747,7 +650,7 @@ class AsyncBackend:
     ) -> Any:
         """Opens a TCP connection; the agent's own address and options hold, through proxies too."""
         options = self._wire.options
-        timeout = self._wire.begin_opening(timeout, f"{host}:{port}")
+        timeout = self._wire.opening.begin(timeout, f"{host}:{port}")
         return await self._opened(
             await self._unless_broken(
                 self._inner.connect_tcp, host, port, timeout, options.local_address, options.tcp_socket_options()
@@ -758,7 +661,7 @@ class AsyncBackend:
         self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None
     ) -> Any:
         """Opens a connection to a Unix socket."""
-        timeout = self._wire.begin_opening(timeout, path)
+        timeout = self._wire.opening.begin(timeout, path)
         return await self._opened(
             await self._unless_broken(self._inner.connect_unix_socket, path, timeout, socket_options or ())
         )
@@ -806,8 +709,8 @@ class AsyncStream:
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """Reads at least one byte, or none at the end."""
         wire = self._wire
-        if wire.greets_proxy:
-            with wire.shaking_hands() as left:
+        if wire.opening.greets_proxy:
+            with wire.opening.greeting(wire.family.httpcore) as left:
                 return await self._read(max_bytes, left)
         return await self._read(max_bytes, timeout)
 
@@ -824,8 +727,8 @@ class AsyncStream:
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """Writes all of it; on a shared connection that is broken, the next read says so, after what has arrived."""
         wire = self._wire
-        if wire.greets_proxy and wire.still_greets(buffer):
-            with wire.shaking_hands() as left:
+        if wire.opening.greets_proxy and wire.opening.still_greets(buffer):
+            with wire.opening.greeting(wire.family.httpcore) as left:
                 await self._write(buffer, left)
         else:
             await self._write(buffer, timeout)
@@ -845,7 +748,7 @@ class AsyncStream:
             raise httpcore.WriteTimeout(str(error)) from None
         except httpcore.WriteError:
             wire.cut_off = True
-            if wire.goaway is None:
+            if wire.frames is None:
                 raise
 
     async def aclose(self) -> None:
@@ -864,12 +767,12 @@ class AsyncStream:
         wire = self._wire
         wire.opening.secure(server_hostname)
         try:
-            await wire.listener.load_certificates(ssl_context, wire.time_left(timeout))
+            await wire.listener.load_certificates(ssl_context, wire.opening.time_left(timeout))
         except Exception:
             await self.aclose()  # as those do that fail in a handshake: another attempt may come
             raise
         with wire.listener.handshake(ssl_context, server_hostname) as (context, name):
-            inner = await self.inner.start_tls(context, name, wire.time_left(timeout))
+            inner = await self.inner.start_tls(context, name, wire.opening.time_left(timeout))
         inner = keep_readable(inner, wire.family.httpcore)
         stream = await _begin_async(wire, type(self)(wire, inner))
         wire.secured(stream)

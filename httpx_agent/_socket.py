@@ -7,12 +7,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
-import h11
 
 from ._contexts import TimeLimit
 from ._core import CloseReason
-from ._http1 import says_close, stays_open
-from ._http1_connection import Http1Connection
 from ._network import CLOSE_TIMEOUT
 from ._sessions import SessionRefused
 from ._tls import Offer, SlowContext, server_name
@@ -49,10 +46,10 @@ class Socket:
         self.id = number
         self.home = home
         self.key = key
-        self.connection: Any = None  # made by the request that opens it
+        self.connection: Any = None  # a `Connection`, made by the request that opens it
         self.wire: Wire = engine.connector.wire(key, self, engine.options_for(key))
         self.usable = False
-        self.multiplexed = False
+        self.multiplexed: bool = False
         self.request_count = 0  # requests that it was given to
         self.watched: int | None = None  # the descriptor that the keeper watches
         self.http_version: str | None = None
@@ -67,24 +64,6 @@ class Socket:
     def was_used(self) -> bool:
         """Whether it was ever opened: a mock in its place answers without."""
         return self.wire.stream is not None
-
-    def must_step_aside(self) -> bool:
-        """Whether a mock replaces httpcore's methods, which the fast engine's connections do not have."""
-        connection = self.connection
-        return isinstance(connection, Http1Connection) and self._engine.family.are_replaced(is_async=self.home.is_async)
-
-    def is_reusable(self) -> bool:
-        """Whether its connection says that it is fit for another request."""
-        connection = self.connection
-        return (
-            self.was_used()
-            and not self.wire.ended
-            and not self.wire.broken
-            and not self.wire.cut_off
-            and not self.wire.is_leaving
-            and connection.is_available()
-            and (isinstance(connection, Http1Connection) or not (self.wire.left_unread() or _has_leftovers(connection)))
-        )
 
     @contextmanager
     def impatient(self) -> Iterator[None]:
@@ -187,9 +166,8 @@ class Socket:
         if not self.wire.broken:
             self._engine.socket_lost(self.id)
 
-    def answered(self, response: Any) -> None:
-        """A response came: whatever was in doubt, the socket works."""
-        self.wire.answered = True
+    def note_response(self, response: Any) -> None:
+        """Note that a response began: whatever was in doubt, the socket works."""
         self.http_version = response.extensions["http_version"].decode("ascii")
         if not self.usable:
             self._handshakes_left = 0
@@ -202,7 +180,7 @@ class Socket:
     def _progress(self, stream: Any) -> None:
         if self._handshakes_left == 0 and not self.usable:
             self.usable = True
-            self.wire.opened()
+            self.wire.opening.end()
             self._engine.socket_opened(self, stream)
 
     def _keep_session(self) -> None:
@@ -282,38 +260,3 @@ def _address(stream: Any, which: str) -> Address | None:
     if isinstance(address, bytes):
         return address.decode(errors="replace")
     return address or None  # an unnamed Unix socket has an empty path
-
-
-def _parser_of(connection: Any) -> Any:
-    """Return h11's state of a connection of httpcore's, which has it privately; ``None`` if the names are unknown."""
-    while hasattr(connection, "_connection"):
-        connection = connection._connection
-    return getattr(connection, "_h11_state", None)
-
-
-def _has_leftovers(connection: Any) -> bool:
-    """Whether bytes came after the end of the response: they must not be the next request's answer (R20, N23)."""
-    parser = _parser_of(connection)
-    return parser is not None and bool(parser.trailing_data[0])
-
-
-def keep_open(connection: Any, request: Any, response: Any, *, has_no_body: bool) -> None:
-    """Let an HTTP/1.0 connection of httpcore's serve again, if its server said so and the body's end is known (R11).
-
-    h11 knows keep-alive of HTTP/1.1 only, and is not to be told of any other but by what it decides from. Where its
-    private names are unknown, the connection is closed after the response, as it is without this.
-
-    Args:
-        connection: The connection, when a response has begun.
-        request: httpcore's request.
-        response: httpcore's response.
-        has_no_body: Whether the response has none, by rule.
-    """
-    headers = response.headers
-    has_length = has_no_body or any(name.lower() == b"content-length" for name, _ in headers)
-    if not has_length or not stays_open(headers) or says_close(request.headers):
-        return
-    state = getattr(_parser_of(connection), "_cstate", None)
-    if state is not None and state.states.get(h11.CLIENT) is h11.MUST_CLOSE:  # else the request has not left
-        state.keep_alive = True
-        state.states[h11.CLIENT] = h11.DONE
