@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class Key(NamedTuple):
-    """What the sockets of one pool have in common (R27): `max_sockets` counts per key."""
+    """What the sockets of one pool have in common (R27); `max_sockets` counts per key."""
 
     scheme: str
     host: str
@@ -38,7 +38,7 @@ class Key(NamedTuple):
 
     @property
     def origin(self) -> str:
-        """``scheme://host:port``, the port always there, and the server name where it is another."""
+        """The origin as ``scheme://host:port``, always with its port, and with the server name if that differs."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         name = f" ({self.sni_hostname})" if self.sni_hostname not in (None, self.host) else ""
         return f"{self.scheme}://{host}:{self.port}{name}"
@@ -133,16 +133,16 @@ class Connector:
         self._check_context()
 
     def begin_anew(self) -> None:
-        """In a forked child: begin with no TLS session, and wait for no thread of the parent."""
+        """Begin without TLS sessions in a forked child, and wait for no thread of the parent."""
         self.sessions = SessionCache(self._options.max_cached_sessions)
         self._tls.begin_anew()
         if self._proxy_tls is not None:
             self._proxy_tls.begin_anew()
 
     def _check_context(self) -> None:
-        """Tell at once what is wrong with `verify` and `cert`; the default costs 30 ms, and can wait.
+        """Report at once what is wrong with `verify` and `cert`; the default takes 30 ms to load and can wait.
 
-        In an event loop so can all authorities: there only what takes no time is looked at.
+        So can any authorities in an event loop: there, check only what takes no time.
         """
         options = self._options
         reads_authorities = options.verify is True or isinstance(options.verify, str)
@@ -154,7 +154,7 @@ class Connector:
             self._tls.get()
 
     def _stand_in(self, key: Key) -> ssl.SSLContext | None:
-        """What connections take for the TLS context; with a proxy, `ws` needs one, too."""
+        """Return what connections use as the TLS context; with a proxy, `ws` needs one as well."""
         if not _is_secure(key) and self.proxy is None:
             return None
         if self._known_stand_in is None:
@@ -162,11 +162,11 @@ class Connector:
         return self._known_stand_in
 
     def wire(self, key: Key, listener: Listener, options: AgentOptions) -> Wire:
-        """The network side of a new socket."""
+        """Return the network side of a new socket."""
         return Wire(self._family, listener, options, proxy=self._proxy_name)
 
     def sync_connection(self, key: Key, wire: Wire) -> SyncConnection:
-        """A connection that connects when it gets its first request."""
+        """Return a connection for threads; it connects when it gets its first request."""
         if _is_secure(key):
             self._tls.get()
         inner = self._options.network_backend or SyncConnector(wire)
@@ -178,9 +178,9 @@ class Connector:
         return SyncHttpcoreConnection(connection, wire, speaks_http2=self._speaks_http2())
 
     def async_connection(self, key: Key, wire: Wire, library: str, call_soon: Callable[..., None]) -> AsyncConnection:
-        """The same for an event loop of asyncio or trio."""
+        """Return a connection for an event loop of asyncio or trio; it connects when it gets its first request."""
         if _is_secure(key):
-            self._tls.begin()  # while the socket connects; its handshake waits for it
+            self._tls.begin()  # loads while the socket connects; the handshake waits for it
         httpcore = self._family.httpcore
         inner = self._options.async_network_backend
         if library == "asyncio" and self._is_fast(key, inner, is_async=True):
@@ -191,7 +191,7 @@ class Connector:
         if inner is None:
             if library == "trio":
                 inner = RacingConnector(wire, httpcore.TrioBackend(), call_soon)
-            elif self.proxy is not None or self.may_multiplex(key):  # TLS within TLS; frames that come between requests
+            elif self.proxy is not None or self.may_multiplex(key):  # TLS within TLS; frames may come between requests
                 racing = RacingConnector(wire, httpcore.AnyIOBackend(), call_soon)
                 inner = DetachedBackend(racing, detaches_streams=True)
             else:
@@ -200,7 +200,7 @@ class Connector:
         return AsyncHttpcoreConnection(connection, wire, speaks_http2=self._speaks_http2())
 
     def handshakes(self, key: Key) -> float:
-        """How many TLS handshakes make a new socket usable; infinite where only the first response shows it."""
+        """Return how many TLS handshakes make a new socket usable; infinity if only the first response shows it."""
         proxy = self.proxy
         if proxy is None:
             return _is_secure(key)
@@ -209,7 +209,7 @@ class Connector:
         return int(proxy.url.scheme == b"https") + int(key.scheme != "http")
 
     def resumes(self, key: Key) -> bool:
-        """Whether TLS sessions of a key are kept; backends of the user's may not take a context like ours."""
+        """Return whether TLS sessions of a key are kept; a backend of the user's may not accept a context like ours."""
         options = self._options
         return (
             options.max_cached_sessions > 0
@@ -219,17 +219,17 @@ class Connector:
         )
 
     def may_multiplex(self, key: Key) -> bool:
-        """Whether a new connection may turn out to speak HTTP/2."""
+        """Return whether a new connection may turn out to speak HTTP/2."""
         if not self._options.http2:
             return False
         return not self._options.http1 or _is_secure(key)
 
     def _speaks_http2(self) -> bool:
-        """Whether httpcore's connections speak HTTP/2 unasked."""
+        """Return whether httpcore's connections speak HTTP/2 unasked."""
         return self._options.http2 and not self._options.http1
 
     def _is_fast(self, key: Key, network_backend: Any, *, is_async: bool) -> bool:
-        """Whether the fast engine can serve a key."""
+        """Return whether the fast engine can serve a key."""
         options = self._options
         return (
             options.http1_engine != "h11"
@@ -245,7 +245,7 @@ class Connector:
         return connection(key, wire, backend, self._options, self._stand_in(key), self._recent_fields)
 
     def _create(self, pool: Any, key: Key, backend: Any) -> Any:
-        """One factory for each socket, so that its backend knows which one it opens; no request goes through it."""
+        """Use one factory for each socket, so that its backend knows which one it opens; no request goes through it."""
         options = self._options
         httpcore = self._family.httpcore
         factory = pool(
@@ -273,7 +273,7 @@ class Connector:
         given = proxy.ssl_context
         if given is not None:
             self._proxy_tls = TlsContext(lambda: given, is_own=False)
-            self._proxy_tls.get()  # there it is
+            self._proxy_tls.get()  # it exists already
         elif url.scheme == "https":
             self._proxy_tls = TlsContext(httpcore.default_ssl_context, is_own=True)
         return httpcore.Proxy(

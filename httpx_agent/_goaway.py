@@ -26,19 +26,19 @@ _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 
 class Frames:
-    """What goes out and comes in where httpcore speaks HTTP/2. No I/O.
+    """The frames that go out and come in where httpcore speaks HTTP/2. No I/O.
 
     Args:
-        hold: What keeps a GOAWAY back; ``None`` if the first frames have passed already.
-        tell_streams: If requests share the connection: is told how many streams the server takes, ``None`` if it did
-            not say.
+        hold: Keeps a GOAWAY back; ``None`` if the first frames have passed already.
+        tell_streams: Called with the number of streams that the server takes, ``None`` if it did not say; for a
+            connection that several requests share.
     """
 
     def __init__(self, hold: GoawayHold | None, tell_streams: Callable[[int | None], None] | None) -> None:
         self.are_shared = tell_streams is not None
         self._hold = hold
         self._tell_streams = tell_streams
-        self._first = bytearray()  # what came so far of the server's first frame, while its settings are awaited
+        self._first = bytearray()  # the server's first frame as far as it came, while its settings are awaited
 
     @property
     def are_ending(self) -> bool:
@@ -87,7 +87,7 @@ class GoawayHold:
     def __init__(self) -> None:
         #: Whether the server takes no new stream.
         self.is_leaving = False
-        #: The most bytes of heads that a stream got before its body began: interim responses, if they are many.
+        #: The most bytes of heads that a stream got before its body began: a large number means many interim responses.
         self.longest_heads = 0
         self._incoming = bytearray()
         self._open: set[int] = set()
@@ -153,7 +153,7 @@ class GoawayHold:
 
 
 def _read_header(data: bytes | bytearray, at: int) -> tuple[int, int, int, int]:
-    """Length of the payload, type, flags and stream of a frame."""
+    """Return a frame's payload length, type, flags and stream."""
     header = data[at : at + _HEADER]
     return int.from_bytes(header[:3], "big"), header[3], header[4], _read_stream(header[5:])
 

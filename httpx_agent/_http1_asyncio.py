@@ -18,7 +18,7 @@ from ._upload import TURNS
 if TYPE_CHECKING:
     from ._http1 import Incoming
 
-#: What can be read comes in with the loop's next turns, unless it is half a record of TLS.
+#: Data that has arrived is delivered within the loop's next turns, unless it is half a TLS record.
 _ARRIVED = 0.05
 
 
@@ -26,12 +26,12 @@ class AsyncioHttp1Connection(Http1Connection):
     """See `Http1Connection`."""
 
     is_async = True
-    _stream: Any = None  # what the caller may use
-    _io: Any = None  # the same without a shell: our `AsyncioStream`
+    _stream: Any = None  # the stream that the caller may use
+    _io: Any = None  # the `AsyncioStream` inside it
     _waiting_bytes = 0
 
     async def handle_async_request(self, request: Any) -> Any:
-        """Sends a request; waits until its response begins."""
+        """Send a request; wait until its response begins."""
         if self._stream is None:
             await self._connect(request)
         trace = self._begin(request)
@@ -58,7 +58,7 @@ class AsyncioHttp1Connection(Http1Connection):
         return self._answer(incoming, body, self._stream)
 
     async def aclose(self) -> None:
-        """Closes it, whatever it does."""
+        """Close it, whatever it is doing."""
         self.phase = Phase.CLOSED
         if self._stream is not None:
             await self._stream.aclose()
@@ -82,7 +82,7 @@ class AsyncioHttp1Connection(Http1Connection):
     # Hearing from the stream ------------------------------------------------------------------------------------------
 
     def received(self, data: bytes) -> None:
-        """Bytes came in."""
+        """Take bytes that came in."""
         incoming = self._incoming
         if incoming is None or (incoming.is_complete and not incoming.switches):
             self._hear_unasked()
@@ -95,13 +95,13 @@ class AsyncioHttp1Connection(Http1Connection):
         self._io.wake()
 
     def ended(self, error: Exception | None) -> None:
-        """The server closed the connection, or it broke."""
+        """Note that the server closed the connection, or that it broke."""
         incoming = self._incoming
         if incoming is None:
             self.wire.ended = True
             self.wire.listener.lost()
-        elif incoming.failure is None:  # else the end is not what went wrong
-            if self.phase is Phase.CLOSED:  # by this side: what has come is not all, whatever its framing
+        elif incoming.failure is None:  # else something went wrong before the end
+            if self.phase is Phase.CLOSED:  # by this side: the body is not whole, whatever its framing says
                 incoming.failure = self.httpcore.ReadError(CLOSED)
             elif error is None:
                 self.wire.ended = True
@@ -111,7 +111,7 @@ class AsyncioHttp1Connection(Http1Connection):
                 failure.__cause__ = error
 
     def _hear_unasked(self) -> None:
-        """What nobody asked for is not the next request's answer (R20)."""
+        """Note that bytes came unasked: they are not the answer to the next request (R20)."""
         self.wire.unasked = True
         self._io.pause_reading()
         incoming = self._incoming
@@ -123,7 +123,7 @@ class AsyncioHttp1Connection(Http1Connection):
     # Sending ----------------------------------------------------------------------------------------------------------
 
     async def _exchange(self, request: Any, timeouts: dict[str, float | None]) -> Incoming:
-        """Sends the request, and receives the head of its response."""
+        """Send the request and receive the head of its response."""
         outgoing = self._encode(request)
         timeout = timeouts.get("write")
         if type(request.stream) is self._plain_body:
@@ -158,7 +158,7 @@ class AsyncioHttp1Connection(Http1Connection):
         rest = data if len(data) <= PIECE else memoryview(data)
         while rest:
             if looks_first and not io.is_closing() and io.is_readable():
-                # It comes in with the loop's next turns. A write may find the connection broken, and take it along.
+                # The answer comes in with the loop's next turns. A write might find the connection broken and lose it.
                 for _ in range(TURNS):
                     await asyncio.sleep(0)
             if io.is_closing() or incoming.ends_upload:
@@ -177,7 +177,7 @@ class AsyncioHttp1Connection(Http1Connection):
         while not io.can_write:
             if io.is_lost or incoming.ends_upload:
                 return False
-            self._waiting_bytes = 0  # interim responses, which nobody takes
+            self._waiting_bytes = 0  # these are interim responses, which nobody reads
             io.resume_reading()
             try:
                 await io.news(timeout)
@@ -195,11 +195,11 @@ class AsyncioHttp1Connection(Http1Connection):
         return incoming
 
     async def receive(self, incoming: Incoming, timeout: float | None) -> None:
-        """Waits for what comes next."""
+        """Wait for what comes next."""
         io = self._io
-        if incoming is not self._incoming:  # another task closed the response; the socket may serve again
+        if incoming is not self._incoming:  # another task closed the response; the socket may serve another request
             raise self.httpcore.ReadError(CLOSED)
-        if io.has_ended and incoming.failure is None:  # before there was a request
+        if io.has_ended and incoming.failure is None:  # it ended before there was a request
             self.ended(io.error)
         if incoming.failure is not None:
             raise incoming.failure
@@ -242,7 +242,7 @@ class Body(Parts):
         return incoming.pieces.pop(0)
 
     async def aclose(self) -> None:
-        """The response is over, read to its end or not; nothing in this waits."""
+        """End the response, read to its end or not; nothing in this waits."""
         if self.incoming is self._connection._incoming:
             self._connection._end()
 

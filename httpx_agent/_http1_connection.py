@@ -1,9 +1,9 @@
-"""What the two fast HTTP/1.1 connections have in common: their state, how they open, and what they tell of it.
+"""The common part of the two fast HTTP/1.1 connections: their state, how they open, and their trace events.
 
 They take the place of httpcore's `HTTPConnection` and `AsyncHTTPConnection` for requests that go straight to the
 server, and have the same interface beside that of `Connection`.
 
-A request with trace events takes a way of its own, written once for both worlds (see `_steps`): it is the slow one
+A request with trace events takes a path of its own, written once for both worlds (see `_steps`): that path is slow
 anyway.
 """
 
@@ -43,11 +43,11 @@ class Http1Connection:
 
     Args:
         key: What it connects to.
-        wire: What is told of writing, reading, and the end.
+        wire: The socket's wire; it keeps count of writing, reading, and the end.
         backend: What opens the stream.
         options: The agent's options.
         ssl_context: For https.
-        recent: What was sent last by any connection of the agent; they share what is the same.
+        recent: The header fields sent last by any connection of the agent; connections share equal ones.
     """
 
     is_async: bool
@@ -83,28 +83,28 @@ class Http1Connection:
     # httpcore's interface ---------------------------------------------------------------------------------------------
 
     def can_handle_request(self, origin: Any) -> bool:
-        """Whether it connects to an origin."""
+        """Return whether it connects to an origin."""
         key = self._key
         return (origin.scheme, origin.host, origin.port) == (key.scheme.encode(), key.host.encode(), key.port)
 
     def is_available(self) -> bool:
-        """Whether it takes a request now."""
+        """Return whether it takes a request now."""
         return self.phase is Phase.IDLE
 
     def has_expired(self) -> bool:
-        """Whether the server has closed it, or wrote unasked, while it was idle."""
+        """Return whether the server has closed it, or wrote unasked, while it was idle."""
         return self.phase is Phase.IDLE and (self.wire.ended or self._has_news())
 
     def is_idle(self) -> bool:
-        """Whether it is open, and has nothing to do."""
+        """Return whether it is open, and has nothing to do."""
         return self.phase is Phase.IDLE or self._has_failed
 
     def is_closed(self) -> bool:
-        """Whether it is closed."""
+        """Return whether it is closed."""
         return self.phase is Phase.CLOSED
 
     def info(self) -> str:
-        """In words."""
+        """Describe it in words."""
         return f"{self._key.origin!r}, HTTP/1.1, {self.phase.name}"
 
     def __repr__(self) -> str:
@@ -132,7 +132,7 @@ class Http1Connection:
     # Opening ----------------------------------------------------------------------------------------------------------
 
     def _open(self, request: Any) -> Flow[Any]:
-        """Connects, as often as `retries` says; gives the stream."""
+        """Connect, retrying as often as `retries` allows; give the stream."""
         httpcore = self.httpcore
         log = logger_of(httpcore.__name__, "connection")
         trace = trace_of(httpcore.__name__, log, request)
@@ -161,7 +161,7 @@ class Http1Connection:
                     stream = yield from _told(
                         trace, "connection.start_tls", Call(stream.start_tls, info), info, returned=_itself
                     )
-                self._backend = None  # memory that each free socket would hold
+                self._backend = None  # each free socket would hold that memory
                 return stream
             except (httpcore.ConnectError, httpcore.ConnectTimeout):
                 if not left:
@@ -172,7 +172,7 @@ class Http1Connection:
     # Requests ---------------------------------------------------------------------------------------------------------
 
     def _begin(self, request: Any) -> Trace | None:
-        """From here on it is in use."""
+        """Begin a request; return what traces it, if anything does."""
         if self.phase is not Phase.NEW and self.phase is not Phase.IDLE:
             raise self.httpcore.ConnectionNotAvailable()
         self.phase = Phase.ACTIVE
@@ -191,7 +191,7 @@ class Http1Connection:
         return outgoing
 
     def _answer(self, incoming: Incoming, body: Any, stream: Any) -> Any:
-        """Httpcore's response."""
+        """Make httpcore's response."""
         return self._response(
             incoming.status,
             incoming.headers,
@@ -204,7 +204,7 @@ class Http1Connection:
         )
 
     def _end(self) -> bool:
-        """The response is over; return whether the connection may be used again. Else it is closed."""
+        """End the response; return whether the connection may be used again. If not, close it."""
         incoming, outgoing = self._incoming, self._outgoing
         self._incoming = self._outgoing = None
         self.arrived = ()
@@ -266,7 +266,7 @@ class Http1Connection:
     def _end_traced(self, trace: Trace) -> Flow[None]:
         """End the response, with trace events."""
         name = "http11.response_closed"
-        self._trace = None  # before its callback can fail: who comes next ends it without
+        self._trace = None  # before its callback can fail: the next call then ends the response without it
         yield _tell(trace, f"{name}.started", {})
         try:
             self._end()
@@ -282,7 +282,7 @@ class Http1Connection:
     _receive_head: Callable[..., Any]
 
     def _has_news(self) -> bool:
-        """Whether something came, or the end. One poll."""
+        """Return whether something came, or the end. One poll."""
         raise NotImplementedError
 
     def _close_soon(self) -> None:
@@ -327,7 +327,7 @@ class TracedParts(Parts):
         super().__init__(connection, incoming, timeout)
         self.request = request
         self.trace = trace
-        self.is_told: bool | None = None  # that reading began, and not that it ended; ``None`` before
+        self.is_told: bool | None = None  # whether reading is told to have begun and not to have ended; ``None`` before
 
 
 def _tell(trace: Trace, event: str, info: dict[str, Any]) -> Call:

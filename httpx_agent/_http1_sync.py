@@ -17,7 +17,7 @@ from ._upload import WOULD_BLOCK, NoRoomError, send_listening
 if TYPE_CHECKING:
     from ._http1 import Incoming
 
-#: Read at once, at most. A head is small, and memory for more costs time.
+#: Bytes to read at once, at most. A head is small, and allocating more memory costs time.
 _HEAD_READ = 64 * 1024
 _BODY_READ = 256 * 1024
 
@@ -31,7 +31,7 @@ class SyncHttp1Connection(Http1Connection):
     _poll: Any = None
 
     def handle_request(self, request: Any) -> Any:
-        """Sends a request; blocks until its response begins."""
+        """Send a request; block until its response begins."""
         if self._stream is None:
             self._connect(request)
         trace = self._begin(request)
@@ -53,7 +53,7 @@ class SyncHttp1Connection(Http1Connection):
         return self._answer(incoming, body, stream)
 
     def close(self) -> None:
-        """Closes it, whatever it does."""
+        """Close it, whatever it is doing."""
         self.phase = Phase.CLOSED
         if self._stream is not None:
             self._stream.close()
@@ -77,14 +77,14 @@ class SyncHttp1Connection(Http1Connection):
     # Sending ----------------------------------------------------------------------------------------------------------
 
     def _exchange(self, request: Any, timeouts: dict[str, float | None]) -> Incoming:
-        """Sends the request, and receives the head of its response."""
+        """Send the request and receive the head of its response."""
         self._encode(request)
         with suppress(self.httpcore.WriteError):  # the server may have answered before it closed
             self._send(request, timeouts.get("write"))
         return self._receive_head(timeouts.get("read"))
 
     def _send(self, request: Any, timeout: float | None) -> None:
-        """Sends it all, in one write if it is small."""
+        """Send all of it, in one write if it is small."""
         outgoing = self._outgoing
         assert outgoing is not None
         if type(request.stream) is self._plain_body:
@@ -138,14 +138,14 @@ class SyncHttp1Connection(Http1Connection):
         return incoming
 
     def receive(self, incoming: Incoming, timeout: float | None) -> None:
-        """Takes what comes next."""
+        """Receive what comes next."""
         if incoming.failure is not None:
             raise incoming.failure
-        if incoming is not self._incoming:  # another thread closed the response; the socket may serve again
+        if incoming is not self._incoming:  # another thread closed the response; the socket may serve another request
             raise self.httpcore.ReadError(CLOSED)
         wire, sock, stream = self.wire, self._socket, self._stream
         size = _BODY_READ if incoming.has_head else _HEAD_READ
-        # What is to come has come already, in the middle of a body; TLS may hold some; but a new response takes time.
+        # In the middle of a body the next bytes are usually there, perhaps within TLS; a new response takes time.
         waits = not incoming.has_head and type(sock) is socket.socket
         stream.enter()
         try:
@@ -162,7 +162,7 @@ class SyncHttp1Connection(Http1Connection):
             raise self.httpcore.ReadError(str(error)) from error
         finally:
             stream.leave()
-        if wire.broken:  # by another thread: an end that is ours is not the server's
+        if wire.broken:  # by another thread: the end is ours, not the server's
             raise self.httpcore.ReadError(CLOSED)
         self._take(incoming, data)
 
@@ -202,7 +202,7 @@ class Body(Parts):
         return incoming.pieces.pop(0)
 
     def close(self) -> None:
-        """The response is over, read to its end or not."""
+        """End the response, read to its end or not."""
         if self.incoming is self._connection._incoming:
             self._connection._end()
 
@@ -231,7 +231,7 @@ class SwitchedStream:
         self._leading = leading
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """Reads at least one byte, or none at the end."""
+        """Read at least one byte, or none at the end."""
         data: bytes
         if self._leading:
             data, self._leading = self._leading[:max_bytes], self._leading[max_bytes:]
@@ -240,19 +240,19 @@ class SwitchedStream:
         return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        """Writes all of it."""
+        """Write all of it."""
         self._stream.write(buffer, timeout)
 
     def close(self) -> None:
-        """Closes it."""
+        """Close it."""
         self._stream.close()
 
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> Any:
-        """Secures it."""
+        """Secure it by TLS."""
         return self._stream.start_tls(ssl_context, server_hostname, timeout)
 
     def get_extra_info(self, info: str) -> Any:
-        """What is known of it."""
+        """Return what httpcore's streams know."""
         return self._stream.get_extra_info(info)
