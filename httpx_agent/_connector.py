@@ -6,7 +6,7 @@ import asyncio
 import math
 import ssl
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import sniffio
 
@@ -24,8 +24,12 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from ._family import Family
+    from ._http1_connection import Http1Connection
     from ._network import Listener
     from ._options import AgentOptions
+
+
+Fast = TypeVar("Fast", bound="Http1Connection")
 
 
 class Key(NamedTuple):
@@ -95,7 +99,7 @@ class SyncConnection(Connection, Protocol):
         """Send a request; block until its response begins."""
 
     def close(self) -> None:
-        """Close it, whatever it does."""
+        """Close it, whatever it is doing."""
 
 
 class AsyncConnection(Connection, Protocol):
@@ -106,7 +110,7 @@ class AsyncConnection(Connection, Protocol):
         raise NotImplementedError
 
     def aclose(self) -> Awaitable[None]:
-        """Close it, whatever it does."""
+        """Close it, whatever it is doing."""
         raise NotImplementedError
 
 
@@ -172,8 +176,7 @@ class Connector:
         inner = self._options.network_backend or SyncConnector(wire)
         backend = SyncBackend(wire, inner)
         if self._is_fast(key, self._options.network_backend, is_async=False):
-            fast: SyncConnection = self._create_fast(self._family.sync_http1_connection, key, wire, backend)
-            return fast
+            return self._create_fast(self._family.sync_http1_connection, key, wire, backend)
         connection = self._create(self._family.httpcore.ConnectionPool, key, backend)
         return SyncHttpcoreConnection(connection, wire, speaks_http2=self._speaks_http2())
 
@@ -186,8 +189,7 @@ class Connector:
         if library == "asyncio" and self._is_fast(key, inner, is_async=True):
             connector = DetachedBackend(AsyncioConnector(wire, call_soon), detaches_streams=False)
             backend = AsyncBackend(wire, connector, call_soon)
-            fast: AsyncConnection = self._create_fast(self._family.asyncio_http1_connection, key, wire, backend)
-            return fast
+            return self._create_fast(self._family.asyncio_http1_connection, key, wire, backend)
         if inner is None:
             if library == "trio":
                 inner = RacingConnector(wire, httpcore.TrioBackend(), call_soon)
@@ -241,7 +243,7 @@ class Connector:
             and not self._family.are_replaced(is_async=is_async)
         )
 
-    def _create_fast(self, connection: Any, key: Key, wire: Wire, backend: Any) -> Any:
+    def _create_fast(self, connection: type[Fast], key: Key, wire: Wire, backend: Any) -> Fast:
         return connection(key, wire, backend, self._options, self._stand_in(key), self._recent_fields)
 
     def _create(self, pool: Any, key: Key, backend: Any) -> Any:

@@ -1,10 +1,10 @@
 """HTTP/1.1 without I/O: write requests and read responses.
 
-Heads and chunked bodies are read by httptools (llhttp). Where llhttp takes more than h11, this module looks itself;
-where it takes less (line ends without CR, folded lines, lengths said twice), `_read_unusual` reads the head by h11's
-grammar. So both engines accept the same heads. What is left of differences is in `tests/engine/differences.py`.
+httptools (llhttp) reads heads and chunked bodies. Where llhttp accepts more than h11, this module checks for itself;
+where it accepts less (line ends without CR, folded lines, repeated lengths), `_read_unusual` reads the head by h11's
+grammar. So both engines accept the same heads. The remaining differences are in `tests/engine/differences.py`.
 
-Bodies of a known length, and those that end with the connection, need no parser: they are passed on as they came.
+Bodies of a known length, and those that end with the connection, need no parser: they are passed on as they come.
 """
 
 from __future__ import annotations
@@ -87,12 +87,12 @@ _UNHEARD = object()
 
 
 class _Chunks:
-    """What llhttp calls while it reads a chunked body: functions of C only, which nothing can interrupt.
+    """What llhttp calls while it reads a chunked body: only functions written in C, which nothing can interrupt.
 
-    An exception in a callback, as a signal's handler may raise it, is not always to be had from httptools.
+    An exception in a callback, such as a signal's handler may raise, does not always come out of httptools.
 
     Args:
-        pieces: Where to put what comes.
+        pieces: Receives the parts of the body, and its end.
     """
 
     __slots__ = ("on_body", "on_message_complete")
@@ -103,10 +103,10 @@ class _Chunks:
 
 
 class Fields:
-    """The headers of a request as they go out, and what they say of the connection. Checks what h11 checks.
+    """The headers of a request as they go out, and what they say about the connection; checks what h11 checks.
 
     Args:
-        error: What is raised.
+        error: The exception class to raise.
         headers: The headers.
 
     Raises:
@@ -115,8 +115,8 @@ class Fields:
     Attributes:
         headers: The headers as they were.
         lines: The headers as they go out.
-        length: Of the body; ``None`` if it is not told, or chunked.
-        is_chunked: Whether the body is.
+        length: The body's length; ``None`` if it is unknown, or the body is chunked.
+        is_chunked: Whether the body is chunked.
         closes: Whether the connection is to be closed after the response.
         proposes_upgrade: Whether there is an `Upgrade` header.
     """
@@ -190,7 +190,7 @@ class Outgoing:
     Args:
         httpcore: The library whose `LocalProtocolError` is raised.
         request: httpcore's request.
-        known: Headers of requests before, which are taken if they are the same.
+        known: Header fields of earlier requests, to use again if they are the same.
 
     Raises:
         LocalProtocolError: If the request cannot be sent as HTTP/1.1.
@@ -250,16 +250,16 @@ class Incoming:
 
     Attributes:
         has_head: Whether the head is complete, of the final response or of 101.
-        version: As ``b"1.1"``.
+        version: The HTTP version, such as ``b"1.1"``.
         status: The status code.
         reason: The reason phrase.
-        headers: As they came: order, case, and repetition.
-        pieces: What came of the body and was not taken.
+        headers: The headers as they came: order, case, and repetition.
+        pieces: The parts of the body that came and were not taken.
         is_complete: Whether the response has ended.
         stays_open: Whether the connection outlives the response, as far as this end knows.
-        switches: Whether what follows is another protocol's.
-        failure: What is to be raised when all that came before it has been taken.
-        rest: What came of another protocol, with the end of the response.
+        switches: Whether another protocol follows.
+        failure: The error to raise once everything that came before it has been taken.
+        rest: The first bytes of another protocol, if they came with the end of the response.
     """
 
     __slots__ = (
