@@ -2,8 +2,8 @@
 
 Both HTTP/1.1 engines work on them. There is one timer for each connection, which is moved only when it fires.
 
-TLS is done here, over memory, as anyio does it: asyncio's own keeps a buffer of 256 KiB for each connection, and takes
-no session to resume.
+TLS is done here, over memory, as anyio does it: asyncio's own keeps a buffer of 256 KiB for each connection, and cannot
+resume a session.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ if TYPE_CHECKING:
     from ._network import Listener, Wire
     from ._racing import AddressInfo
 
-#: More than this is not kept for a slow reader: the server has to wait.
+#: Bytes to keep for a slow reader, at most: after that the server has to wait.
 HIGH_WATER = 256 * 1024
 
 _TLS_READ = 64 * 1024
 
-#: Where the sockets come from of loops that close the descriptor only after `connection_lost`: asyncio's and uvloop's.
+#: Modules whose loops close the descriptor only after `connection_lost`, known by their sockets: asyncio and uvloop.
 _CLOSING_LATE = (TransportSocket.__module__, "uvloop.loop")
 
 
 class Consumer(Protocol):
-    """Who takes what comes in where the event loop delivers it."""
+    """Takes what comes in, in the call in which the event loop delivers it."""
 
     def received(self, data: bytes) -> None:
-        """Bytes came in."""
+        """Take bytes that came in."""
 
     def ended(self, error: Exception | None) -> None:
-        """The server closed the connection, or it broke."""
+        """Note that the server closed the connection, or that it broke."""
 
 
 class AsyncioConnector:
@@ -114,7 +114,7 @@ class AsyncioConnector:
         return await self._connect(connect, prepare, asyncio.get_running_loop().create_unix_connection, timeout)
 
     async def sleep(self, seconds: float) -> None:
-        """Waits between attempts to connect."""
+        """Wait between attempts to connect."""
         await asyncio.sleep(seconds)
 
     async def _connect(
@@ -157,7 +157,7 @@ class AsyncioStream(asyncio.Protocol):
 
     def __init__(self, httpcore: Any, listener: Listener) -> None:
         self.consumer: Consumer | None = None
-        self.has_ended = False  # nothing more comes in
+        self.has_ended = False  # nothing more will come in
         self.error: Exception | None = None  # why
         self.is_lost = False  # the descriptor is closed, or about to be
         self.is_closed = False  # by this side
@@ -202,11 +202,11 @@ class AsyncioStream(asyncio.Protocol):
             if not tls.is_shaking_hands:
                 self._read_tls(tls)
         self._end(None)
-        return True  # what is being sent goes on
+        return True  # go on sending
 
     def connection_lost(self, exc: Exception | None) -> None:
         if isinstance(exc, OSError) and not self.has_ended and self._salvage() and isinstance(exc, BrokenPipeError):
-            exc = None  # the server closed in order, and refused what came after that
+            exc = None  # the server closed in order, and then refused what was still sent
         self.is_lost = True
         self.can_write = False
         self._tell_writer()
@@ -242,7 +242,7 @@ class AsyncioStream(asyncio.Protocol):
         self.wake()
 
     def _salvage(self) -> bool:
-        """Take what the server said before a write failed, which the loop leaves unread; return whether it closed."""
+        """Read what the server sent before a write failed, which the loop leaves unread; return whether it closed."""
         sock = self._transport.get_extra_info("socket")
         if type(sock).__module__ not in _CLOSING_LATE:
             return False
@@ -263,17 +263,17 @@ class AsyncioStream(asyncio.Protocol):
     # What the connection uses -----------------------------------------------------------------------------------------
 
     def send(self, data: bytes | memoryview) -> None:
-        """Writes, without waiting."""
+        """Write without waiting."""
         tls = self._tls
         if tls is not None:
             data = tls.encrypt(data)
         self._send_raw(data)
 
     def _send_raw(self, data: bytes | memoryview) -> None:
-        Context().run(self._transport.write, data)  # what cannot be sent at once waits for a writer of the loop's
+        Context().run(self._transport.write, data)  # what cannot be sent at once is left to the loop
 
     def news(self, timeout: float | None) -> asyncio.Future[None]:
-        """To be waited for: something came in, or room for writing, or the end.
+        """Return a future that is done when something came in, or there is room for writing, or at the end.
 
         Raises:
             BusyResourceError: If another task waits already; anyio's and trio's streams do the same.
@@ -289,42 +289,42 @@ class AsyncioStream(asyncio.Protocol):
         return waiter
 
     def pause_reading(self) -> None:
-        """The server has to wait."""
+        """Make the server wait."""
         if not self._is_paused and not self.has_ended:
             self._is_paused = True
             self._transport.pause_reading()
 
     def resume_reading(self) -> None:
-        """Goes on."""
+        """Let the server go on."""
         if self._is_paused:
             self._is_paused = False
             if not self._transport.is_closing():
-                Context().run(self._transport.resume_reading)  # which asks the loop for a new reader
+                Context().run(self._transport.resume_reading)  # asks the loop for a new reader
 
     def close_soon(self) -> None:
-        """Closes without waiting: the loop does it in its next turn. If it is over, the descriptor is closed raw."""
+        """Close without waiting: the loop does it in its next turn. If the loop is over, close the raw descriptor."""
         self.is_closed = True
         if self._loop.is_closed():
             return
         self.wake()
         self._tell_writer()
-        if self._transport.get_write_buffer_size():  # a server that does not read could hold it open
+        if self._transport.get_write_buffer_size():  # a server that does not read could keep it open
             self._transport.abort()
         else:
             self._transport.close()
 
     def is_closing(self) -> bool:
-        """Whether nothing can be written any more."""
+        """Return whether nothing can be written any more."""
         return bool(self._transport.is_closing())
 
     def wake(self) -> None:
-        """There is news."""
+        """Wake the task that waits for news."""
         waiter, self._waiter = self._waiter, None
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
     def take_over(self, data: bytes) -> None:
-        """From here on nothing consumes what comes in: it is kept, after this."""
+        """Keep what comes in from now on, after some first bytes: nothing consumes it any more."""
         self.consumer = None
         self._kept += data
 
@@ -352,7 +352,7 @@ class AsyncioStream(asyncio.Protocol):
     # httpcore's network stream ----------------------------------------------------------------------------------------
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """Reads at least one byte, or none at the end."""
+        """Read at least one byte, or none at the end."""
         httpcore = self._httpcore
         while self.is_closed or not self._kept:
             if self.is_closed:
@@ -371,7 +371,7 @@ class AsyncioStream(asyncio.Protocol):
         return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        """Writes all of it."""
+        """Write all of it."""
         httpcore = self._httpcore
         rest = memoryview(buffer)
         while rest:
@@ -390,17 +390,17 @@ class AsyncioStream(asyncio.Protocol):
                     raise httpcore.WriteTimeout
 
     async def aclose(self) -> None:
-        """Closes, and waits until it is closed."""
+        """Close, and wait until it is closed."""
         self.close_soon()
         if not self.is_lost:
             if self._gone is None:
                 self._gone = self._loop.create_future()
-            await asyncio.wait([self._gone])  # however many wait, none cancels it for the others
+            await asyncio.wait([self._gone])  # several may wait, and none cancels it for the others
 
     async def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> Self:
-        """Secures the connection."""
+        """Secure the connection."""
         httpcore = self._httpcore
         if self._tls is not None:
             raise NotImplementedError("TLS within TLS: http1_engine='h11' can do it")
@@ -424,7 +424,7 @@ class AsyncioStream(asyncio.Protocol):
         return self
 
     def get_extra_info(self, info: str) -> Any:
-        """What httpcore's streams know."""
+        """Return what httpcore's streams know."""
         if info == "is_readable":
             return self.is_readable()
         if info == LEFT_UNREAD:
@@ -440,7 +440,7 @@ class AsyncioStream(asyncio.Protocol):
         return None
 
     def is_readable(self) -> bool:
-        """Whether something has come that was not read, or that the loop did not see yet, or the end."""
+        """Return whether data or the end has arrived that was not read, or that the loop has not seen yet."""
         if self._kept or self.has_ended:
             return True
         if self._poll is None:
@@ -482,7 +482,7 @@ class _Tls:
         self.has_ended = False
 
     def shake_hands(self, write: Callable[[bytes], None]) -> bool:
-        """Goes on with the handshake; whether it is done."""
+        """Go on with the handshake; return whether it is done."""
         try:
             self.object.do_handshake()
             self.is_shaking_hands = False
@@ -493,12 +493,12 @@ class _Tls:
         return not self.is_shaking_hands
 
     def encrypt(self, data: bytes | memoryview) -> bytes:
-        """What to write, to write this."""
+        """Encrypt data and return the ciphertext to send."""
         self.object.write(data)
         return self.outgoing.read()
 
     def decrypt(self, write: Callable[[bytes], None]) -> bytes:
-        """What came in."""
+        """Return what came in, decrypted."""
         found = []
         try:
             while data := self.object.read(_TLS_READ):
@@ -506,12 +506,12 @@ class _Tls:
             self.has_ended = True
         except ssl.SSLWantReadError:
             pass
-        except (ssl.SSLZeroReturnError, ssl.SSLEOFError):  # an end without a farewell counts, as with httpcore
+        except (ssl.SSLZeroReturnError, ssl.SSLEOFError):  # without close_notify it is an end, too, as with httpcore
             self.has_ended = True
         self.flush(write)
         return b"".join(found)
 
     def flush(self, write: Callable[[bytes], None]) -> None:
-        """Sends what TLS has to say."""
+        """Send what TLS itself has to say."""
         if self.outgoing.pending:
             write(self.outgoing.read())

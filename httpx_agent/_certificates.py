@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _ACCEPTED_VERIFY = "accepted is True, False, an ssl.SSLContext, or a path of certificates in PEM form"
 _ACCEPTED_CERT = "accepted is the path of a file in PEM form, (certificate, key) or (certificate, key, password)"
 
-#: What OpenSSL calls certificates in a folder: by a hash of the subject.
+#: How OpenSSL names certificates in a folder: by a hash of the subject.
 _HASHED = re.compile(r"[0-9a-fA-F]{8}\.\d+")
 
 
@@ -30,7 +30,7 @@ class _Source(NamedTuple):
         """Return an error of the same class that says where, what and what to do."""
         text = f"{self.name}={os.fsdecode(self.path)!r}: {what or error.strerror}; {self.accepted}"
         if not isinstance(error, ssl.SSLError):
-            return OSError(error.errno, text)  # of the subclass that belongs to the number
+            return OSError(error.errno, text)  # Python picks the subclass for the number
         better: Any = type(error)(error.errno, text)
         for name in ("library", "reason"):
             setattr(better, name, getattr(error, name, None))
@@ -69,7 +69,7 @@ def create_ssl_context(httpx: Any, options: AgentOptions) -> ssl.SSLContext:
         context: ssl.SSLContext = httpx.create_ssl_context(verify=options.verify, trust_env=options.trust_env)
     except OSError as error:
         log = os.environ.get("SSLKEYLOGFILE")
-        if not isinstance(error, ssl.SSLError) and log:  # what is to be read, can be
+        if not isinstance(error, ssl.SSLError) and log:  # the files themselves can be read
             accepted = "accepted is a file that can be written; or unset it"
             raise _Source("SSLKEYLOGFILE", log, accepted).error(error) from error
         if source is not None:
@@ -133,7 +133,7 @@ def _check_readable(source: _Source) -> None:
 
 
 def _has_certificates(folder: str) -> bool:
-    with suppress(OSError):  # one that cannot be listed may still be searched
+    with suppress(OSError):  # a folder that cannot be listed may still be searched
         return any(map(_HASHED.fullmatch, os.listdir(folder)))
     return True
 
@@ -176,7 +176,7 @@ def _load_cert(httpx: Any, context: ssl.SSLContext, cert: Any) -> None:
             raise key.error(error, "the password does not open the key") from error
         if not _holds_certificate(certificate.path):
             raise certificate.error(error, "there is no certificate in it") from error
-        if error.reason is None:  # all that OpenSSL says of PEM is that it cannot read it
+        if error.reason is None:  # of PEM, OpenSSL says only that it cannot read it
             raise key.error(error, "there is no private key in it") from error
         raise certificate.error(error, f"OpenSSL does not take it: {error}") from error
 

@@ -28,13 +28,13 @@ T = TypeVar("T")
 #: Seconds until a Unix socket whose queue was full is tried again, the first time and at most.
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.001, 0.05
 
-#: Seconds for which the system can wait at once: some weeks.
+#: Seconds that the system can wait at once, at most: some weeks.
 _LONGEST_WAIT = 2_000_000.0
 
-#: What a connect that does not block says when all is well. Not EAGAIN, which is a failure: nothing is under way then.
+#: What a non-blocking connect returns when all is well. Not EAGAIN, which is a failure: nothing is under way then.
 _UNDER_WAY = frozenset({0, errno.EINPROGRESS, errno.EINTR, getattr(errno, "WSAEWOULDBLOCK", 0)})
 
-#: Watches a handful of sockets for a moment; one that needs no descriptor of its own, where there is one.
+#: Watches a handful of sockets for a moment: a selector without a descriptor of its own, if the system has one.
 _Selector: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
 
@@ -72,14 +72,14 @@ class SyncConnector:
         wire = self._wire
         wire.opening.enter(Phase.UNIX)
         wire.opening.tried(path)
-        left = wire.time_left(timeout)
+        left = wire.opening.time_left(timeout)
         deadline = math.inf if left is None else time.monotonic() + left
         with OsErrors(wire.family, connecting=True):
             sock = wire.new_socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
                 for option in socket_options:
                     sock.setsockopt(*option)
-                sock.setblocking(False)  # a Unix socket connects at once, or not; a wait for room could not be woken
+                sock.setblocking(False)  # a Unix socket connects at once or not at all; no wait could be woken
                 pauses = Pauses()
                 while not connects(sock, path):
                     left = deadline - time.monotonic()
@@ -102,7 +102,7 @@ class SyncConnector:
         look_up = resolver.look_up((host, port), done.set)
         try:
             with wire.breakable(done.set):
-                left = wire.time_left(timeout)
+                left = wire.opening.time_left(timeout)
                 done.wait(left)
         finally:
             resolver.leave(look_up, done.set)
@@ -118,7 +118,7 @@ class SyncConnector:
         wire.opening.tried(describe(entry))
         sock = self._new_socket(entry, local_address)
         try:
-            left = wire.time_left(timeout)
+            left = wire.opening.time_left(timeout)
             sock.settimeout(None if left is None else min(left, _LONGEST_WAIT))
             with wire.breakable(lambda: shut_down(sock)):
                 sock.connect(entry[4])
@@ -131,7 +131,7 @@ class SyncConnector:
         """Return the socket that connects first; close the others."""
         wire, opening = self._wire, self._wire.opening
         race = Race(addresses)
-        left = wire.time_left(timeout)
+        left = wire.opening.time_left(timeout)
         deadline = math.inf if left is None else time.monotonic() + left
         running: dict[socket.socket, str] = {}
 
@@ -157,7 +157,7 @@ class SyncConnector:
                         else:
                             running[sock] = address
                             selector.register(sock, selectors.EVENT_WRITE, sock)
-                    wire.check()  # who breaks it from now on finds all that run
+                    wire.check()  # a break from now on finds all attempts that run
                     if race.is_lost():
                         raise race.error()
                     if now >= deadline:
@@ -201,7 +201,7 @@ class SyncConnector:
 
 
 class RacingConnector:
-    """Opens streams of one of httpcore's own async backends, which is given one address after the other.
+    """Opens streams of one of httpcore's own async backends, by giving it one address after the other.
 
     Args:
         wire: The socket's wire.
@@ -251,7 +251,7 @@ class RacingConnector:
                     stream = await self._inner.connect_unix_socket(path, None, ())
                     try:
                         stream.get_extra_info("server_addr")
-                    except OSError:  # trio takes the error of a full queue for a connection that is under way
+                    except OSError:  # trio mistakes the error of a full queue for a connection under way
                         await _close(stream)
                         await anyio.sleep(pauses.next())
                     else:
@@ -278,7 +278,7 @@ async def connect_unix(wire: Wire, path: str) -> socket.socket:
     sock = wire.new_socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
-        # Not the loop's `sock_connect`: it takes the error of a full queue for a connection that is under way.
+        # Not the loop's `sock_connect`: it mistakes the error of a full queue for a connection under way.
         pauses = Pauses()
         while not connects(sock, path):
             await anyio.sleep(pauses.next())
@@ -291,7 +291,7 @@ async def connect_unix(wire: Wire, path: str) -> socket.socket:
 async def look_up(
     wire: Wire, host: str, port: int, call_soon: Callable[[Callable[[], object]], None]
 ) -> list[AddressInfo]:
-    """Look up a host without keeping the event loop, nor its threads.
+    """Look up a host without blocking the event loop or using its threads.
 
     Raises:
         OSError: If it has no address.
@@ -318,7 +318,7 @@ async def look_up(
 async def _look_up_in_trio(
     wire: Wire, host: str, port: int, call_soon: Callable[[Callable[[], object]], None]
 ) -> list[AddressInfo]:
-    """The same by trio's own hook, where the user has set one (`trio.socket.set_custom_hostname_resolver`)."""
+    """Look a name up by trio's own hook, if the user has set one (`trio.socket.set_custom_hostname_resolver`)."""
     import trio
 
     hook = trio.socket.set_custom_hostname_resolver(None)
@@ -364,13 +364,13 @@ async def race(
         address = describe(entry)
         try:
             opened = await connect(entry)
-        except Exception as raised:  # whatever it is: another address may do, and no group of errors leaves this
+        except Exception as raised:  # whatever it is: another address may work, and no group of errors leaves this
             error = plain(raised)
             opening.failed(address, error)
             policy.failed(error)
             changed.set()
             return
-        if winners:  # another one came first, before this could be cancelled
+        if winners:  # another one won before this could be cancelled
             await close(opened)
         else:
             opening.won(address)
@@ -396,7 +396,7 @@ async def race(
 
 
 def bindable(addresses: list[AddressInfo], local_address: str | None) -> list[AddressInfo]:
-    """Return those addresses that are of the family of the local one.
+    """Return the addresses of the local one's family.
 
     Raises:
         OSError: If there is none.
@@ -410,7 +410,7 @@ def bindable(addresses: list[AddressInfo], local_address: str | None) -> list[Ad
 
 
 def plain(error: Exception) -> Exception:
-    """Return the system's error that another one goes back to, in the system's own words.
+    """Return the system's error that caused another one, in the system's own words.
 
     Trio's own say nothing of the reason, those of asyncio repeat the address.
     """
@@ -419,7 +419,7 @@ def plain(error: Exception) -> Exception:
             words = os.strerror(found.errno)
             if found is error and found.strerror == words:
                 return error
-            return OSError(found.errno, words)  # not the one found: raised from here, it would be in a ring of causes
+            return OSError(found.errno, words)  # not the one found: raised from here, it would close a ring of causes
     return error
 
 

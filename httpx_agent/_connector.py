@@ -1,4 +1,4 @@
-"""Makes connections: the fast engine's where it can serve, else httpcore's own, by its public factory."""
+"""Make connections: the fast engine's where it can serve, else httpcore's own, by its public factory."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import math
 import ssl
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import sniffio
 
@@ -17,21 +17,26 @@ from ._contexts import DetachedBackend
 from ._http1 import RecentFields, is_installed
 from ._http1_asyncio import AsyncioHttp1Connection
 from ._http1_sync import SyncHttp1Connection
+from ._httpcore_connection import AsyncHttpcoreConnection, SyncHttpcoreConnection
 from ._network import AsyncBackend, SyncBackend, Wire
 from ._sessions import SessionCache
 from ._tls import StandIns, TlsContext
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from ._family import Family
     from ._homes import Home
+    from ._http1_connection import Http1Connection
     from ._network import Listener
     from ._options import AgentOptions
 
 
+Fast = TypeVar("Fast", bound="Http1Connection")
+
+
 class Key(NamedTuple):
-    """What the sockets of one pool have in common (R27): `max_sockets` counts per key."""
+    """What the sockets of one pool have in common (R27); `max_sockets` counts per key."""
 
     scheme: str
     host: str
@@ -40,14 +45,80 @@ class Key(NamedTuple):
 
     @property
     def origin(self) -> str:
-        """``scheme://host:port``, the port always there, and the server name where it is another."""
+        """The origin as ``scheme://host:port``, always with its port, and with the server name if that differs."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         name = f" ({self.sni_hostname})" if self.sni_hostname not in (None, self.host) else ""
         return f"{self.scheme}://{host}:{self.port}{name}"
 
 
+class Connection(Protocol):
+    """One conversation over one socket: who speaks HTTP there, and what the agent asks of them.
+
+    Ours are in `_http1_connection`, httpcore's in `_httpcore_connection`. A connection opens its socket when it gets
+    its first request; several requests may share it, if it said so. Sending and closing differ by world.
+    """
+
+    arrived: list[bytes] | tuple[()]
+    """What has come of the body in flight, to be taken from here; empty where its stream must be asked."""
+
+    def opened(self, stream: Any, *, shares: bool) -> bool:
+        """Begin on a socket that is usable now; return whether it speaks HTTP/2.
+
+        Args:
+            stream: The outermost stream.
+            shares: Whether several requests may share the socket then; if so, it tells the wire's listener how many.
+        """
+        raise NotImplementedError
+
+    def is_dead(self, *, shared: bool) -> bool:
+        """Return whether it cannot serve a request, having served before (N8, N16): one poll at most.
+
+        Args:
+            shared: Whether others have requests in flight, so that something may be due. Else whatever has come
+                unasked makes it dead, as does the end, and a mock that takes its place.
+        """
+        raise NotImplementedError
+
+    def end_now(self, stream: Any) -> bool | None:
+        """End a response, be it read or not, and return whether the connection is fit for another request.
+
+        Args:
+            stream: The response's stream.
+
+        Returns:
+            ``None`` if nothing was done, because something in it may wait: close the stream, and ask `is_reusable`.
+        """
+        raise NotImplementedError
+
+    def is_reusable(self) -> bool:
+        """Return whether it is fit for another request, now that the stream of its response is closed."""
+        raise NotImplementedError
+
+
+class SyncConnection(Connection, Protocol):
+    """A connection in threads."""
+
+    def handle_request(self, request: Any) -> Any:
+        """Send a request; block until its response begins."""
+
+    def close(self) -> None:
+        """Close it, whatever it is doing."""
+
+
+class AsyncConnection(Connection, Protocol):
+    """A connection in an event loop."""
+
+    def handle_async_request(self, request: Any) -> Awaitable[Any]:
+        """Send a request; wait until its response begins."""
+        raise NotImplementedError
+
+    def aclose(self) -> Awaitable[None]:
+        """Close it, whatever it is doing."""
+        raise NotImplementedError
+
+
 class Connector:
-    """Makes the connections of one agent, by its options.
+    """Make the connections of one agent, by its options.
 
     Args:
         family: The libraries.
@@ -69,16 +140,16 @@ class Connector:
         self._check_context()
 
     def begin_anew(self) -> None:
-        """In a forked child: begin with no TLS session, and wait for no thread of the parent."""
+        """Begin without TLS sessions in a forked child, and wait for no thread of the parent."""
         self.sessions = SessionCache(self._options.max_cached_sessions)
         self._tls.begin_anew()
         if self._proxy_tls is not None:
             self._proxy_tls.begin_anew()
 
     def _check_context(self) -> None:
-        """Tell at once what is wrong with `verify` and `cert`; the default costs 30 ms, and can wait.
+        """Report at once what is wrong with `verify` and `cert`; the default takes 30 ms to load and can wait.
 
-        In an event loop so can all authorities: there only what takes no time is looked at.
+        So can any authorities in an event loop: there, check only what takes no time.
         """
         options = self._options
         reads_authorities = options.verify is True or isinstance(options.verify, str)
@@ -90,7 +161,7 @@ class Connector:
             self._tls.get()
 
     def _stand_in(self, key: Key) -> ssl.SSLContext | None:
-        """What connections take for the TLS context; with a proxy, `ws` needs one, too."""
+        """Return what connections use as the TLS context; with a proxy, `ws` needs one as well."""
         if not _is_secure(key) and self.proxy is None:
             return None
         if self._known_stand_in is None:
@@ -98,35 +169,31 @@ class Connector:
         return self._known_stand_in
 
     def wire(self, key: Key, listener: Listener, options: AgentOptions) -> Wire:
-        """The network side of a new socket."""
-        return Wire(
-            self._family,
-            listener,
-            options,
-            greets_proxy=self.proxy is not None and self.proxy.url.scheme.startswith(b"socks"),
-            proxy=self._proxy_name,
-        )
+        """Return the network side of a new socket."""
+        return Wire(self._family, listener, options, proxy=self._proxy_name)
 
-    def connection(self, key: Key, wire: Wire, home: Home) -> Any:
+    def connection(self, key: Key, wire: Wire, home: Home) -> Connection:
         """Make the connection of a new socket; it connects when it gets its first request."""
         if home.library is None:
             return self.sync_connection(key, wire)
         return self.async_connection(key, wire, home.library, home.call_soon)
 
-    def sync_connection(self, key: Key, wire: Wire) -> Any:
-        """A connection that connects when it gets its first request."""
+    def sync_connection(self, key: Key, wire: Wire) -> SyncConnection:
+        """Return a connection for threads; it connects when it gets its first request."""
         if _is_secure(key):
             self._tls.get()
         inner = self._options.network_backend or SyncConnector(wire)
+        backend = SyncBackend(wire, inner)
         if self._is_fast(key, self._options.network_backend, is_async=False):
             kind = self._family.dress(SyncHttp1Connection, "ConnectionInterface")
-            return self._create_fast(kind, key, wire, SyncBackend(wire, inner))
-        return self._create(self._family.httpcore.ConnectionPool, key, SyncBackend(wire, inner))
+            return self._create_fast(kind, key, wire, backend)
+        connection = self._create(self._family.httpcore.ConnectionPool, key, backend)
+        return SyncHttpcoreConnection(connection, wire, speaks_http2=self._speaks_http2())
 
-    def async_connection(self, key: Key, wire: Wire, library: str, call_soon: Callable[..., None]) -> Any:
-        """The same for an event loop of asyncio or trio."""
+    def async_connection(self, key: Key, wire: Wire, library: str, call_soon: Callable[..., None]) -> AsyncConnection:
+        """Return a connection for an event loop of asyncio or trio; it connects when it gets its first request."""
         if _is_secure(key):
-            self._tls.begin()  # while the socket connects; its handshake waits for it
+            self._tls.begin()  # loads while the socket connects; the handshake waits for it
         httpcore = self._family.httpcore
         inner = self._options.async_network_backend
         if library == "asyncio" and self._is_fast(key, inner, is_async=True):
@@ -137,15 +204,16 @@ class Connector:
         if inner is None:
             if library == "trio":
                 inner = RacingConnector(wire, httpcore.TrioBackend(), call_soon)
-            elif self.proxy is not None or self.may_multiplex(key):  # TLS within TLS; frames that come between requests
+            elif self.proxy is not None or self.may_multiplex(key):  # TLS within TLS; frames may come between requests
                 racing = RacingConnector(wire, httpcore.AnyIOBackend(), call_soon)
                 inner = DetachedBackend(racing, detaches_streams=True)
             else:
                 inner = DetachedBackend(AsyncioConnector(wire, call_soon), detaches_streams=False)
-        return self._create(httpcore.AsyncConnectionPool, key, AsyncBackend(wire, inner, call_soon))
+        connection = self._create(httpcore.AsyncConnectionPool, key, AsyncBackend(wire, inner, call_soon))
+        return AsyncHttpcoreConnection(connection, wire, speaks_http2=self._speaks_http2())
 
     def handshakes(self, key: Key) -> float:
-        """How many TLS handshakes make a new socket usable; infinite where only the first response shows it."""
+        """Return how many TLS handshakes make a new socket usable; infinity if only the first response shows it."""
         proxy = self.proxy
         if proxy is None:
             return _is_secure(key)
@@ -154,7 +222,7 @@ class Connector:
         return int(proxy.url.scheme == b"https") + int(key.scheme != "http")
 
     def resumes(self, key: Key) -> bool:
-        """Whether TLS sessions of a key are kept; backends of the user's may not take a context like ours."""
+        """Return whether TLS sessions of a key are kept; a backend of the user's may not accept a context like ours."""
         options = self._options
         return (
             options.max_cached_sessions > 0
@@ -164,20 +232,17 @@ class Connector:
         )
 
     def may_multiplex(self, key: Key) -> bool:
-        """Whether a new connection may turn out to speak HTTP/2."""
+        """Return whether a new connection may turn out to speak HTTP/2."""
         if not self._options.http2:
             return False
         return not self._options.http1 or _is_secure(key)
 
-    def speaks_http2(self, stream: Any) -> bool:
-        """Whether the connection over a stream speaks HTTP/2."""
-        ssl_object = stream.get_extra_info("ssl_object")
-        if ssl_object is not None and ssl_object.selected_alpn_protocol() == "h2":
-            return True
+    def _speaks_http2(self) -> bool:
+        """Return whether httpcore's connections speak HTTP/2 unasked."""
         return self._options.http2 and not self._options.http1
 
     def _is_fast(self, key: Key, network_backend: Any, *, is_async: bool) -> bool:
-        """Whether the fast engine can serve a key."""
+        """Return whether the fast engine can serve a key."""
         options = self._options
         return (
             options.http1_engine != "h11"
@@ -189,11 +254,11 @@ class Connector:
             and not self._family.are_replaced(is_async=is_async)
         )
 
-    def _create_fast(self, connection: Any, key: Key, wire: Wire, backend: Any) -> Any:
+    def _create_fast(self, connection: type[Fast], key: Key, wire: Wire, backend: Any) -> Fast:
         return connection(key, wire, backend, self._options, self._stand_in(key), self._recent_fields)
 
     def _create(self, pool: Any, key: Key, backend: Any) -> Any:
-        """One factory for each socket, so that its backend knows which one it opens; no request goes through it."""
+        """Use one factory for each socket, so that its backend knows which one it opens; no request goes through it."""
         options = self._options
         httpcore = self._family.httpcore
         factory = pool(
@@ -221,7 +286,7 @@ class Connector:
         given = proxy.ssl_context
         if given is not None:
             self._proxy_tls = TlsContext(lambda: given, is_own=False)
-            self._proxy_tls.get()  # there it is
+            self._proxy_tls.get()  # it exists already
         elif url.scheme == "https":
             self._proxy_tls = TlsContext(httpcore.default_ssl_context, is_own=True)
         return httpcore.Proxy(

@@ -38,7 +38,6 @@ import sniffio
 from . import _fork
 from ._connector import Connector, Key
 from ._core import Action, Close, Core, Counters, Grant, Refuse, Rules, SocketView, State
-from ._goaway import GoawayHold
 from ._homes import AsyncHome, AsyncioHome, Home, SyncHome, TrioHome
 from ._locks import Lock, is_held_here, let_go
 from ._options import (
@@ -534,13 +533,10 @@ class Engine:
 
     def socket_opened(self, socket: Socket, stream: Any) -> None:
         """A new socket is usable."""
-        http2 = self.connector.speaks_http2(stream)
         negotiates = socket.home.is_async and self.connector.may_multiplex(socket.key)
-        if http2 and socket.http_version is None:  # else its first answer has come already
-            socket.wire.goaway = GoawayHold()
+        http2 = socket.connection.opened(stream, shares=negotiates)
         if http2 and negotiates:
             socket.multiplexed = True
-            socket.wire.preface = bytearray()
         self._carry_out(self._note_opened(socket, negotiates and not http2), socket.home)
 
     @_guarded

@@ -13,14 +13,13 @@ from ._descriptors import is_out_of_descriptors
 from ._http1 import read_keep_alive_hint
 from ._resend import Facts, Loss, Verdict, is_idempotent, judge
 from ._sessions import SessionRefused
-from ._socket import keep_open
 from ._socket_steps import BeginAnew, CloseStream, Drain, Send
 from ._status import RequestInfo
 from ._steps import Wait
 from ._ticket import Ticket
 
 if TYPE_CHECKING:
-    from ._connector import Key
+    from ._connector import Connection, Key
     from ._engine import Engine
     from ._homes import Home
     from ._socket import Socket
@@ -52,7 +51,8 @@ class Exchange(Ticket):
     made_room = False  # closed the agent's free sockets, because no descriptor was left
     goaways = 0  # number of connections that servers closed before they answered it
     session_refused = False  # the server ended a connection that had resumed a TLS session
-    answered = False  # its response began
+    response_began = False
+    arrived: list[bytes] | tuple[()] = ()  # of its body, and not taken; see `Connection`
     cut_short = False  # its response was closed before all of it had been read
     _has_no_body = False  # its response has none, by rule
     _hint: float | None = None
@@ -135,23 +135,18 @@ class Exchange(Ticket):
 
         Gives what is left to do, if anything that waits is.
         """
-        close_now = getattr(stream, "close_now", None)
-        if close_now is None:
-            return self._read(stream)
-        close_now()
-        closing = self._finish(complete=True)  # the connection tells whether it came to rest
+        socket = self.socket
+        assert socket is not None
+        reusable = socket.connection.end_now(stream)
+        if reusable is None:
+            return self._finish(stream, complete=True)
+        closing = self._release(complete=True, reusable=reusable)
         return self.engine.settle(self.home, closing) if closing else None
-
-    def _read(self, stream: Any) -> Flow[None]:
-        interruption = yield from self._close_stream(stream)
-        yield from self.engine.settle(self.home, self._finish(complete=True, interrupted=interruption is not None))
-        if interruption is not None:
-            raise interruption
 
     def fail(self, stream: Any, error: BaseException) -> Flow[BaseException]:
         """Reading the response failed; gives the error to raise."""
         explained = _errors.explain(error, self)
-        interruption = yield from self._close_stream(stream)
+        _, interruption = yield from self._end_response(stream, complete=False)
         yield from self._fail(error)
         if interruption is not None:
             raise interruption
@@ -184,25 +179,35 @@ class Exchange(Ticket):
                 raise
             except BaseException as error:
                 interruption = error
-        interruption = (yield from self._close_stream(stream)) or interruption
-        interrupted = interruption is not None
-        yield from self.engine.settle(self.home, self._finish(complete=complete, interrupted=interrupted))
+        yield from self._finish(stream, complete=complete, interruption=interruption)
+
+    def _finish(self, stream: Any, *, complete: bool, interruption: BaseException | None = None) -> Flow[None]:
+        """End the response and with it the request; what interrupts this is raised once the books are closed.
+
+        A connection that was interrupted while it came to rest may say that it has, and not be whole.
+        """
+        reusable, found = yield from self._end_response(stream, complete=complete)
+        interruption = found or interruption
+        closing = self._release(complete=complete, reusable=reusable and complete and interruption is None)
+        yield from self.engine.settle(self.home, closing)
         if interruption is not None:
             raise interruption
 
-    def _close_stream(self, stream: Any) -> Flow[BaseException | None]:
-        """Closes a response's stream; gives what interrupted it, to be raised once the books are closed."""
-        close_now = getattr(stream, "close_now", None)
-        if close_now is not None:  # nothing in it waits
-            close_now()
-            return None
+    def _end_response(self, stream: Any, *, complete: bool) -> Flow[tuple[bool, BaseException | None]]:
+        """End the response; give whether its connection is fit for another, and what interrupted this."""
+        socket = self.socket
+        assert socket is not None
+        connection: Connection = socket.connection
+        reusable = connection.end_now(stream)
+        if reusable is not None:
+            return reusable, None
         try:
             yield CloseStream(stream)
         except GeneratorExit:
             raise
         except BaseException as error:
-            return error
-        return None
+            return False, error
+        return complete and not self.detached and connection.is_reusable(), None
 
     def check_process(self) -> None:
         """Raises in a forked child, where nothing would ever be heard of the parent's event loop."""
@@ -227,14 +232,13 @@ class Exchange(Ticket):
         assert socket is not None
         assert grant is not None
         if not socket.was_used():  # a mock answered in the connection's place; its response stays as it made it
-            return self._finish(complete=True)
-        self.answered = True
-        socket.answered(response)
+            return self._release(complete=True, reusable=False)
+        self.response_began = True
+        self.arrived = socket.connection.arrived
+        socket.note_response(response)
         status, method = response.status, self.request.method
         if method == b"HEAD" or status == 204 or status == 304:
             self._has_no_body = True
-        if response.extensions["http_version"] == b"HTTP/1.0":
-            keep_open(socket.connection, self.request, response, has_no_body=self._has_no_body)
         self._hint = read_keep_alive_hint(response.headers)
         response.extensions["agent"] = RequestInfo(
             socket_id=grant.socket,
@@ -249,15 +253,9 @@ class Exchange(Ticket):
             return self.engine.detach(self)
         return []
 
-    def _finish(self, *, complete: bool, interrupted: bool = False) -> list[Socket]:
-        """The response is over; gives the sockets that are to be closed for that.
-
-        A connection that was interrupted while it came to rest may say that it has, and not be whole.
-        """
-        socket = self.socket
-        assert socket is not None
-        reusable = complete and not interrupted and not self.detached and socket.is_reusable()
-        return self.engine.release(self, reusable=reusable, complete=complete, hint=self._hint)
+    def _release(self, *, complete: bool, reusable: bool) -> list[Socket]:
+        """The response is over; gives the sockets that are to be closed for that."""
+        return self.engine.release(self, reusable=reusable and not self.detached, complete=complete, hint=self._hint)
 
     def _fail(self, error: BaseException) -> Flow[None]:
         """Ends the request, in whatever state it is."""
@@ -324,9 +322,8 @@ class Exchange(Ticket):
         assert grant is not None
         if grant.requests_on_socket == 1:
             return False
-        if socket.multiplexed and grant.idle_for is None:  # others use it: what can be read is theirs
-            return socket.wire.is_leaving or not socket.connection.is_available()
-        return socket.wire.ended or socket.must_step_aside() or socket.wire.is_readable()
+        connection: Connection = socket.connection
+        return connection.is_dead(shared=socket.multiplexed and grant.idle_for is None)
 
     def judge(self, error: BaseException) -> tuple[Loss, Verdict] | None:
         """Return how an error cost the request its connection, and whether it is sent again.
@@ -405,7 +402,7 @@ class Exchange(Ticket):
         """Return whether the server closed an HTTP/2 connection before it answered: by a GOAWAY, or without a word."""
         httpcore = self.engine.family.httpcore
         grant, socket = self.grant, self.socket
-        if grant is None or socket is None or self.answered:
+        if grant is None or socket is None or self.response_began:
             return False
         event = self._event_in(error)
         if event is not None:

@@ -9,11 +9,76 @@ Count, too, the bytes of heads before a response begins: h2 has no limit on them
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 _HEADER = 9  # bytes before each frame's payload: length, type, flags, stream
-_DATA, _HEADERS, _RST_STREAM, _GOAWAY, _CONTINUATION = 0, 1, 3, 7, 9
+_DATA, _HEADERS, _RST_STREAM, _SETTINGS, _GOAWAY, _CONTINUATION = 0, 1, 3, 4, 7, 9
 _END_STREAM = 1
 _NO_ERROR = 0
+
+#: RFC 9113, 6.5.2: SETTINGS_MAX_CONCURRENT_STREAMS.
+_MAX_CONCURRENT_STREAMS = 3
+
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+
+class Frames:
+    """The frames that go out and come in where httpcore speaks HTTP/2. No I/O.
+
+    Args:
+        hold: Keeps a GOAWAY back; ``None`` if the first frames have passed already.
+        tell_streams: Called with the number of streams that the server takes, ``None`` if it did not say; for a
+            connection that several requests share.
+    """
+
+    def __init__(self, hold: GoawayHold | None, tell_streams: Callable[[int | None], None] | None) -> None:
+        self.are_shared = tell_streams is not None
+        self._hold = hold
+        self._tell_streams = tell_streams
+        self._first = bytearray()  # the server's first frame as far as it came, while its settings are awaited
+
+    @property
+    def are_ending(self) -> bool:
+        """Whether the server takes no new stream."""
+        return self._hold is not None and self._hold.is_leaving
+
+    @property
+    def longest_heads(self) -> int:
+        """The most bytes of heads that a stream got before its body began."""
+        return 0 if self._hold is None else self._hold.longest_heads
+
+    def sent(self, data: bytes) -> None:
+        """Note what httpcore wrote."""
+        if self._hold is not None:
+            self._hold.sent(data)
+
+    def received(self, data: bytes) -> bytes | None:
+        """Return what httpcore may have of what came in, nothing at the end; ``None`` if nothing yet."""
+        if data and self._tell_streams is not None:
+            self._first += data
+            self._read_settings(self._first, self._tell_streams)
+        if self._hold is None:
+            return data
+        passing = self._hold.received(data)
+        return passing if passing or not data else self.due()
+
+    def due(self) -> bytes | None:
+        """Return what httpcore is to have before it reads on, if there is something."""
+        return (self._hold and self._hold.due()) or None
+
+    def _read_settings(self, first: bytearray, tell_streams: Callable[[int | None], None]) -> None:
+        """Read the first frame of a server, which is its SETTINGS (RFC 9113, 3.4)."""
+        length = int.from_bytes(first[:3], "big")
+        if len(first) < _HEADER + length:
+            return
+        self._tell_streams = None
+        self._first = bytearray()
+        entries = [first[at : at + 6] for at in range(_HEADER, _HEADER + length, 6)] if first[3] == _SETTINGS else []
+        values = {int.from_bytes(entry[:2], "big"): int.from_bytes(entry[2:], "big") for entry in entries}
+        tell_streams(values.get(_MAX_CONCURRENT_STREAMS))
 
 
 class GoawayHold:
@@ -22,7 +87,7 @@ class GoawayHold:
     def __init__(self) -> None:
         #: Whether the server takes no new stream.
         self.is_leaving = False
-        #: The most bytes of heads that a stream got before its body began: interim responses, if they are many.
+        #: The most bytes of heads that a stream got before its body began: a large number means many interim responses.
         self.longest_heads = 0
         self._incoming = bytearray()
         self._open: set[int] = set()
@@ -88,7 +153,7 @@ class GoawayHold:
 
 
 def _read_header(data: bytes | bytearray, at: int) -> tuple[int, int, int, int]:
-    """Length of the payload, type, flags and stream of a frame."""
+    """Return a frame's payload length, type, flags and stream."""
     header = data[at : at + _HEADER]
     return int.from_bytes(header[:3], "big"), header[3], header[4], _read_stream(header[5:])
 

@@ -1,10 +1,10 @@
-"""HTTP/1.1 without I/O: what a request looks like on the wire, and what came in for a response.
+"""HTTP/1.1 without I/O: write requests and read responses.
 
-Heads and chunked bodies are read by httptools (llhttp). Where llhttp takes more than h11, this module looks itself;
-where it takes less (line ends without CR, folded lines, lengths said twice), `_read_unusual` reads the head by h11's
-grammar. So both engines accept the same heads. What is left of differences is in `tests/engine/differences.py`.
+httptools (llhttp) reads heads and chunked bodies. Where llhttp accepts more than h11, this module checks for itself;
+where it accepts less (line ends without CR, folded lines, repeated lengths), `_read_unusual` reads the head by h11's
+grammar. So both engines accept the same heads. The remaining differences are in `tests/engine/differences.py`.
 
-Bodies of a known length, and those that end with the connection, need no parser: they are passed on as they came.
+Bodies of a known length, and those that end with the connection, need no parser: they are passed on as they come.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-#: What h11 is told by httpcore: an event must be complete within so many bytes.
+#: Bytes within which a head must be complete: the limit that httpcore gives h11 for an event.
 MAX_INCOMPLETE = 100 * 1024
 
 #: Bytes that may come before a response has begun: its own head, and the interim responses before it (RFC 9110, 15.2),
 #: of which a server may send as many as it likes. Go limits both together, too.
 MAX_BEFORE_RESPONSE = 512 * 1024
 
-#: More than this at once is sent piece by piece, so that a server that does not read costs no memory.
+#: Bytes to send at once, at most, so that a server that does not read costs no memory.
 PIECE = 64 * 1024
 
-#: Digits of a Content-Length at most, as in h11.
+#: Digits of a Content-Length, at most, as in h11.
 _MAX_DIGITS = 20
 
 _TOKEN = rb"[-!#$%&'*+.^_`|~0-9a-zA-Z]+"
@@ -43,7 +43,7 @@ _is_reason = re.compile(rb"(?:[ \t]|[^\x00\s])*").fullmatch
 #: The end of a head, by h11's reading: an empty line, with or without CR.
 find_end_of_head = re.compile(rb"\n\r?\n").search
 
-#: How a status line begins that llhttp may be trusted with.
+#: The beginning of a status line that llhttp can be trusted with.
 _is_usual = re.compile(rb"HTTP/1\.[01] [1-9][0-9][0-9][ \r]").match
 
 _STATUS_LINE = re.compile(rb"HTTP/([0-9]\.[0-9]) ([0-9]{3})(?: ((?:[ \t]|[^\x00\s])*))?")
@@ -53,10 +53,10 @@ _HEADER_LINE = re.compile(rb"(" + _TOKEN + rb"):[ \t]*(" + _VALUE + rb")[ \t]*")
 _names: dict[bytes, bytes] = {}
 _MAX_NAMES = 1000
 
-#: Headers of a request that say more than the server is to know.
+#: Headers of a request that say more than the server should know.
 _SPECIAL = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"upgrade"})
 
-#: By their lengths the headers are found that matter for framing and for reuse: connection, content-length,
+#: Lengths of the names of the headers that matter for framing and for reuse: connection, content-length,
 #: proxy-connection, transfer-encoding.
 _FRAMING_LENGTHS = frozenset({10, 14, 16, 17})
 
@@ -64,7 +64,7 @@ _CHUNKED = b"HTTP/1.1 200\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 def _find_httptools() -> Any:
-    """The package, if it is there, and not too old to be told what to take."""
+    """Import httptools; return ``None`` if it is missing, or too old to be configured."""
     try:
         found: Any = importlib.import_module("httptools")
     except ImportError:
@@ -76,24 +76,24 @@ _httptools = _find_httptools()
 
 
 def is_installed() -> bool:
-    """Whether httptools is there."""
+    """Return whether httptools is there."""
     return _httptools is not None
 
 
-#: Among the pieces of a chunked body: it ends here. A piece is not empty.
+#: Marks the end among the pieces of a chunked body; a piece is never empty.
 _END = b""
 
-#: Hears nothing of what llhttp reads: what it takes for a head is read by us.
+#: Receives nothing of what llhttp reads: we read what it accepts as a head ourselves.
 _UNHEARD = object()
 
 
 class _Chunks:
-    """What llhttp calls while it reads a chunked body: functions of C only, which nothing can interrupt.
+    """What llhttp calls while it reads a chunked body: only functions written in C, which nothing can interrupt.
 
-    An exception in a callback, as a signal's handler may raise it, is not always to be had from httptools.
+    An exception in a callback, such as a signal's handler may raise, does not always come out of httptools.
 
     Args:
-        pieces: Where to put what comes.
+        pieces: Receives the parts of the body, and its end.
     """
 
     __slots__ = ("on_body", "on_message_complete")
@@ -104,10 +104,10 @@ class _Chunks:
 
 
 class Fields:
-    """The headers of a request as they go out, and what they say of the connection. Checks what h11 checks.
+    """The headers of a request as they go out, and what they say about the connection; checks what h11 checks.
 
     Args:
-        error: What is raised.
+        error: The exception class to raise.
         headers: The headers.
 
     Raises:
@@ -116,8 +116,8 @@ class Fields:
     Attributes:
         headers: The headers as they were.
         lines: The headers as they go out.
-        length: Of the body; ``None`` if it is not told, or chunked.
-        is_chunked: Whether the body is.
+        length: The body's length; ``None`` if it is unknown, or the body is chunked.
+        is_chunked: Whether the body is chunked.
         closes: Whether the connection is to be closed after the response.
         proposes_upgrade: Whether there is an `Upgrade` header.
     """
@@ -139,7 +139,7 @@ class Fields:
         for name, value in self.headers:
             lower = _names.get(name) or self._check_name(name)
             if _is_value(value) is None:
-                raise self._error(f"Illegal header value of {name.decode('latin-1')}")  # which may be a secret
+                raise self._error(f"Illegal header value of {name.decode('latin-1')}")  # the value may be a secret
             if lower not in _SPECIAL:
                 lines.append(b"%b: %b\r\n" % (name, value))
                 continue
@@ -177,7 +177,7 @@ class Fields:
 
 
 class RecentFields:
-    """The headers of the request that was sent last: the next one's are often the same."""
+    """The header fields of the request that was sent last: the next one's are often the same."""
 
     __slots__ = ("fields",)
 
@@ -191,7 +191,7 @@ class Outgoing:
     Args:
         httpcore: The library whose `LocalProtocolError` is raised.
         request: httpcore's request.
-        known: Headers of requests before, which are taken if they are the same.
+        known: Header fields of earlier requests, to use again if they are the same.
 
     Raises:
         LocalProtocolError: If the request cannot be sent as HTTP/1.1.
@@ -216,13 +216,13 @@ class Outgoing:
         self.head = b"%b %b HTTP/1.1\r\n%b\r\n" % (method, target, fields.lines)
 
     def whole(self, body: bytes) -> bytes:
-        """Head and body in one."""
+        """Return head and body in one."""
         if not body and not self._left and not self.fields.is_chunked:
             return self.head
         return b"".join((self.head, *self.parts(body), self.end()))
 
     def parts(self, data: bytes) -> Iterable[bytes]:
-        """A part of the body as it goes out."""
+        """Return a part of the body as it goes out."""
         if self.fields.is_chunked:
             if len(data) <= PIECE:
                 return (b"%x\r\n%b\r\n" % (len(data), data),) if data else ()
@@ -233,7 +233,7 @@ class Outgoing:
         return (data,) if data else ()
 
     def end(self) -> bytes:
-        """What follows the body."""
+        """Return what follows the body."""
         if self.fields.is_chunked:
             return b"0\r\n\r\n"
         if self._left:
@@ -251,16 +251,16 @@ class Incoming:
 
     Attributes:
         has_head: Whether the head is complete, of the final response or of 101.
-        version: As ``b"1.1"``.
+        version: The HTTP version, such as ``b"1.1"``.
         status: The status code.
         reason: The reason phrase.
-        headers: As they came: order, case, and repetition.
-        pieces: What came of the body and was not taken.
+        headers: The headers as they came: order, case, and repetition.
+        pieces: The parts of the body that came and were not taken.
         is_complete: Whether the response has ended.
         stays_open: Whether the connection outlives the response, as far as this end knows.
-        switches: Whether what follows is another protocol's.
-        failure: What is to be raised when all that came before it has been taken.
-        rest: What came of another protocol, with the end of the response.
+        switches: Whether another protocol follows.
+        failure: The error to raise once everything that came before it has been taken.
+        rest: The first bytes of another protocol, if they came with the end of the response.
     """
 
     __slots__ = (
@@ -293,7 +293,7 @@ class Incoming:
         self._method = method
         self._proposes_upgrade = proposes_upgrade
         self._parser: Any = None
-        self._feed = Incoming._feed_head  # not bound: that would be a cycle, and one for each response
+        self._feed = Incoming._feed_head  # not bound: that would make a reference cycle for each response
         self._buffer: bytes | bytearray = b""
         self._searched = 0
         self._interim = 0
@@ -315,11 +315,11 @@ class Incoming:
         return self.has_head or self.failure is not None
 
     def head(self) -> tuple[bytes, int, bytes, list[tuple[bytes, bytes]]]:
-        """HTTP version, status, reason and headers, as httpcore's trace events show them."""
+        """Return HTTP version, status, reason and headers, as httpcore's trace events show them."""
         return b"HTTP/" + self.version, self.status, self.reason, self.headers
 
     def feed(self, data: bytes) -> None:
-        """Takes bytes that came in. What is wrong with them is told by `failure`."""
+        """Take bytes that came in. If something is wrong with them, set `failure`."""
         if self.failure is None:
             try:
                 self._feed(self, data)
@@ -327,7 +327,7 @@ class Incoming:
                 self.failure = error
 
     def feed_end(self) -> None:
-        """The connection ended; `failure` tells if the response had not."""
+        """Note the end of the connection; set `failure` if the response had not ended."""
         if self.is_complete or self.failure is not None:
             return
         if not self.has_head:
@@ -348,7 +348,7 @@ class Incoming:
             if self._buffer:
                 self._buffer += data  # a bytearray
                 data = self._buffer  # type: ignore[assignment]
-            if data[0] < 0x21:  # h11: no line begins so; it also means an empty line, and with that no status line
+            if data[0] < 0x21:  # as h11: no line begins so; an empty line does, and then there is no status line
                 raise self._error("illegal status line")
             end = find_end_of_head(data, self._searched)
             if end is None:
@@ -382,12 +382,12 @@ class Incoming:
         if _is_usual(head) is not None:
             try:
                 _httptools.HttpResponseParser(_UNHEARD).feed_data(head)
-            except _httptools.HttpParserUpgrade:  # what follows is not llhttp's to read
+            except _httptools.HttpParserUpgrade:  # llhttp need not read what follows
                 pass
             except _httptools.HttpParserError:
                 self._read_unusual(head)
                 return
-            # What llhttp takes has neither folded lines nor other ends of them, and a name and a colon in each.
+            # What llhttp accepts has no folded lines and no other line ends, and a name and a colon in each line.
             first, *lines = head[:-4].split(b"\r\n")
             self.reason = first[13:]
             self.headers = [(name, value.strip(b" \t")) for name, _, value in [line.partition(b":") for line in lines]]
@@ -399,7 +399,7 @@ class Incoming:
             self._read_unusual(head)
 
     def _read_unusual(self, head: bytes) -> None:
-        """Reads a head by h11's grammar."""
+        """Read a head by h11's grammar."""
         lines = [line.removesuffix(b"\r") for line in head.split(b"\n")[:-2]]
         first = _STATUS_LINE.fullmatch(lines[0])
         if first is None:
@@ -426,7 +426,7 @@ class Incoming:
     # Framing ----------------------------------------------------------------------------------------------------------
 
     def _read_framing(self) -> int | None:
-        """The body's length; -1 if it is chunked, ``None`` if it ends with the connection."""
+        """Return the body's length; -1 if it is chunked, ``None`` if it ends with the connection."""
         headers = self.headers
         length = None
         chunked = False
@@ -475,10 +475,10 @@ class Incoming:
         if framing == -1:
             self._feed = Incoming._feed_chunked
             self._unproductive = 0
-            # Not the one that read the head: of its framing it may have thought otherwise.
+            # Not the parser that read the head: it may have understood the framing differently.
             self._parser = _httptools.HttpResponseParser(_Chunks(self.pieces))
             self._parser.feed_data(_CHUNKED)
-            self._parser.set_dangerous_leniencies(lenient_spaces_after_chunk_size=True)  # as h11; it confuses nobody
+            self._parser.set_dangerous_leniencies(lenient_spaces_after_chunk_size=True)  # as h11; it can confuse nobody
             return
         if framing is None:
             self.stays_open = False
@@ -506,7 +506,7 @@ class Incoming:
         self.pieces.append(data)
 
     def _feed_chunked(self, data: bytes) -> None:
-        # llhttp does not tell where a message ended, and takes line ends after it for nothing. But its last byte is LF.
+        # llhttp does not tell where a message ended, and ignores line ends after it. But its last byte is LF.
         before = len(self.pieces)
         parser = self._parser
         try:
@@ -539,7 +539,7 @@ class Incoming:
                 raise self._error("Receive buffer too long")
 
     def _has_ended(self, before: int) -> bool:
-        """Whether a chunked body has; what comes after its end is a second response's, which nobody asked for."""
+        """Return whether a chunked body has ended; what follows would be a second response, which nobody asked for."""
         pieces = self.pieces
         if _END in pieces[before:]:
             del pieces[pieces.index(_END, before) :]
@@ -558,7 +558,7 @@ class Incoming:
 
 
 def _read_length(value: bytes, known: bytes | None, error: type[Exception]) -> bytes:
-    """A Content-Length as h11 reads it: one number, though it may be said several times."""
+    """Read a Content-Length as h11 does: one number, which may be repeated."""
     if not _is_number(value):
         numbers = {number.strip() for number in value.split(b",")}
         if len(numbers) != 1:
@@ -572,7 +572,7 @@ def _read_length(value: bytes, known: bytes | None, error: type[Exception]) -> b
 
 
 def _read_coding(value: bytes, known: bool, error: type[Exception]) -> bytes:
-    """A Transfer-Encoding: chunked, once, and no other."""
+    """Read a Transfer-Encoding: chunked, once, and no other."""
     if known:
         raise error("multiple Transfer-Encoding headers")
     value = value.lower()
@@ -610,5 +610,5 @@ def read_keep_alive_hint(headers: list[tuple[bytes, bytes]]) -> float | None:
 
 
 def _members(value: bytes) -> list[bytes]:
-    """The members of a list in a header, in lower case."""
+    """Return the members of a list in a header, in lower case."""
     return [member for part in value.lower().split(b",") if (member := part.strip())]

@@ -17,21 +17,21 @@ from ._upload import TURNS
 
 if TYPE_CHECKING:
     from ._http1 import Incoming
-    from ._trace import Trace
 
-#: What can be read comes in with the loop's next turns, unless it is half a record of TLS.
+#: Data that has arrived is delivered within the loop's next turns, unless it is half a TLS record.
 _ARRIVED = 0.05
 
 
 class AsyncioHttp1Connection(Http1Connection):
     """See `Http1Connection`."""
 
-    _stream: Any = None  # what the caller may use
-    _io: Any = None  # the same without a shell: our `AsyncioStream`
+    is_async = True
+    _stream: Any = None  # the stream that the caller may use
+    _io: Any = None  # the `AsyncioStream` inside it
     _waiting_bytes = 0
 
     async def handle_async_request(self, request: Any) -> Any:
-        """Sends a request; waits until its response begins."""
+        """Send a request; wait until its response begins."""
         if self._stream is None:
             await self._connect(request)
         trace = self._begin(request)
@@ -40,12 +40,16 @@ class AsyncioHttp1Connection(Http1Connection):
             if trace is None:
                 incoming = await self._exchange(request, timeouts)
             else:
-                incoming = await self._exchange_traced(request, timeouts, trace)
+                incoming = await arun(self._exchange_traced(request, timeouts, trace))
         except GeneratorExit:  # nothing can be awaited any more
-            self.end_response()
+            self._trace = None
+            self._end()
             raise
         except BaseException:
-            await self.end_traced(trace)
+            if trace is None:
+                self._end()
+            else:
+                await arun(self._end_traced(trace))
             raise
         if incoming.switches:
             self._io.take_over(incoming.rest)
@@ -54,23 +58,17 @@ class AsyncioHttp1Connection(Http1Connection):
         return self._answer(incoming, body, self._stream)
 
     async def aclose(self) -> None:
-        """Closes it, whatever it does."""
+        """Close it, whatever it is doing."""
         self.phase = Phase.CLOSED
         if self._stream is not None:
             await self._stream.aclose()
 
-    def end_response(self) -> None:
-        """The response is over; a connection that cannot be used again is closed."""
-        if not self._comes_to_rest():
-            self.phase = Phase.CLOSED
-            self._io.close_soon()
+    def _has_news(self) -> bool:
+        return self.wire.unasked or bool(self._io.is_readable())
 
-    async def end_traced(self, trace: Trace | None) -> None:
-        if trace is None:
-            self.end_response()
-        else:
-            async with trace.span("http11.response_closed", {}):
-                self.end_response()
+    def _close_soon(self) -> None:
+        self.phase = Phase.CLOSED
+        self._io.close_soon()
 
     async def _connect(self, request: Any) -> None:
         try:
@@ -80,17 +78,16 @@ class AsyncioHttp1Connection(Http1Connection):
             raise
         self._io = self._stream.inner
         self._io.consumer = self
-        self.wire.look = self._io.is_readable
 
     # Hearing from the stream ------------------------------------------------------------------------------------------
 
     def received(self, data: bytes) -> None:
-        """Bytes came in."""
+        """Take bytes that came in."""
         incoming = self._incoming
         if incoming is None or (incoming.is_complete and not incoming.switches):
             self._hear_unasked()
             return
-        self.wire.heard(data)
+        self.wire.received += len(data)
         incoming.feed(data)
         self._waiting_bytes += len(data)
         if self._waiting_bytes > HIGH_WATER and not incoming.is_complete:
@@ -98,13 +95,13 @@ class AsyncioHttp1Connection(Http1Connection):
         self._io.wake()
 
     def ended(self, error: Exception | None) -> None:
-        """The server closed the connection, or it broke."""
+        """Note that the server closed the connection, or that it broke."""
         incoming = self._incoming
         if incoming is None:
             self.wire.ended = True
             self.wire.listener.lost()
-        elif incoming.failure is None:  # else the end is not what went wrong
-            if self.phase is Phase.CLOSED:  # by this side: what has come is not all, whatever its framing
+        elif incoming.failure is None:  # else something went wrong before the end
+            if self.phase is Phase.CLOSED:  # by this side: the body is not whole, whatever its framing says
                 incoming.failure = self.httpcore.ReadError(CLOSED)
             elif error is None:
                 self.wire.ended = True
@@ -114,7 +111,7 @@ class AsyncioHttp1Connection(Http1Connection):
                 failure.__cause__ = error
 
     def _hear_unasked(self) -> None:
-        """What nobody asked for is not the next request's answer (R20)."""
+        """Note that bytes came unasked: they are not the answer to the next request (R20)."""
         self.wire.unasked = True
         self._io.pause_reading()
         incoming = self._incoming
@@ -126,7 +123,7 @@ class AsyncioHttp1Connection(Http1Connection):
     # Sending ----------------------------------------------------------------------------------------------------------
 
     async def _exchange(self, request: Any, timeouts: dict[str, float | None]) -> Incoming:
-        """Sends the request, and receives the head of its response."""
+        """Send the request and receive the head of its response."""
         outgoing = self._encode(request)
         timeout = timeouts.get("write")
         if type(request.stream) is self._plain_body:
@@ -142,19 +139,8 @@ class AsyncioHttp1Connection(Http1Connection):
             await self._send_body(request, timeout)
         return await self._receive_head(timeouts.get("read"))
 
-    async def _exchange_traced(self, request: Any, timeouts: dict[str, float | None], trace: Trace) -> Incoming:
-        """The same with trace events."""
-        info = {"request": request}
-        timeout = timeouts.get("write")
-        async with trace.span("http11.send_request_headers", info):
-            goes_on = await self._write(self._encode(request).head, timeout)
-        if goes_on:
-            async with trace.span("http11.send_request_body", info):
-                await self._send_body(request, timeout)
-        async with trace.span("http11.receive_response_headers", info) as span:
-            incoming = await self._receive_head(timeouts.get("read"))
-            span.return_value = incoming.head()
-        return incoming
+    async def _send_head(self, request: Any, timeout: float | None) -> bool:
+        return await self._write(self._encode(request).head, timeout)
 
     async def _send_body(self, request: Any, timeout: float | None) -> None:
         outgoing = self._outgoing
@@ -172,7 +158,7 @@ class AsyncioHttp1Connection(Http1Connection):
         rest = data if len(data) <= PIECE else memoryview(data)
         while rest:
             if looks_first and not io.is_closing() and io.is_readable():
-                # It comes in with the loop's next turns. A write may find the connection broken, and take it along.
+                # The answer comes in with the loop's next turns. A write might find the connection broken and lose it.
                 for _ in range(TURNS):
                     await asyncio.sleep(0)
             if io.is_closing() or incoming.ends_upload:
@@ -191,7 +177,7 @@ class AsyncioHttp1Connection(Http1Connection):
         while not io.can_write:
             if io.is_lost or incoming.ends_upload:
                 return False
-            self._waiting_bytes = 0  # interim responses, which nobody takes
+            self._waiting_bytes = 0  # these are interim responses, which nobody reads
             io.resume_reading()
             try:
                 await io.news(timeout)
@@ -209,11 +195,11 @@ class AsyncioHttp1Connection(Http1Connection):
         return incoming
 
     async def receive(self, incoming: Incoming, timeout: float | None) -> None:
-        """Waits for what comes next."""
+        """Wait for what comes next."""
         io = self._io
-        if incoming is not self._incoming:  # another task closed the response; the socket may serve again
+        if incoming is not self._incoming:  # another task closed the response; the socket may serve another request
             raise self.httpcore.ReadError(CLOSED)
-        if io.has_ended and incoming.failure is None:  # before there was a request
+        if io.has_ended and incoming.failure is None:  # it ended before there was a request
             self.ended(io.error)
         if incoming.failure is not None:
             raise incoming.failure
@@ -229,85 +215,49 @@ class AsyncioHttp1Connection(Http1Connection):
             raise self.httpcore.ReadTimeout(str(error)) from error
 
 
-class _Parts(Parts):
-    """The body of a response: an asynchronous iterator over its parts."""
+class Body(Parts):
+    """The body of a response that nobody listens to."""
 
     __slots__ = ()
 
     def __aiter__(self) -> Self:
         return self
 
-    def _take(self) -> bytes | None:
-        """The next part, if it has come; empty at the end, ``None`` if it is to be waited for."""
-        incoming = self._incoming
-        if incoming.pieces:
-            return incoming.pieces.pop(0)
-        return b"" if incoming.is_complete else None
-
-    async def _next(self) -> bytes:
-        while (part := self._take()) is None:
-            await self._connection.receive(self._incoming, self._timeout)
-        return part
-
-
-class Body(_Parts):
-    """The body of a response that nobody listens to."""
-
-    __slots__ = ()
-
-    take = _Parts._take
-
     async def __anext__(self) -> bytes:
         try:
-            part = await self._next()
+            part = await self.read()
         except BaseException:
-            self.close_now()
-            raise
-        if not part:
-            raise StopAsyncIteration
-        return part
-
-    async def aclose(self) -> None:
-        """The response is over, read to its end or not."""
-        self.close_now()
-
-    def close_now(self) -> None:
-        """The same; nothing in it waits."""
-        if not self._is_closed:
-            self._is_closed = True
-            self._connection.end_response()
-
-
-class TracedBody(_Parts, TracedParts):
-    """The body of a response with trace events."""
-
-    __slots__ = ()
-
-    async def __anext__(self) -> bytes:
-        try:
-            if self._span is None:
-                span = self._trace.span("http11.receive_response_body", {"request": self._request})
-                self._span = await span.__aenter__()
-            part = await self._next()
-            if not part:
-                await self._end_span(None)
-        except GeneratorExit:
-            raise
-        except BaseException as error:
-            await self._end_span(error)
             await self.aclose()
             raise
         if not part:
             raise StopAsyncIteration
         return part
 
-    async def _end_span(self, error: BaseException | None) -> None:
-        span, self._span = self._span, False
-        if span:
-            await span.__aexit__(None, error, None)
+    async def read(self) -> bytes:
+        incoming = self.incoming
+        while not incoming.pieces:
+            if incoming.is_complete:
+                return b""
+            await self._connection.receive(incoming, self._timeout)
+        return incoming.pieces.pop(0)
 
     async def aclose(self) -> None:
-        """The response is over, read to its end or not."""
-        if not self._is_closed:
-            self._is_closed = True
-            await self._connection.end_traced(self._trace)
+        """End the response, read to its end or not; nothing in this waits."""
+        if self.incoming is self._connection._incoming:
+            self._connection._end()
+
+
+class TracedBody(Body, TracedParts):
+    """The body of a response with trace events."""
+
+    __slots__ = ()
+
+    async def __anext__(self) -> bytes:
+        part: bytes = await arun(self._connection._read_traced(self))
+        if not part:
+            raise StopAsyncIteration
+        return part
+
+    async def aclose(self) -> None:
+        if self.incoming is self._connection._incoming:
+            await arun(self._connection._end_traced(self.trace))

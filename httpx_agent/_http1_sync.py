@@ -16,9 +16,8 @@ from ._upload import WOULD_BLOCK, NoRoomError, send_listening
 
 if TYPE_CHECKING:
     from ._http1 import Incoming
-    from ._trace import Trace
 
-#: Read at once, at most. A head is small, and memory for more costs time.
+#: Bytes to read at once, at most. A head is small, and allocating more memory costs time.
 _HEAD_READ = 64 * 1024
 _BODY_READ = 256 * 1024
 
@@ -26,12 +25,13 @@ _BODY_READ = 256 * 1024
 class SyncHttp1Connection(Http1Connection):
     """See `Http1Connection`."""
 
+    is_async = False
     _stream: Any = None
     _socket: Any = None
     _poll: Any = None
 
     def handle_request(self, request: Any) -> Any:
-        """Sends a request; blocks until its response begins."""
+        """Send a request; block until its response begins."""
         if self._stream is None:
             self._connect(request)
         trace = self._begin(request)
@@ -40,9 +40,12 @@ class SyncHttp1Connection(Http1Connection):
             if trace is None:
                 incoming = self._exchange(request, timeouts)
             else:
-                incoming = self._exchange_traced(request, timeouts, trace)
+                incoming = run(self._exchange_traced(request, timeouts, trace))
         except BaseException:
-            self.end_traced(trace)
+            if trace is None:
+                self._end()
+            else:
+                run(self._end_traced(trace))
             raise
         stream = SwitchedStream(self._stream, incoming.rest) if incoming.switches else self._stream
         timeout = timeouts.get("read")
@@ -50,22 +53,16 @@ class SyncHttp1Connection(Http1Connection):
         return self._answer(incoming, body, stream)
 
     def close(self) -> None:
-        """Closes it, whatever it does."""
+        """Close it, whatever it is doing."""
         self.phase = Phase.CLOSED
         if self._stream is not None:
             self._stream.close()
 
-    def end_response(self) -> None:
-        """The response is over; a connection that cannot be used again is closed."""
-        if not self._comes_to_rest():
-            self.close()
+    def _has_news(self) -> bool:
+        return self.wire.unasked or bool(self._poll.is_readable())
 
-    def end_traced(self, trace: Trace | None) -> None:
-        if trace is None:
-            self.end_response()
-        else:
-            with trace.span("http11.response_closed", {}):
-                self.end_response()
+    def _close_soon(self) -> None:
+        self.close()
 
     def _connect(self, request: Any) -> None:
         try:
@@ -73,7 +70,6 @@ class SyncHttp1Connection(Http1Connection):
             self._socket = self._stream.get_extra_info("socket")
             self._socket.setblocking(False)
             self._poll = Poll(self._socket)
-            self.wire.look = self._poll.is_readable
         except BaseException:
             self._has_failed = True
             raise
@@ -81,30 +77,14 @@ class SyncHttp1Connection(Http1Connection):
     # Sending ----------------------------------------------------------------------------------------------------------
 
     def _exchange(self, request: Any, timeouts: dict[str, float | None]) -> Incoming:
-        """Sends the request, and receives the head of its response."""
+        """Send the request and receive the head of its response."""
         self._encode(request)
         with suppress(self.httpcore.WriteError):  # the server may have answered before it closed
             self._send(request, timeouts.get("write"))
         return self._receive_head(timeouts.get("read"))
 
-    def _exchange_traced(self, request: Any, timeouts: dict[str, float | None], trace: Trace) -> Incoming:
-        """The same with trace events."""
-        info = {"request": request}
-        try:
-            with trace.span("http11.send_request_headers", info):
-                goes_on = self._write(self._encode(request).head, timeouts.get("write"))
-            if goes_on:
-                with trace.span("http11.send_request_body", info):
-                    self._send_body(request, timeouts.get("write"))
-        except self.httpcore.WriteError:
-            pass
-        with trace.span("http11.receive_response_headers", info) as span:
-            incoming = self._receive_head(timeouts.get("read"))
-            span.return_value = incoming.head()
-        return incoming
-
     def _send(self, request: Any, timeout: float | None) -> None:
-        """Sends it all, in one write if it is small."""
+        """Send all of it, in one write if it is small."""
         outgoing = self._outgoing
         assert outgoing is not None
         if type(request.stream) is self._plain_body:
@@ -114,6 +94,9 @@ class SyncHttp1Connection(Http1Connection):
                 return
         if self._write(outgoing.head, timeout):
             self._send_body(request, timeout)
+
+    def _send_head(self, request: Any, timeout: float | None) -> bool:
+        return self._write(self._encode(request).head, timeout)
 
     def _send_body(self, request: Any, timeout: float | None) -> None:
         outgoing = self._outgoing
@@ -155,14 +138,14 @@ class SyncHttp1Connection(Http1Connection):
         return incoming
 
     def receive(self, incoming: Incoming, timeout: float | None) -> None:
-        """Takes what comes next."""
+        """Receive what comes next."""
         if incoming.failure is not None:
             raise incoming.failure
-        if incoming is not self._incoming:  # another thread closed the response; the socket may serve again
+        if incoming is not self._incoming:  # another thread closed the response; the socket may serve another request
             raise self.httpcore.ReadError(CLOSED)
         wire, sock, stream = self.wire, self._socket, self._stream
         size = _BODY_READ if incoming.has_head else _HEAD_READ
-        # What is to come has come already, in the middle of a body; TLS may hold some; but a new response takes time.
+        # In the middle of a body the next bytes are usually there, perhaps within TLS; a new response takes time.
         waits = not incoming.has_head and type(sock) is socket.socket
         stream.enter()
         try:
@@ -179,90 +162,65 @@ class SyncHttp1Connection(Http1Connection):
             raise self.httpcore.ReadError(str(error)) from error
         finally:
             stream.leave()
-        if wire.broken:  # by another thread: an end that is ours is not the server's
+        if wire.broken:  # by another thread: the end is ours, not the server's
             raise self.httpcore.ReadError(CLOSED)
         self._take(incoming, data)
 
     def _take(self, incoming: Incoming, data: bytes) -> None:
-        self.wire.heard(data)
         if data:
+            self.wire.received += len(data)
             incoming.feed(data)
         else:
+            self.wire.ended = True
             incoming.feed_end()
 
 
-class _Parts(Parts):
-    """The body of a response: an iterator over its parts."""
+class Body(Parts):
+    """The body of a response that nobody listens to."""
 
     __slots__ = ()
 
     def __iter__(self) -> Self:
         return self
 
-    def _next(self) -> bytes:
-        """The next part; empty at the end."""
-        incoming = self._incoming
-        while not incoming.pieces:
-            if incoming.is_complete:
-                return b""
-            self._connection.receive(incoming, self._timeout)
-        return incoming.pieces.pop(0)
-
-
-class Body(_Parts):
-    """The body of a response that nobody listens to."""
-
-    __slots__ = ()
-
     def __next__(self) -> bytes:
         try:
-            part = self._next()
+            part = self.read()
         except BaseException:
-            self.close_now()
-            raise
-        if not part:
-            raise StopIteration
-        return part
-
-    def close_now(self) -> None:
-        """The response is over, read to its end or not."""
-        if not self._is_closed:
-            self._is_closed = True
-            self._connection.end_response()
-
-    close = close_now
-
-
-class TracedBody(_Parts, TracedParts):
-    """The body of a response with trace events."""
-
-    __slots__ = ()
-
-    def __next__(self) -> bytes:
-        try:
-            if self._span is None:
-                self._span = self._trace.span("http11.receive_response_body", {"request": self._request}).__enter__()
-            part = self._next()
-            if not part:
-                self._end_span(None)
-        except BaseException as error:
-            self._end_span(error)
             self.close()
             raise
         if not part:
             raise StopIteration
         return part
 
-    def _end_span(self, error: BaseException | None) -> None:
-        span, self._span = self._span, False
-        if span:
-            span.__exit__(None, error, None)
+    def read(self) -> bytes:
+        incoming = self.incoming
+        while not incoming.pieces:
+            if incoming.is_complete:
+                return b""
+            self._connection.receive(incoming, self._timeout)
+        return incoming.pieces.pop(0)
 
     def close(self) -> None:
-        """The response is over, read to its end or not."""
-        if not self._is_closed:
-            self._is_closed = True
-            self._connection.end_traced(self._trace)
+        """End the response, read to its end or not."""
+        if self.incoming is self._connection._incoming:
+            self._connection._end()
+
+
+class TracedBody(Body, TracedParts):
+    """The body of a response with trace events."""
+
+    __slots__ = ()
+
+    def __next__(self) -> bytes:
+        part: bytes = run(self._connection._read_traced(self))
+        if not part:
+            raise StopIteration
+        return part
+
+    def close(self) -> None:
+        if self.incoming is self._connection._incoming:
+            run(self._connection._end_traced(self.trace))
 
 
 class SwitchedStream:
@@ -273,7 +231,7 @@ class SwitchedStream:
         self._leading = leading
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """Reads at least one byte, or none at the end."""
+        """Read at least one byte, or none at the end."""
         data: bytes
         if self._leading:
             data, self._leading = self._leading[:max_bytes], self._leading[max_bytes:]
@@ -282,19 +240,19 @@ class SwitchedStream:
         return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        """Writes all of it."""
+        """Write all of it."""
         self._stream.write(buffer, timeout)
 
     def close(self) -> None:
-        """Closes it."""
+        """Close it."""
         self._stream.close()
 
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> Any:
-        """Secures it."""
+        """Secure it by TLS."""
         return self._stream.start_tls(ssl_context, server_hostname, timeout)
 
     def get_extra_info(self, info: str) -> Any:
-        """What is known of it."""
+        """Return what httpcore's streams know."""
         return self._stream.get_extra_info(info)

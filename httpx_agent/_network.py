@@ -1,9 +1,9 @@
 """Between httpcore's connections and the network: one backend for each socket.
 
-httpcore lets anyone pass a network backend. Ours stands around another one, for these reasons: TCP keep-alive and the
-local address hold through proxies too, where httpcore drops them; what was opened is known from the first moment, so
-that it can be closed whatever becomes of the handshake; and the agent learns what only the wire tells: when a socket is
-usable, which protocol was negotiated, whether a request left and whether an answer began.
+httpcore lets anyone pass a network backend. Ours wraps another one, for three reasons. TCP keep-alive and the local
+address hold through proxies too, where httpcore drops them. What was opened is known from the first moment, so that it
+can be closed whatever becomes of the handshake. And the agent learns what only the wire tells: when a socket is usable,
+which protocol was negotiated, whether a request left and whether an answer began.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ import os
 import socket
 import ssl
 import struct
-import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from threading import get_ident
@@ -25,91 +24,73 @@ import anyio
 from . import _fork
 from ._causes import walk_causes
 from ._contexts import TimeLimit
-from ._goaway import GoawayHold
 from ._http1 import MAX_BEFORE_RESPONSE, PIECE
 from ._locks import Signal
-from ._opening import Opening, Phase
+from ._opening import NO_TIME, Opening
 from ._poll import Poll
 from ._trio_tls import keep_readable
 from ._upload import NoRoomError, Overheard, awrite_listening, send_listening, write_listening
 
 if TYPE_CHECKING:
     from ._family import Family
+    from ._goaway import Frames
     from ._options import AgentOptions
 
-#: What is wrong with a socket that this side has closed under somebody who uses it.
+#: The error for a caller whose socket this side has closed under them.
 CLOSED = "the connection was closed by this side"
 
-#: What httpcore hears where it writes; it reads the response then.
+#: The error that ends an upload of httpcore's; it reads the response then.
 _ANSWERED = "the server answered before it had the whole request"
 
-#: So much of a request finds room in the buffers on the way: there is no need to listen while it is sent.
+#: Bytes of a request that fit into the buffers on the way: there is no need to listen while they are sent.
 _UNLISTENED = 16 * 1024
 
-#: A stream that has not finished closing after so many seconds is aborted; a thread that is in one is not waited for.
+#: Seconds until a stream that has not finished closing is aborted, and a thread that uses it no longer waited for.
 CLOSE_TIMEOUT = 1.0
 
-#: What our streams of asyncio answer in `get_extra_info`: whether something came that nobody read, or the end.
+#: An item of our asyncio streams' `get_extra_info`: whether data or the end came that nobody read.
 LEFT_UNREAD = "left_unread"
-
-#: A timeout that is over at once; to a socket of Python's, 0 would mean something else.
-_NO_TIME = 1e-6
-
-#: How the messages of a SOCKS5 client begin: with the version, and where it logs in with another one (RFC 1928, 1929).
-_SOCKS_MESSAGES = (b"\x05", b"\x01")
-
-#: RFC 9113, 6.5.2: SETTINGS_MAX_CONCURRENT_STREAMS.
-_MAX_CONCURRENT_STREAMS = 3
 
 
 class Listener(Protocol):
-    """Hears what happens on the wire of one socket."""
+    """Receives what happens on the wire of one socket."""
 
     multiplexed: bool
     """Whether several requests share it."""
 
     def connected(self, stream: Any) -> None:
-        """The other end, or the proxy, took the connection."""
+        """Note that the other end, or the proxy, accepted the connection."""
 
     def secured(self, stream: Any) -> None:
-        """A TLS handshake is done."""
+        """Note that a TLS handshake is done."""
 
     async def load_certificates(self, context: ssl.SSLContext, timeout: float | None) -> None:
-        """Have a TLS context ready within some seconds, and without holding the event loop up."""
+        """Have a TLS context ready within some seconds, without blocking the event loop."""
 
     def handshake(
         self, context: ssl.SSLContext, name: str | None
     ) -> AbstractContextManager[tuple[ssl.SSLContext, str | None]]:
-        """Around a TLS handshake; yields the context for it, and the name of the server to ask for, and to check."""
+        """Wrap a TLS handshake; yield the context for it, and the server's name to ask for and to check."""
         raise NotImplementedError
 
     def settings(self, max_concurrent_streams: int | None) -> None:
-        """The other end of an HTTP/2 connection said how many streams it takes."""
+        """Note how many streams the other end of an HTTP/2 connection takes, if it said so."""
 
     def lost(self) -> None:
-        """The other end has closed, or wrote unasked, while nothing was to be heard."""
+        """Note that the other end has closed, or wrote unasked, while nothing was due."""
 
 
 class Wire:
-    """What is known of the network side of one socket, and how to break it.
+    """The network side of one socket: what is known of it, and how to break it.
 
     Args:
         family: The libraries.
-        listener: Who wants to know.
-        options: The options that hold for it.
-        greets_proxy: Whether a SOCKS handshake comes first.
+        listener: Receives connection events.
+        options: The options that apply to it.
         proxy: The proxy's URL without credentials; empty where there is none.
     """
 
-    def __init__(
-        self,
-        family: Family,
-        listener: Listener,
-        options: AgentOptions,
-        *,
-        greets_proxy: bool = False,
-        proxy: str = "",
-    ) -> None:
+    def __init__(self, family: Family, listener: Listener, options: AgentOptions, *, proxy: str = "") -> None:
         self.family = family
         self.listener = listener
         self.options = options
@@ -119,37 +100,33 @@ class Wire:
         self.cut_off = False  # a request was not sent to its end
         self.overheard: Overheard | None = None  # what came while a request was sent
         self.received = 0  # bytes since `begin_request`
-        self.answered = False  # a response has begun since `begin_request`
+        self.awaits_response = True  # no response has begun since `begin_request`, where httpcore sends
         self.ended = False  # the other end has closed
         self.unasked = False  # bytes came in that no request had asked for
-        self.tells_of_loss = False  # its stream tells of the end by itself: nobody need watch the descriptor
-        self.look: Callable[[], bool] | None = None  # how the connection tells whether something came, if it does
-        self.impatient = False  # reads what has arrived, and does not wait
-        self.preface: bytearray | None = None  # what came so far of the first HTTP/2 frame, while it is awaited
-        self.goaway: GoawayHold | None = None  # where HTTP/2 is spoken
+        self.tells_of_loss = False  # its stream reports the end itself: the descriptor needs no watching
+        self.impatient = False  # read what has arrived, and do not wait
+        self.frames: Frames | None = None  # where httpcore speaks HTTP/2: what goes out and comes in
         self.broken = False
         self.inherited = False  # by a forked child: the socket is the parent's
         self.descriptors = _fork.Descriptors()
         self.opening = Opening(proxy)
-        self.greets_proxy = self._by_socks = greets_proxy
-        self._opening_ends: float | None = None  # one deadline for TCP, proxy and TLS
-        self._goes_on = False  # the next attempt to open it has the deadline of the one before
         self._tls: list[Any] = []  # what does TLS; with an HTTPS proxy, one over the other
         self._opened: tuple[socket.socket, ...] = ()  # until one has become its stream
-        #: What wakes the threads that are in here. By thread: none is in here twice, and whoever was thrown out in the
-        #: middle of leaving is not there any more for itself.
+        #: What wakes the threads that use the socket. By thread: none uses it twice at once, and one that was
+        #: interrupted in the middle of leaving does not find itself here.
         self._breakers: dict[int, Any] = {}
-        self._wake: Signal | None = None  # of who sleeps
+        self._wake: Signal | None = None  # of the thread that sleeps
         self._left: Signal | None = None
 
     def begin_request(self) -> None:
-        """From here on `wrote`, `received` and `answered` speak of another request."""
-        self.wrote = self.answered = False
+        """Reset `wrote`, `received` and `awaits_response` for another request."""
+        self.wrote = False
+        self.awaits_response = True
         self.received = self.sent = 0
         self.overheard = None
 
     def break_off(self) -> None:
-        """Wakes whoever waits for this socket, from any thread; what they do next fails."""
+        """Wake whoever waits for this socket, from any thread; what they do next fails."""
         self.broken = True
         if self._wake is not None:
             self._wake.set()
@@ -157,40 +134,34 @@ class Wire:
             breaker()
 
     def wait_until_left(self, timeout: float) -> None:
-        """After `break_off`: waits until no other thread is in here, which then has closed what it held."""
+        """Wait, after `break_off`, until no other thread uses the socket; the last one closes what it held."""
         if self.is_in_use():
             self._left = Signal()
-            self._left.wait(timeout if self.is_in_use() else 0)  # who left before it was there did not set it
+            self._left.wait(timeout if self.is_in_use() else 0)  # a thread that left before it existed did not set it
 
     def is_readable(self) -> bool:
-        """Whether the other end has closed, or written. Costs one poll; what can be read may be lost by it."""
-        look = self.look
-        readable = self.unasked or (bool(self.stream.get_extra_info("is_readable")) if look is None else look())
-        return readable or self._has_unread()
-
-    def left_unread(self) -> bool:
-        """Whether something came that nobody read, or the end, as far as a stream of ours was told."""
-        return self.tells_of_loss and bool(self.stream.get_extra_info(LEFT_UNREAD))
+        """Return whether the other end has closed, or written. Costs one poll; what can be read may be lost by it."""
+        return self.unasked or bool(self.stream.get_extra_info("is_readable")) or self._has_unread()
 
     def _has_unread(self) -> bool:
-        """Whether TLS holds something that came in together with what was read, of which the system knows nothing.
+        """Return whether TLS holds data that came in together with what was read; the system no longer knows of it.
 
-        In event loops TLS works on memory, into which everything is received that has come. HTTP/2 is let alone: there
-        it may be a frame that is due, and nothing in it can be taken for an answer to another request.
+        In event loops TLS reads from a memory BIO that already holds everything received. Skip HTTP/2: pending bytes
+        may be a legitimate frame, and nothing in it can be taken for an answer to another request.
         """
         if self.tells_of_loss or self.listener.multiplexed:
             return False
         return any(_holds_data(tls) for tls in self._tls)
 
     def secured(self, stream: Any) -> None:
-        """A TLS handshake is done."""
+        """Note that a TLS handshake is done."""
         self.opening.secured()
         self._tls.append(stream.get_extra_info("ssl_object"))
         self.begin_request()  # what a proxy was asked, and said, is over
         self.listener.secured(stream)
 
     def descriptor(self) -> int | None:
-        """The file descriptor, where there is one to watch."""
+        """Return the file descriptor, if there is one to watch."""
         number = -1
         # It may be closed meanwhile, which uvloop and backends of users tell by a `RuntimeError`.
         with self.family.suppress_network_errors(), suppress(RuntimeError):
@@ -199,92 +170,46 @@ class Wire:
         return number if number >= 0 else None
 
     def close_raw(self) -> None:
-        """Closes the descriptor and nothing else: for sockets of an event loop that is no more."""
+        """Close the descriptor and nothing else, for a socket whose event loop is gone."""
         sock = self._system_socket()
         if sock is not None:
             sock.close()
 
     def disown(self) -> None:
-        """In a forked child: closes our copies of the descriptors, and nothing else."""
+        """Close our copies of the descriptors in a forked child, and nothing else."""
         self.broken = self.inherited = True
         sock = self._system_socket()
         if sock is not None:
-            sock.detach()  # it must not close what its number stands for later
+            sock.detach()  # it must not close whatever has its number later
         for opened in self._opened:
             opened.detach()
         self.descriptors.close()
 
     def _system_socket(self) -> socket.socket | None:
-        """Python's own socket object, where there is one."""
+        """Return Python's own socket object, if there is one."""
         sock = self.stream.get_extra_info("socket") if self.stream is not None else None
         sock = getattr(sock, "_sock", sock)  # asyncio and trio hide it
         return sock if isinstance(sock, socket.socket) else None
 
     def new_socket(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
-        """Python's socket object to connect, known from its first moment."""
+        """Make a socket object to connect, known from its first moment."""
         sock = _fork.open_noted(lambda: socket.socket(family, kind, protocol), self.descriptors)
         self._opened = (*self._opened, sock)
         return sock
 
     def close_unused(self) -> None:
-        """Close what was opened and came to no stream, because its thread was thrown out before."""
+        """Close what was opened and never became a stream, because its thread was interrupted before."""
         for sock in self._opened:
             sock.close()
 
-    def begin_opening(self, timeout: float | None, to: str) -> float | None:
-        """Begin an attempt to open it, which ends within the connect timeout, whatever steps it takes.
-
-        Args:
-            timeout: The connect timeout in seconds.
-            to: What is connected to: ``host:port``, or a path.
-
-        Returns:
-            What is left of the timeout.
-        """
-        self.opening.begin(to, counts=not self._goes_on)
-        self.greets_proxy = self._by_socks
-        if self._goes_on:
-            self._goes_on = False
-            return self.time_left()
-        self._opening_ends = None if timeout is None else time.monotonic() + timeout
-        return timeout
-
     def begin_anew(self) -> None:
-        """It is closed, to be opened once more within the time of the attempt before."""
-        self._goes_on = True
+        """Prepare a closed socket to be opened once more, within the time of the attempt before."""
+        self.opening.begin_anew()
         self._tls.clear()
         self.ended = self.unasked = self.tells_of_loss = False
 
-    def opened(self) -> None:
-        """It is usable: from here on each operation has a timeout of its own."""
-        self.greets_proxy = False
-        self._opening_ends = None
-        self.opening.enter(Phase.DONE)
-
-    def time_left(self, otherwise: float | None = None) -> float | None:
-        """What is left of the connect timeout while it is being opened, and what it is ``otherwise``."""
-        if self._opening_ends is None:
-            return otherwise
-        return max(_NO_TIME, self._opening_ends - time.monotonic())
-
-    def still_greets(self, message: bytes) -> bool:
-        """Whether a message belongs to the SOCKS handshake; the first that does not, ends it."""
-        self.greets_proxy = message[:1] in _SOCKS_MESSAGES
-        if not self.greets_proxy:
-            self.opening.enter(Phase.DONE)
-        return self.greets_proxy
-
-    @contextmanager
-    def shaking_hands(self) -> Iterator[float | None]:
-        """Around what httpcore does of a SOCKS handshake, for which it has no timeout, or that of the response."""
-        httpcore = self.family.httpcore
-        try:
-            yield self.time_left()
-        except (httpcore.ReadTimeout, httpcore.WriteTimeout) as error:
-            raise httpcore.ConnectTimeout(str(error)) from error
-
     def connected(self) -> None:
-        """Its stream is there: the other end, or the proxy, took the connection."""
+        """Note that its stream exists: the other end, or the proxy, accepted the connection."""
         self._opened = ()
         self.opening.connected()
         descriptor = self.descriptor()
@@ -293,7 +218,7 @@ class Wire:
         self.listener.connected(self.stream)
 
     def abort(self) -> None:
-        """Ends the connection, whoever is stuck in closing it: they are woken, and nothing is sent any more."""
+        """Reset the connection; whoever is stuck in closing it is woken, and nothing more is sent."""
         sock = self._system_socket()
         if sock is not None:
             with suppress(OSError):  # closed after all
@@ -303,7 +228,7 @@ class Wire:
     # For the backends and streams ---------------------------------------------------------------------------------
 
     def enter(self, breaker: Any, error: type[Exception] | None = None) -> None:
-        """Until `leave`, `break_off` calls ``breaker``. Raises if the socket was broken, ``error`` if that is given."""
+        """Have `break_off` call ``breaker`` until `leave`; raise if the socket was broken, ``error`` if given."""
         self._breakers[get_ident()] = breaker
         if self.broken:
             self.leave()
@@ -312,14 +237,14 @@ class Wire:
             self.check()
 
     def leave(self) -> None:
-        """Ends what `enter` began, if it did."""
+        """End what `enter` began, if it did."""
         self._breakers.pop(get_ident(), None)
         if self._left is not None:
             self._left.set()
 
     @contextmanager
     def breakable(self, breaker: Any) -> Iterator[None]:
-        """From `enter` to `leave`."""
+        """Wrap what happens between `enter` and `leave`."""
         self.enter(breaker)
         try:
             yield
@@ -327,55 +252,50 @@ class Wire:
             self.leave()
 
     def is_in_use(self) -> bool:
-        """Whether another thread is between `enter` and `leave`."""
+        """Return whether another thread is between `enter` and `leave`."""
         users = self._breakers
         return bool(users) and (len(users) > 1 or get_ident() not in users)
 
     def check(self) -> None:
-        """Raises if the socket was broken."""
+        """Raise if the socket was broken."""
         if self.broken:
             raise self.family.httpcore.ConnectError("the agent was closed")
 
     def sleep(self, seconds: float) -> None:
-        """Waits, unless the socket is broken."""
+        """Wait, unless the socket is broken."""
         self._wake = wake = Signal()
-        self.check()  # after the signal is there: who breaks it says so before he looks for one
+        self.check()  # after the signal exists: whoever breaks the socket sets `broken` before looking for one
         wake.wait(seconds)
         self.check()
 
     def said(self, data: bytes) -> None:
-        """Bytes go out."""
+        """Note that bytes go out."""
         self.wrote = self.wrote or bool(data)
         self.sent += len(data)
-        if self.goaway is not None:
-            self.goaway.sent(data)
+        if self.frames is not None:
+            self.frames.sent(data)
 
     def heard(self, data: bytes) -> bytes | None:
-        """Bytes, or their end, came in; gives what the connection is to have of them, ``None`` if nothing yet."""
+        """Note what came in, nothing at the end; return what the connection may have of it, ``None`` if nothing yet."""
         if not data:
             self.ended = True
         else:
             self.received += len(data)
-            if self.preface is not None:
-                self.preface += data
-                self._read_settings(self.preface)
-        if self.goaway is None:
-            return data
-        passing = self.goaway.received(data)
-        return passing if passing or not data else self.due()
+        return data if self.frames is None else self.frames.received(data)
 
     def due(self) -> bytes | None:
-        """What the connection is to have before it hears anything more, if there is something."""
+        """Return what the connection must get before anything more is read, if there is something."""
         if self.overheard is not None and self.overheard.data:
             return self.overheard.take()
-        return (self.goaway and self.goaway.due()) or None
+        return None if self.frames is None else self.frames.due()
 
     def listens(self, data: bytes, stream: Any) -> bool:
-        """Whether to listen while a part of a request is sent: an answer may have come, or come before it has left.
+        """Return whether to listen while a part of a request is sent: an answer may come before all of it has left.
 
-        Not where several requests share the connection, and not when the response is the caller's: what comes is, too.
+        Not where several requests share the connection, and not when the caller has the response already: then what
+        comes in belongs to the caller, too.
         """
-        if not data or self.answered or self.goaway is not None or not self.options.http1:
+        if not data or not self.awaits_response or self.frames is not None or not self.options.http1:
             return False
         is_large = self.sent + len(data) > _UNLISTENED
         return is_large or (self.wrote and bool(stream.get_extra_info("is_readable")))
@@ -392,42 +312,26 @@ class Wire:
 
     def check_unanswered(self, data: bytes) -> None:
         """Raise if there is more to send of a request that the server has answered."""
-        if data and not self.answered and self.overheard is not None and self.overheard.is_final:
+        if data and self.awaits_response and self.overheard is not None and self.overheard.is_final:
             self.cut_off = True
             raise self.family.httpcore.WriteError(_ANSWERED)
 
-    @property
-    def is_leaving(self) -> bool:
-        """Whether the server takes no new request."""
-        return self.goaway is not None and self.goaway.is_leaving
-
     def check_head(self) -> None:
-        """Raises if the server has said too much without a response; h11 and h2 take interim ones for ever."""
-        if self.listener.multiplexed:
-            found = self.goaway.longest_heads if self.goaway is not None else 0
+        """Raise if the server has sent too much without a response; h11 and h2 take any number of interim ones."""
+        if self.frames is not None and self.frames.are_shared:
+            found = self.frames.longest_heads
         else:
-            found = 0 if self.answered else self.received
+            found = self.received if self.awaits_response else 0
         if found > MAX_BEFORE_RESPONSE:
             raise self.family.httpcore.RemoteProtocolError(
                 f"the server sent more than {MAX_BEFORE_RESPONSE} bytes before its response"
             )
 
-    def _read_settings(self, preface: bytearray) -> None:
-        """The first frame of an HTTP/2 server is its SETTINGS (RFC 9113, 3.4)."""
-        length = int.from_bytes(preface[:3], "big")
-        if len(preface) < 9 + length:
-            return
-        self.preface = None
-        is_settings = preface[3] == 4
-        entries = [preface[at : at + 6] for at in range(9, 9 + length, 6)] if is_settings else []
-        values = {int.from_bytes(entry[:2], "big"): int.from_bytes(entry[2:], "big") for entry in entries}
-        self.listener.settings(values.get(_MAX_CONCURRENT_STREAMS))
-
 
 def _holds_data(tls: Any) -> bool:
-    if not isinstance(tls, ssl.SSLObject):  # reads no more from its socket than it is asked for
+    if not isinstance(tls, ssl.SSLObject):  # it reads no more from its socket than it is asked for
         return False
-    with suppress(ssl.SSLError):  # what makes no sense is unasked as well
+    with suppress(ssl.SSLError):  # garbage is unasked data as well
         try:
             tls.read(1)  # nothing is the end
         except ssl.SSLWantReadError:
@@ -436,14 +340,14 @@ def _holds_data(tls: Any) -> bool:
 
 
 def shut_down(sock: socket.SocketType) -> None:
-    """Wakes a thread that waits for a socket: connecting, reading or writing."""
+    """Wake a thread that waits for a socket: connecting, reading or writing."""
     with suppress(OSError):  # not connected, or closed in the meantime
         # Not the method of an `SSLSocket`: it takes TLS away first, and who writes then would write in the clear.
         socket.SocketType.shutdown(sock, socket.SHUT_RDWR)
 
 
 def close_forgotten(error: BaseException, beside: Any = None) -> None:
-    """Closes the TLS socket that is left in the frames of a failed handshake.
+    """Close the TLS socket that is left in the frames of a failed handshake.
 
     Where a connection was reset before its handshake began, Python before 3.13 does not close it, and nobody has it.
 
@@ -502,26 +406,26 @@ class SyncBackend:
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> Any:
-        """Opens a TCP connection; the agent's own address and options hold, through proxies too."""
+        """Open a TCP connection; the agent's own address and options apply, through proxies too."""
         wire = self._wire
         wire.check()
-        timeout = wire.begin_opening(timeout, f"{host}:{port}")
+        timeout = wire.opening.begin(timeout, f"{host}:{port}")
         options = wire.options
         inner = None
         try:
             inner = self._inner.connect_tcp(host, port, timeout, options.local_address, options.tcp_socket_options())
             return self._opened(inner)
         except BaseException:
-            if inner is not None:  # nobody else may have it
+            if inner is not None:  # nobody else has it
                 inner.close()
             raise
 
     def connect_unix_socket(
         self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None
     ) -> Any:
-        """Opens a connection to a Unix socket."""
+        """Open a connection to a Unix socket."""
         self._wire.check()
-        timeout = self._wire.begin_opening(timeout, path)
+        timeout = self._wire.opening.begin(timeout, path)
         inner = None
         try:
             inner = self._inner.connect_unix_socket(path, timeout, socket_options or ())
@@ -532,7 +436,7 @@ class SyncBackend:
             raise
 
     def sleep(self, seconds: float) -> None:
-        """Waits between attempts to connect."""
+        """Wait between attempts to connect."""
         self._wire.sleep(seconds)
 
     def _opened(self, inner: Any) -> Any:
@@ -543,7 +447,7 @@ class SyncBackend:
 
 
 def _begin_sync(wire: Wire, stream: Any) -> Any:
-    """The wire has a new stream; if it was broken meanwhile, nobody but us knows that there is something to close."""
+    """Give the wire a new stream; close it if the wire was broken meanwhile: nobody else knows of it."""
     wire.stream = stream
     if wire.broken:
         stream.close()
@@ -560,10 +464,10 @@ class SyncStream:
         self._closed = False
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """Reads at least one byte, or none at the end."""
+        """Read at least one byte, or none at the end."""
         wire = self._wire
-        if wire.greets_proxy:
-            with wire.shaking_hands() as left:
+        if wire.opening.greets_proxy:
+            with wire.opening.greeting(wire.family.httpcore) as left:
                 return self._read(max_bytes, left)
         return self._read(max_bytes, timeout)
 
@@ -578,17 +482,17 @@ class SyncStream:
                 incoming: bytes = self.inner.read(max_bytes, timeout)
             finally:
                 self.leave()
-            if wire.broken:  # by another thread: an end that is ours is not the server's
+            if wire.broken:  # by another thread: the end is ours, not the server's
                 raise wire.family.httpcore.ReadError(CLOSED)
             data = wire.heard(incoming)
         wire.check_head()
         return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        """Writes all of it."""
+        """Write all of it."""
         wire = self._wire
-        if wire.greets_proxy and wire.still_greets(buffer):
-            with wire.shaking_hands() as left:
+        if wire.opening.greets_proxy and wire.opening.still_greets(buffer):
+            with wire.opening.greeting(wire.family.httpcore) as left:
                 self._write(buffer, left)
         else:
             self._write(buffer, timeout)
@@ -635,13 +539,13 @@ class SyncStream:
         """Hear what has arrived, which may be nothing for us; return whether that ends the upload."""
         httpcore = self._wire.family.httpcore
         with suppress(httpcore.ReadTimeout, httpcore.ReadError):
-            while not self._wire.overhear(self.inner.read(PIECE, _NO_TIME)):
-                pass  # there may be more that the system knows nothing of
+            while not self._wire.overhear(self.inner.read(PIECE, NO_TIME)):
+                pass  # TLS may hold more, of which the system knows nothing
             return True
         return False
 
     def close(self) -> None:
-        """Closes; while another thread is in here, that one does when it leaves: a descriptor in use must stay ours."""
+        """Close; if another thread uses the stream, it does so when it leaves: a descriptor in use must stay ours."""
         if self._wire.is_in_use():
             self._wire.break_off()
         elif not self._closed:
@@ -655,7 +559,7 @@ class SyncStream:
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> Any:
-        """Secures the connection."""
+        """Secure the connection."""
         wire = self._wire
         wire.opening.secure(server_hostname)
         handle = inner = None
@@ -665,7 +569,7 @@ class SyncStream:
                 wire.breakable(lambda: shut_down(handle) if handle is not None else None),
                 wire.listener.handshake(ssl_context, server_hostname) as (context, name),
             ):
-                inner = self.inner.start_tls(context, name, wire.time_left(timeout))
+                inner = self.inner.start_tls(context, name, wire.opening.time_left(timeout))
             if handle is not None:
                 handle.close()
             stream = _begin_sync(wire, type(self)(wire, inner))
@@ -679,15 +583,15 @@ class SyncStream:
         return stream
 
     def get_extra_info(self, info: str) -> Any:
-        """What httpcore's streams know."""
+        """Return what httpcore's streams know."""
         return self.inner.get_extra_info(info)
 
     def enter(self, error: type[Exception] | None = None) -> None:
-        """Until `leave`, this thread uses the socket, and is woken if it is broken; see `Wire.enter`."""
+        """Use the socket in this thread until `leave`, to be woken if it is broken; see `Wire.enter`."""
         self._wire.enter(self._shut_down, error)
 
     def leave(self) -> None:
-        """Ends what `enter` began."""
+        """End what `enter` began."""
         self._wire.leave()
         if self._wire.broken:
             self.close()
@@ -701,7 +605,7 @@ class SyncStream:
             self._closed = True
 
     def _duplicate(self) -> socket.SocketType | None:
-        """A second descriptor, to break a handshake by: TLS takes the first one away from its socket object."""
+        """Return a second descriptor to break a handshake by: TLS takes the first one away from its socket object."""
         sock = self.inner.get_extra_info("socket")
         if type(sock) is not socket.socket:
             return None
@@ -711,10 +615,10 @@ class SyncStream:
 
 
 def _duplicate(sock: socket.socket) -> socket.SocketType:
-    """A second socket object for one of the system's sockets.
+    """Return a second socket object for one of the system's sockets.
 
-    One call of C leads from the number to the object that will close it: were there two, what a signal's handler raises
-    between them would leave the number to nobody.
+    A single call into C leads from the number to the object that will close it: if there were two, an exception that a
+    signal's handler raises between them would leave the number without an owner.
     """
     made: list[socket.SocketType] = []
     made.extend(map(socket.SocketType, [sock.family], [sock.type], [sock.proto], map(os.dup, [sock.fileno()])))
@@ -746,9 +650,9 @@ class AsyncBackend:
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> Any:
-        """Opens a TCP connection; the agent's own address and options hold, through proxies too."""
+        """Open a TCP connection; the agent's own address and options apply, through proxies too."""
         options = self._wire.options
-        timeout = self._wire.begin_opening(timeout, f"{host}:{port}")
+        timeout = self._wire.opening.begin(timeout, f"{host}:{port}")
         return await self._opened(
             await self._unless_broken(
                 self._inner.connect_tcp, host, port, timeout, options.local_address, options.tcp_socket_options()
@@ -758,14 +662,14 @@ class AsyncBackend:
     async def connect_unix_socket(
         self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None
     ) -> Any:
-        """Opens a connection to a Unix socket."""
-        timeout = self._wire.begin_opening(timeout, path)
+        """Open a connection to a Unix socket."""
+        timeout = self._wire.opening.begin(timeout, path)
         return await self._opened(
             await self._unless_broken(self._inner.connect_unix_socket, path, timeout, socket_options or ())
         )
 
     async def sleep(self, seconds: float) -> None:
-        """Waits between attempts to connect."""
+        """Wait between attempts to connect."""
         await self._unless_broken(self._inner.sleep, seconds)
 
     async def _unless_broken(self, function: Any, *args: Any) -> Any:
@@ -788,7 +692,7 @@ class AsyncBackend:
 
 
 async def _begin_async(wire: Wire, stream: Any) -> Any:
-    """As `_begin_sync`."""
+    """Give the wire a new stream, as `_begin_sync` does."""
     wire.stream = stream
     if wire.broken:
         with anyio.CancelScope(shield=True):
@@ -806,10 +710,10 @@ class AsyncStream:
         self._closed = False
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """Reads at least one byte, or none at the end."""
+        """Read at least one byte, or none at the end."""
         wire = self._wire
-        if wire.greets_proxy:
-            with wire.shaking_hands() as left:
+        if wire.opening.greets_proxy:
+            with wire.opening.greeting(wire.family.httpcore) as left:
                 return await self._read(max_bytes, left)
         return await self._read(max_bytes, timeout)
 
@@ -824,10 +728,10 @@ class AsyncStream:
         return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        """Writes all of it; on a shared connection that is broken, the next read says so, after what has arrived."""
+        """Write all of it; if a shared connection is broken, the next read says so, after what has arrived."""
         wire = self._wire
-        if wire.greets_proxy and wire.still_greets(buffer):
-            with wire.shaking_hands() as left:
+        if wire.opening.greets_proxy and wire.opening.still_greets(buffer):
+            with wire.opening.greeting(wire.family.httpcore) as left:
                 await self._write(buffer, left)
         else:
             await self._write(buffer, timeout)
@@ -847,11 +751,11 @@ class AsyncStream:
             raise httpcore.WriteTimeout(str(error)) from None
         except httpcore.WriteError:
             wire.cut_off = True
-            if wire.goaway is None:
+            if wire.frames is None:
                 raise
 
     async def aclose(self) -> None:
-        """Closes, once; not in a forked child, whose event loop is another."""
+        """Close, once; not in a forked child, whose event loop is another."""
         if not self._closed and not self._wire.inherited:
             with suppress(Exception), TimeLimit(CLOSE_TIMEOUT, shield=True) as patience:
                 await self.inner.aclose()
@@ -862,21 +766,21 @@ class AsyncStream:
     async def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> Any:
-        """Secures the connection."""
+        """Secure the connection."""
         wire = self._wire
         wire.opening.secure(server_hostname)
         try:
-            await wire.listener.load_certificates(ssl_context, wire.time_left(timeout))
+            await wire.listener.load_certificates(ssl_context, wire.opening.time_left(timeout))
         except Exception:
-            await self.aclose()  # as those do that fail in a handshake: another attempt may come
+            await self.aclose()  # as a failed handshake does: another attempt may come
             raise
         with wire.listener.handshake(ssl_context, server_hostname) as (context, name):
-            inner = await self.inner.start_tls(context, name, wire.time_left(timeout))
+            inner = await self.inner.start_tls(context, name, wire.opening.time_left(timeout))
         inner = keep_readable(inner, wire.family.httpcore)
         stream = await _begin_async(wire, type(self)(wire, inner))
         wire.secured(stream)
         return stream
 
     def get_extra_info(self, info: str) -> Any:
-        """What httpcore's streams know."""
+        """Return what httpcore's streams know."""
         return self.inner.get_extra_info(info)

@@ -1,11 +1,21 @@
-"""How far the opening of a socket has come: what an error tells of it."""
+"""The opening of a socket: how far it has come, how long it may take, and what an error tells of it."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import Enum
+from typing import Any
 
 #: Addresses that a message lists; it counts the others.
 _LISTED = 3
+
+#: A timeout that is over at once; to a socket of Python's, 0 would mean something else.
+NO_TIME = 1e-6
+
+#: How the messages of a SOCKS5 client begin: with the version, and where it logs in with another one (RFC 1928, 1929).
+_SOCKS_MESSAGES = (b"\x05", b"\x01")
 
 
 class Phase(Enum):
@@ -27,22 +37,76 @@ class Opening:
         proxy: The URL of the proxy that it goes to, without credentials; empty if it goes straight to the origin.
     """
 
-    __slots__ = ("_about", "_attempts", "_handshakes", "_phase", "_proxy", "_tried")
+    __slots__ = (
+        "_about", "_attempts", "_deadline", "_goes_on", "_handshakes", "_phase", "_proxy", "_tried", "greets_proxy",
+    )  # fmt: skip
 
     def __init__(self, proxy: str) -> None:
+        self.greets_proxy = False  # a SOCKS handshake is due, or under way
         self._proxy = proxy
+        self._deadline: float | None = None  # one for TCP, proxy and TLS
+        self._goes_on = False  # the next attempt has the deadline of the one before
         self._attempts = 0
         self._handshakes = 0
         self._phase = Phase.DONE
         self._about = ""
         self._tried: dict[str, str] = {}  # addresses, and why they failed
 
-    def begin(self, to: str, *, counts: bool = True) -> None:
-        """Begin an attempt to connect, or the one before anew."""
-        self._attempts += counts
+    def begin(self, timeout: float | None, to: str) -> float | None:
+        """Begin an attempt to connect, which ends within the connect timeout, whatever steps it takes.
+
+        Args:
+            timeout: The connect timeout in seconds.
+            to: What is connected to: ``host:port``, or a path.
+
+        Returns:
+            What is left of the timeout.
+        """
+        self._attempts += not self._goes_on
         self._handshakes = 0
         self._tried = {}
+        self.greets_proxy = self._proxy.startswith("socks")
         self.enter(Phase.BACKEND, to)
+        if self._goes_on:
+            self._goes_on = False
+            return self.time_left()
+        self._deadline = None if timeout is None else time.monotonic() + timeout
+        return timeout
+
+    def begin_anew(self) -> None:
+        """Have the next attempt go on with this one, within its time."""
+        self._goes_on = True
+
+    def end(self) -> None:
+        """Note that the socket is usable: from here on each operation has a timeout of its own."""
+        self.greets_proxy = False
+        self._deadline = None
+        self.enter(Phase.DONE)
+
+    def time_left(self, otherwise: float | None = None) -> float | None:
+        """Return what is left of the connect timeout during the opening, and what it is ``otherwise``."""
+        if self._deadline is None:
+            return otherwise
+        return max(NO_TIME, self._deadline - time.monotonic())
+
+    def still_greets(self, message: bytes) -> bool:
+        """Return whether a message belongs to the SOCKS handshake; the first that does not ends it."""
+        self.greets_proxy = message[:1] in _SOCKS_MESSAGES
+        if not self.greets_proxy:
+            self.enter(Phase.DONE)
+        return self.greets_proxy
+
+    @contextmanager
+    def greeting(self, httpcore: Any) -> Iterator[float | None]:
+        """Limit a step of the SOCKS handshake, for which httpcore has no timeout, or that of the response.
+
+        Yields:
+            The seconds that are left.
+        """
+        try:
+            yield self.time_left()
+        except (httpcore.ReadTimeout, httpcore.WriteTimeout) as error:
+            raise httpcore.ConnectTimeout(str(error)) from error
 
     def enter(self, phase: Phase, about: str = "") -> None:
         """Begin a phase; ``about`` is whom it concerns, where the addresses do not tell."""

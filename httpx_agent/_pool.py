@@ -16,7 +16,7 @@ from ._steps import arun, run
 from ._ticket import Owner, Ticket
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Iterator
 
     from ._engine import Engine
 
@@ -64,7 +64,7 @@ class BasePool:
         exchange = Exchange(engine, engine.sync_home, engine.key_of(request), request, self)
         try:
             response = run(exchange.send())
-            if exchange.answered:  # and not a mock, whose response stays as it made it
+            if exchange.response_began:  # and not a mock, whose response stays as it made it
                 response.stream = _Body(self, exchange, response.stream)
         except BaseException:
             engine.give_up(exchange, with_socket=True)
@@ -80,7 +80,7 @@ class BasePool:
         exchange = Exchange(engine, home, engine.key_of(request), request, self)
         try:
             response = await arun(exchange.send())
-            if exchange.answered:  # and not a mock, whose response stays as it made it
+            if exchange.response_began:  # and not a mock, whose response stays as it made it
                 response.stream = _AsyncBody(self, exchange, response.stream)
         except GeneratorExit:  # dropped, and has been abandoned
             raise
@@ -133,11 +133,14 @@ class _Body:
     """
 
     # Without slots `tracemalloc` on Python 3.11 does not find where it was made.
-    __slots__ = ("__weakref__", "_ended", "_ending", "_exchange", "_is_read", "_iterator", "_pool", "_stream")
+    __slots__ = (
+        "__weakref__", "_arrived", "_ended", "_ending", "_exchange", "_is_read", "_iterator", "_pool", "_stream",
+    )  # fmt: skip
 
     def __init__(self, pool: BasePool, exchange: Exchange, stream: Any) -> None:
         self._pool = pool
         self._stream = stream
+        self._arrived = exchange.arrived
         self._iterator: Any = None
         self._ended = False
         self._is_read = False  # right now, by a thread that may wait
@@ -155,35 +158,30 @@ class _Body:
         if self._iterator is None:
             self._iterator = iter(self._stream)
         try:
-            yield from self._read()
+            try:
+                while (chunk := self._next()) is not None:
+                    yield chunk
+            except GeneratorExit:
+                raise
+            except BaseException as error:
+                self._ended = True
+                explained = self._fail(error)
+                if explained is error:
+                    raise
+                raise explained from error
+            self._ended = True
+            if self._ending.acquire(blocking=False):  # else another thread closes it
+                try:
+                    rest = self._exchange.read(self._stream)
+                    if rest is not None:
+                        run(rest)
+                finally:
+                    self._ending.release()
         except GeneratorExit:
             raise
         except BaseException:
             self._give_up(with_socket=False)
             raise
-
-    def _read(self) -> Iterator[bytes]:
-        exchange = self._exchange
-        try:
-            while (chunk := self._next()) is not None:
-                yield chunk
-        except GeneratorExit:
-            raise
-        except BaseException as error:
-            self._ended = True
-            explained = self._fail(error)
-            if explained is error:
-                raise
-            raise explained from error
-        self._ended = True
-        if not self._ending.acquire(blocking=False):  # another thread closes it
-            return
-        try:
-            rest = exchange.read(self._stream)
-            if rest is not None:
-                run(rest)
-        finally:
-            self._ending.release()
 
     def _next(self) -> bytes | None:
         """The next part; ``None`` at the end."""
@@ -193,7 +191,8 @@ class _Body:
                 if self._exchange.cut_short:
                     raise self._pool._engine.family.httpcore.ReadError()
                 return None
-            part: bytes | None = next(self._iterator, None)
+            arrived = self._arrived
+            part: bytes | None = arrived.pop(0) if arrived else next(self._iterator, None)
             return part
         finally:
             self._is_read = False
@@ -245,13 +244,13 @@ class _AsyncBody:
     """The same in an event loop."""
 
     __slots__ = (
-        "__weakref__", "_ended", "_ending", "_exchange", "_is_read", "_iterator", "_pool", "_stream", "_take",
+        "__weakref__", "_arrived", "_ended", "_ending", "_exchange", "_is_read", "_iterator", "_pool", "_stream",
     )  # fmt: skip
 
     def __init__(self, pool: BasePool, exchange: Exchange, stream: Any) -> None:
         self._pool = pool
         self._stream = stream
-        self._take: Callable[[], bytes | None] | None = getattr(stream, "take", None)  # of the fast engine only
+        self._arrived = exchange.arrived
         self._iterator: Any = None
         self._ended = False
         self._ending = False
@@ -279,11 +278,11 @@ class _AsyncBody:
             raise StopAsyncIteration
         if exchange.over:
             exchange.check_process()
-        chunk = self._take() if self._take is not None else None
-        if chunk:
-            return chunk
+        arrived = self._arrived
+        if arrived:
+            return arrived.pop(0)
         try:
-            return await self._read(chunk)
+            return await self._read()
         except (GeneratorExit, StopAsyncIteration):
             raise
         except BaseException:
@@ -291,15 +290,14 @@ class _AsyncBody:
                 exchange.engine.give_up(exchange)
             raise
 
-    async def _read(self, chunk: bytes | None) -> bytes:
+    async def _read(self) -> bytes:
         exchange = self._exchange
         try:
-            if chunk is None:
-                self._is_read = True
-                try:
-                    chunk = await anext(self._iterator, None)
-                finally:
-                    self._is_read = False
+            self._is_read = True
+            try:
+                chunk: bytes | None = await anext(self._iterator, None)
+            finally:
+                self._is_read = False
         except GeneratorExit:
             raise
         except BaseException as error:
@@ -308,7 +306,7 @@ class _AsyncBody:
             if explained is error:
                 raise
             raise explained from error
-        if chunk or (chunk is not None and self._take is None):  # httpcore's parts may be empty
+        if chunk is not None:
             return chunk
         self._ended = True
         self._iterator = None

@@ -77,7 +77,7 @@ class Race:
 def literal(entry: AddressInfo) -> str:
     """Return the host of an address for a look-up that finds it again, with its zone: ``fe80::1%2``."""
     address = entry[4]
-    zone = address[3] if len(address) > 3 else 0  # who replaces the system's look-up may leave it out
+    zone = address[3] if len(address) > 3 else 0  # a replacement of the system's look-up may leave it out
     return f"{address[0]}%{zone}" if zone else str(address[0])
 
 

@@ -22,7 +22,7 @@ from . import _fork
 from ._locks import Lock
 from ._racing import AddressInfo
 
-#: Threads at most. More look-ups than that wait for one of them to end.
+#: Threads, at most. Further look-ups wait for one of them to end.
 MAX_THREADS = 256
 
 #: Seconds that a thread waits for another look-up before it ends.
@@ -51,8 +51,8 @@ class LookUp:
         error = self._error
         if error is None:
             return self._found
-        with suppress(Exception):  # a resolver of the user's may raise what cannot be copied
-            error = copy.copy(error)  # one of its own for each who asks: a traceback grows with each raise
+        with suppress(Exception):  # a user's resolver may raise an error that cannot be copied
+            error = copy.copy(error)  # one for each caller: a traceback grows with each raise
         raise error
 
 
@@ -76,7 +76,7 @@ class Resolver:
         self._idle = 0
 
     def look_up(self, name: Name, on_done: Callable[[], object]) -> LookUp:
-        """Begin to look up a name, or join who does.
+        """Begin to look up a name, or join a look-up of the same name.
 
         Args:
             name: Host and port.
@@ -89,7 +89,7 @@ class Resolver:
                 self._queue.append(found)
                 self._look_ups[name] = found
             found._callbacks.append(on_done)
-            if self._queue:  # also where it was there: whoever began it may have been interrupted
+            if self._queue:  # even for one that existed: the thread that began it may have been interrupted
                 if self._idle >= len(self._queue):
                     self._work.notify()
                 elif self._threads < MAX_THREADS:
@@ -97,11 +97,11 @@ class Resolver:
         return found
 
     def leave(self, look_up: LookUp, on_done: Callable[[], object]) -> None:
-        """Stop waiting; a look-up that has not begun, and for which nobody waits any more, is not made.
+        """Stop waiting; drop the look-up if it has not begun and nobody else waits for it.
 
         Takes no lock: finalisers of tasks that are dropped come here, in any thread and under any lock.
         """
-        with suppress(ValueError):  # it has been called
+        with suppress(ValueError):  # it has been called already
             look_up._callbacks.remove(on_done)
 
     def _start_thread(self) -> None:
@@ -110,7 +110,7 @@ class Resolver:
         run = partial(self._run, self._lock, self._work)
         try:
             thread = threading.Thread(target=run, name="httpx-agent-names", daemon=True)
-            Context().run(thread.start)  # from Python 3.14 on it may inherit the context, and would keep it
+            Context().run(thread.start)  # since Python 3.14 it may inherit the context, and would keep it alive
         except BaseException as error:
             self._threads -= 1
             if not isinstance(error, RuntimeError):
@@ -143,7 +143,7 @@ class Resolver:
                 look_up._found, look_up._error = found, error
                 look_up.is_done = True
                 self._forget(look_up)
-                callbacks = tuple(look_up._callbacks)  # who leaves meanwhile must not displace the others
+                callbacks = tuple(look_up._callbacks)  # a caller that leaves meanwhile must not displace the others
                 look_up._callbacks.clear()
             for callback in callbacks:
                 callback()
@@ -158,7 +158,7 @@ class Resolver:
 def look_up_literal(host: str, port: int) -> list[AddressInfo] | None:
     """Return the address that a host is, at once; ``None`` if it is a name."""
     try:
-        # By position, as Python's own callers do: those who replace it may take nothing else.
+        # By position, as Python's own callers do: a replacement may accept nothing else.
         return socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST)
     except (socket.gaierror, UnicodeError):
         return None

@@ -15,28 +15,28 @@ if TYPE_CHECKING:
 GIVING_LEAKS = sys.version_info[:3] < (3, 12, 8) or sys.version_info[:3] == (3, 13, 0)
 
 
-#: The pause in asking a server that gives nothing doubles so often: 2 ** 10 connections are the longest.
+#: How often the pause in asking a server that gives nothing doubles: it grows to 2 ** 10 connections.
 _MOST_DOUBLINGS = 10
 
 
 class SessionRefused(Exception):
-    """A handshake that offered a session failed; it is worth another one without. Its cause is what happened.
+    """A handshake that offered a session failed; another one without it is worth a try. The cause is what happened.
 
-    None of httpcore's, so that no retry of theirs is spent on it.
+    Not one of httpcore's errors, so that none of its retries is spent on it.
     """
 
 
 class SessionCache:
-    """One session for each pool key; at the limit the key that came first goes, as in Node.
+    """One session for each pool key; at the limit the oldest key goes, as in Node.
 
     A session is offered to each new connection, as in Node, until one fails with it: then it is never offered again.
 
-    Asking a connection for its session costs some fifth of a handshake, and memory where Python loses it; passing one
-    on costs as much again. So where a server gives none that can be resumed, or refuses those that it gave, it is asked
-    ever more rarely.
+    Asking a connection for its session costs about a fifth of a handshake, and memory where Python leaks it; passing
+    one on costs as much again. So a server that gives none that can be resumed, or refuses those that it gave, is asked
+    less and less often.
 
     Args:
-        limit: How many; 0 keeps none.
+        limit: Sessions to keep, at most; 0 keeps none.
     """
 
     def __init__(self, limit: int) -> None:
@@ -44,24 +44,24 @@ class SessionCache:
         self._lock = Lock()
         self._sessions: dict[Hashable, ssl.SSLSession] = {}
         self._fruitless: dict[Hashable, _Fruitless] = {}
-        #: Grows when sessions are cleared. Connections note it when they begin, and those from before teach nothing.
+        #: Grows when sessions are cleared. Connections note it when they begin; the sessions of older ones are ignored.
         self.generation = 0
 
     def is_locked_here(self) -> bool:
-        """Whether this thread holds the cache's lock."""
+        """Return whether this thread holds the cache's lock."""
         return is_held_here(self._lock)
 
     def get(self, key: Hashable) -> ssl.SSLSession | None:
-        """The session to resume, if there is one."""
+        """Return the session to resume, if there is one."""
         return self._sessions.get(key)
 
     def learn(self, key: Hashable, ssl_object: Any, generation: int) -> None:
-        """Keeps the session of a connection in the place of the one before, if it can be resumed.
+        """Keep the session of a connection in place of the previous one, if it can be resumed.
 
         Args:
             key: What it is for.
-            ssl_object: The connection's.
-            generation: That of the cache when the connection began.
+            ssl_object: The connection's TLS object.
+            generation: The cache's generation when the connection began.
         """
         if self._is_worth_asking(key, ssl_object, generation):
             session = getattr(ssl_object, "session", None)
@@ -75,7 +75,7 @@ class SessionCache:
         if getattr(ssl_object, "session_reused", False):
             self._fruitless.pop(key, None)
             if GIVING_LEAKS:
-                return False  # the one that it has resumed can be resumed again
+                return False  # the session that it has resumed can be resumed again
         fruitless = self._fruitless.get(key)
         return fruitless is None or not fruitless.is_passed_over()
 
@@ -93,7 +93,7 @@ class SessionCache:
 
     @locked
     def refuse(self, key: Hashable, session: ssl.SSLSession) -> None:
-        """Forgets a session with which a connection failed; what is learnt of this server soon is not kept either."""
+        """Forget a session with which a connection failed; for a while, keep no other of this server either."""
         if self._sessions.get(key) is session:  # else another connection failed before, or taught a newer one
             del self._sessions[key]
             fruitless = self._fruitless.get(key) or _Fruitless()
@@ -102,12 +102,12 @@ class SessionCache:
 
     @locked
     def evict(self, key: Hashable) -> None:
-        """Forgets the session of a key: its connection ended with an error."""
+        """Forget the session of a key: its connection ended with an error."""
         self._sessions.pop(key, None)
 
     @locked
     def clear(self, concerns: Callable[[Any], bool]) -> None:
-        """Forgets all that is known for some keys; connections that have begun by now bring nothing of it back."""
+        """Forget all that is known for some keys; connections that have begun already bring nothing of it back."""
         self.generation += 1
         for known in (self._sessions, self._fruitless):
             for key in [key for key in known if concerns(key)]:
@@ -118,12 +118,12 @@ class _Fruitless:
     """A server whose last sessions could not be resumed."""
 
     def __init__(self) -> None:
-        self.refuses = False  # they looked as if they could
+        self.refuses = False  # they looked as if they could be
         self._doublings = 1
         self._passed_over = 0
 
     def is_passed_over(self) -> bool:
-        """Whether the next connection need not be asked; counts it."""
+        """Return whether the next connection need not be asked, and count it."""
         if self._passed_over < 2**self._doublings:
             self._passed_over += 1
             return True
@@ -133,7 +133,7 @@ class _Fruitless:
 
 
 def _can_be_resumed(session: ssl.SSLSession, ssl_object: Any) -> bool:
-    """By a ticket or, until TLS 1.2, by the number that the server gave it."""
+    """Return whether it can be: by a ticket or, until TLS 1.2, by the ID that the server gave it."""
     return session.has_ticket or (ssl_object.version() != "TLSv1.3" and bool(session.id))
 
 

@@ -7,12 +7,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
-import h11
 
 from ._contexts import TimeLimit
 from ._core import CloseReason
-from ._http1 import says_close, stays_open
-from ._http1_connection import Http1Connection
 from ._network import CLOSE_TIMEOUT
 from ._sessions import SessionRefused
 from ._tls import Offer, SlowContext, server_name
@@ -30,18 +27,18 @@ if TYPE_CHECKING:
 
 
 class Socket:
-    """What the core knows by number only.
+    """A socket, which the core knows by number only.
 
     Args:
         engine: The agent's engine.
-        number: Its number.
-        home: Where it can be used.
-        key: What it is connected for.
+        number: The socket's number.
+        home: The home in which it can be used.
+        key: The key that it is connected for.
     """
 
-    # Most sockets leave these as they are.
+    # Most sockets keep these defaults.
     may_resume = True  # a TLS session
-    _generation = 0  # of the cache of sessions when it was asked
+    _generation = 0  # the session cache's, when it was asked
     _offered: ssl.SSLSession | None = None
     _resumed: ssl.SSLSession | None = None
 
@@ -49,12 +46,12 @@ class Socket:
         self.id = number
         self.home = home
         self.key = key
-        self.connection: Any = None  # made by the request that opens it
+        self.connection: Any = None  # a `Connection`, made by the request that opens it
         self.wire: Wire = engine.connector.wire(key, self, engine.options_for(key))
         self.usable = False
-        self.multiplexed = False
-        self.request_count = 0  # requests that it was given to
-        self.watched: int | None = None  # the descriptor that is watched
+        self.multiplexed: bool = False
+        self.request_count = 0  # how many requests it has been given to
+        self.watched: int | None = None  # the descriptor that the watcher watches
         self.http_version: str | None = None
         self.local_address: Address | None = None
         self.peer_address: Address | None = None
@@ -65,30 +62,12 @@ class Socket:
         self._handshakes_left = engine.connector.handshakes(key)
 
     def was_used(self) -> bool:
-        """Whether it was ever opened: a mock in its place answers without."""
+        """Return whether it was ever opened: a mock in its place answers without it."""
         return self.wire.stream is not None
-
-    def must_step_aside(self) -> bool:
-        """Whether a mock replaces httpcore's methods, which the fast engine's connections do not have."""
-        connection = self.connection
-        return isinstance(connection, Http1Connection) and self._engine.family.are_replaced(is_async=self.home.is_async)
-
-    def is_reusable(self) -> bool:
-        """Whether its connection says that it is fit for another request."""
-        connection = self.connection
-        return (
-            self.was_used()
-            and not self.wire.ended
-            and not self.wire.broken
-            and not self.wire.cut_off
-            and not self.wire.is_leaving
-            and connection.is_available()
-            and (isinstance(connection, Http1Connection) or not (self.wire.left_unread() or _has_leftovers(connection)))
-        )
 
     @contextmanager
     def impatient(self) -> Iterator[None]:
-        """While inside, reading takes what has arrived and does not wait."""
+        """Make reading take what has arrived, and not wait, while inside."""
         self.wire.impatient = not self.multiplexed
         try:
             yield
@@ -98,20 +77,20 @@ class Socket:
     # Hearing from the wire --------------------------------------------------------------------------------------------
 
     def connected(self, stream: Any) -> None:
-        """The other end, or the proxy, took the connection."""
+        """Note that the other end, or the proxy, accepted the connection."""
         self.local_address = _address(stream, "client_addr")
         self.peer_address = _address(stream, "server_addr")
         self._progress(stream)
 
     def secured(self, stream: Any) -> None:
-        """A TLS handshake is done."""
+        """Note that a TLS handshake is done."""
         if self._offered is not None and getattr(stream.get_extra_info("ssl_object"), "session_reused", False):
             self._resumed = self._offered
         self._handshakes_left -= 1
         self._progress(stream)
 
     async def load_certificates(self, context: ssl.SSLContext, timeout: float | None) -> None:
-        """Have a TLS context ready within some seconds, and without holding the event loop up."""
+        """Have a TLS context ready within some seconds, without blocking the event loop."""
         offer = Offer.of(context)
         build = offer.tls.begin() if offer is not None else None
         if build is not None:
@@ -134,19 +113,19 @@ class Socket:
 
     @contextmanager
     def handshake(self, context: ssl.SSLContext, name: str | None) -> Iterator[tuple[ssl.SSLContext, str | None]]:
-        """Around a TLS handshake; the last one offers the session that is known, if one is.
+        """Wrap a TLS handshake; the last one offers the known session, if there is one.
 
         Yields:
-            The context to begin it with, and the name of the server to ask for, and to check.
+            The context to begin it with, and the server's name to ask for and to check.
 
         Raises:
-            SessionRefused: If it failed, and may be done once more without the session.
+            SessionRefused: If it failed, and may be repeated without the session.
         """
         connector = self._engine.connector
         sessions = connector.sessions
         session = None
         if self._handshakes_left == 1:
-            self._generation = sessions.generation  # before the look: those who clear count first
+            self._generation = sessions.generation  # before looking: whoever clears the cache counts first
             if self.may_resume:
                 session = sessions.get(self.key)
         self._offered = session
@@ -169,7 +148,7 @@ class Socket:
             raise SessionRefused from error
 
     def refuse_session(self) -> None:
-        """The server ended the connection because of the session that it had resumed."""
+        """Note that the server ended the connection because of the session that it had resumed."""
         assert self._resumed is not None
         self._engine.connector.sessions.refuse(self.key, self._resumed)
 
@@ -179,22 +158,21 @@ class Socket:
         return self._resumed is not None
 
     def settings(self, max_concurrent_streams: int | None) -> None:
-        """The server said how many HTTP/2 streams it takes."""
+        """Note how many HTTP/2 streams the server takes, if it said so."""
         self._engine.socket_has_room(self, max_concurrent_streams)
 
     def lost(self) -> None:
-        """The server closed it, or wrote unasked; it counts only if the socket is free, and was not closed by us."""
+        """Note that the server closed it, or wrote unasked: it counts if the socket is free and not closed by us."""
         if not self.wire.broken:
             self._engine.socket_lost(self.id)
 
-    def answered(self, response: Any) -> None:
-        """A response came: whatever was in doubt, the socket works."""
-        self.wire.answered = True
+    def note_response(self, response: Any) -> None:
+        """Note that a response began: the socket works, whatever was in doubt."""
         self.http_version = response.extensions["http_version"].decode("ascii")
         if not self.usable:
             self._handshakes_left = 0
             self._progress(self.wire.stream)
-        if not self._session_is_kept:  # TLS 1.3 sends it with the first bytes of a response
+        if not self._session_is_kept:  # TLS 1.3 sends the session with the first bytes of a response
             self._session_is_kept = True
             self._offered = self._resumed = None
             self._keep_session()
@@ -202,7 +180,7 @@ class Socket:
     def _progress(self, stream: Any) -> None:
         if self._handshakes_left == 0 and not self.usable:
             self.usable = True
-            self.wire.opened()
+            self.wire.opening.end()
             self._engine.socket_opened(self, stream)
 
     def _keep_session(self) -> None:
@@ -213,7 +191,7 @@ class Socket:
     # Opening anew -----------------------------------------------------------------------------------------------------
 
     def begin_anew(self) -> None:
-        """Close what a failed handshake left, and be as new; whoever closes the socket meanwhile has the last word."""
+        """Close what a failed handshake left, and be as new; a close of the socket meanwhile has the last word."""
         connection, self.connection = self.connection, None
         suppressed = self.wire.family.suppress_network_errors
         with suppressed():
@@ -223,7 +201,7 @@ class Socket:
         self._forget_handshakes()
 
     async def abegin_anew(self) -> None:
-        """The same in an event loop, cancelled or not."""
+        """Do the same in an event loop, cancelled or not."""
         connection, self.connection = self.connection, None
         with anyio.CancelScope(shield=True):
             with suppress(Exception):
@@ -240,7 +218,7 @@ class Socket:
     # Closing ----------------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Closes it, in whatever state it is; a thread that waits for it is woken first."""
+        """Close it in whatever state it is, after waking any thread that waits for it."""
         self.wire.break_off()
         connection = self.connection  # another thread may be in `begin_anew`
         try:
@@ -253,7 +231,7 @@ class Socket:
             self.wire.wait_until_left(CLOSE_TIMEOUT)
 
     async def aclose(self) -> None:
-        """The same in an event loop, cancelled or not."""
+        """Do the same in an event loop, cancelled or not."""
         self.wire.break_off()
         with anyio.CancelScope(shield=True):  # its stream aborts what takes too long
             try:
@@ -272,48 +250,13 @@ class Socket:
 
 
 def _address(stream: Any, which: str) -> Address | None:
-    """An address as ``(host, port)``, or the path of a Unix socket."""
+    """Return an address as ``(host, port)``, or the path of a Unix socket."""
     try:
         address = stream.get_extra_info(which)
-    except OSError:  # gone already
+    except OSError:  # it is gone already
         return None
     if isinstance(address, tuple):
         return str(address[0]), int(address[1])
     if isinstance(address, bytes):
         return address.decode(errors="replace")
     return address or None  # an unnamed Unix socket has an empty path
-
-
-def _parser_of(connection: Any) -> Any:
-    """Return h11's state of a connection of httpcore's, which has it privately; ``None`` if the names are unknown."""
-    while hasattr(connection, "_connection"):
-        connection = connection._connection
-    return getattr(connection, "_h11_state", None)
-
-
-def _has_leftovers(connection: Any) -> bool:
-    """Whether bytes came after the end of the response: they must not be the next request's answer (R20, N23)."""
-    parser = _parser_of(connection)
-    return parser is not None and bool(parser.trailing_data[0])
-
-
-def keep_open(connection: Any, request: Any, response: Any, *, has_no_body: bool) -> None:
-    """Let an HTTP/1.0 connection of httpcore's serve again, if its server said so and the body's end is known (R11).
-
-    h11 knows keep-alive of HTTP/1.1 only, and is not to be told of any other but by what it decides from. Where its
-    private names are unknown, the connection is closed after the response, as it is without this.
-
-    Args:
-        connection: The connection, when a response has begun.
-        request: httpcore's request.
-        response: httpcore's response.
-        has_no_body: Whether the response has none, by rule.
-    """
-    headers = response.headers
-    has_length = has_no_body or any(name.lower() == b"content-length" for name, _ in headers)
-    if not has_length or not stays_open(headers) or says_close(request.headers):
-        return
-    state = getattr(_parser_of(connection), "_cstate", None)
-    if state is not None and state.states.get(h11.CLIENT) is h11.MUST_CLOSE:  # else the request has not left
-        state.keep_alive = True
-        state.states[h11.CLIENT] = h11.DONE

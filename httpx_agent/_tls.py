@@ -1,8 +1,8 @@
 """TLS contexts: when they are made, what a handshake with one offers, and which name it asks for.
 
-httpcore sets the protocols of a context (ALPN) before each handshake, and its network backends pass no session on. So
-they get a stand-in for the context, which decides when the object of a handshake is made: OpenSSL copies the protocols
-into it then, and takes a session.
+httpcore sets a context's protocols (ALPN) before each handshake, and its network backends pass no session on. So they
+get a stand-in for the context, which acts when a handshake's object is made: at that moment OpenSSL copies the
+protocols into it, and accepts a session.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Iterable, Iterator
 
-#: So many stand-ins wait for another handshake: more are seldom done at once.
+#: Stand-ins kept for another handshake, at most: more are seldom needed at once.
 _MAX_IDLE = 16
 
-#: Under this name a stand-in knows what it offers.
+#: The attribute in which a stand-in keeps what it offers.
 _OFFER = "httpx_agent_offer"
 
 
 class SlowContext(ssl.SSLContext):
-    """A stand-in for a context that has methods of its own, which may take long: they are not for an event loop.
+    """A stand-in for a context with methods of its own, which may take long: they must not run in an event loop.
 
-    anyio runs in a thread what is not an `ssl.SSLContext` and nothing else, and so do our own streams; trio does not.
+    anyio runs the methods of anything but an exact `ssl.SSLContext` in a thread, and so do our streams; trio does not.
     """
 
 
@@ -41,8 +41,8 @@ class TlsContext:
     """The context of an agent for one kind of handshake: with origins, or with its proxy.
 
     Args:
-        make: Returns the real context; where it reads certificates, that takes some 50 ms.
-        is_own: Whether the agent has the context for itself. If not, nothing of it is left changed.
+        make: Returns the real context; if it reads certificates, that takes some 50 ms.
+        is_own: Whether the agent has the context for itself. If not, every change to it is undone.
     """
 
     def __init__(self, make: Callable[[], ssl.SSLContext], *, is_own: bool) -> None:
@@ -55,14 +55,14 @@ class TlsContext:
 
     def begin_anew(self) -> None:
         """Renew in a forked child what a thread of the parent may have held."""
-        self._making = Lock()  # held as long as it takes
+        self._making = Lock()  # held while the context is made
         self._starting = Lock()
         self._build: Future[None] | None = None
 
     # Making -----------------------------------------------------------------------------------------------------------
 
     def get(self) -> ssl.SSLContext:
-        """Return the real context; make it first, or wait for who does."""
+        """Return the real context; make it first, or wait for the thread that does."""
         if self._made is None:
             with self._making:
                 if self._made is None:
@@ -70,9 +70,9 @@ class TlsContext:
         return self._made
 
     def begin(self) -> Future[None] | None:
-        """Have it made in a thread of its own; return what ends when it is, ``None`` if it is there already.
+        """Have it made in a thread of its own; return a future for that, ``None`` if it exists already.
 
-        However many ask meanwhile, it is made once. If that fails, the next to ask begins anew.
+        It is made once, however many callers ask meanwhile. If that fails, the next caller begins anew.
         """
         if self._made is not None:
             return None
@@ -84,14 +84,14 @@ class TlsContext:
                     threading.Thread(
                         target=Context().run, args=(self._make_for, build), name="httpx-agent-tls", daemon=True
                     ).start()
-                except RuntimeError:  # no more threads, or the interpreter is about to end: it has to be done here
+                except RuntimeError:  # no more threads, or the interpreter is about to end: do it here
                     self._make_for(build)
         return build
 
     def _make_for(self, build: Future[None]) -> None:
         try:
             self.get()
-        except BaseException as error:  # whatever it is, it is theirs who wait
+        except BaseException as error:  # whatever it is, it belongs to those who wait
             self._build = None
             build.set_exception(error)
         else:
@@ -101,12 +101,12 @@ class TlsContext:
     # Standing in ------------------------------------------------------------------------------------------------------
 
     def stand_in(self, kind: type[ssl.SSLContext] = ssl.SSLContext) -> ssl.SSLContext:
-        """Return what network backends may take for the context; if they look past its methods, it trusts nobody.
+        """Return what network backends may use as the context; if they bypass its methods, it trusts nobody.
 
         Making one takes 0.2 ms.
         """
         context, offer = kind(ssl.PROTOCOL_TLS_CLIENT), Offer(self)
-        # On the instance, because anyio asks for the very class.
+        # On the instance, because anyio asks for the exact class.
         vars(context).update(
             {
                 "set_alpn_protocols": offer.set_alpn_protocols,
@@ -118,16 +118,16 @@ class TlsContext:
         return context
 
     def is_slow(self) -> bool:
-        """Return whether the real context has methods of its own for what an event loop would wait for."""
+        """Return whether the real context has methods of its own for which an event loop would have to wait."""
         return not _is_pythons(self.get().wrap_bio)
 
     def offer(self, protocols: Iterable[str]) -> None:
-        """Note which protocols to offer; an agent says the same before each handshake."""
+        """Note which protocols to offer; an agent gives the same ones before each handshake."""
         self._protocols = list(protocols)
 
     @contextmanager
     def prepared(self) -> Iterator[ssl.SSLContext]:
-        """Around the making of a handshake's object, which offers what was noted."""
+        """Wrap the making of a handshake's object, which offers what was noted."""
         context, protocols = self.get(), self._protocols
         if not self._is_own:
             with _borrowed.lend(context, protocols):
@@ -213,7 +213,7 @@ class StandIns:
 
     @contextmanager
     def offering(self, session: ssl.SSLSession, *, slow: bool) -> Iterator[ssl.SSLContext]:
-        """Around a handshake that offers a session; yields what to begin it with."""
+        """Wrap a handshake that offers a session; yield the context to begin it with."""
         try:
             stand_in = self._tls.stand_in(SlowContext) if slow else self._idle.popleft()
         except IndexError:
@@ -238,19 +238,19 @@ def _is_pythons(method: Any) -> bool:
 
 
 class _Loan:
-    """What is to be known of a context that agents borrow."""
+    """What must be known of a context that agents borrow."""
 
     def __init__(self) -> None:
         self.lock = Lock()
-        self.protocols: list[str] | None = None  # the user's; `None` before they were read
-        self.is_out = False  # others are set
+        self.protocols: list[str] | None = None  # the user's; `None` until they are read
+        self.is_out = False  # whether others are set now
 
 
 class _Borrowed:
-    """The contexts of the users, of which each agent of this process has another list of protocols to offer.
+    """The users' contexts, with which each agent of this process may offer other protocols.
 
-    Python sets them on a context only, and cannot tell what they are. So they are set for the moment in which the
-    object of a handshake is made, one agent after the other, and put back.
+    Python can set protocols only on a context, and cannot read them. So they are set for the moment in which a
+    handshake's object is made, by one agent after the other, and put back.
     """
 
     def __init__(self) -> None:
@@ -260,12 +260,12 @@ class _Borrowed:
 
     @contextmanager
     def lend(self, context: ssl.SSLContext, protocols: list[str]) -> Iterator[None]:
-        """Around the making of an object that offers these protocols."""
+        """Wrap the making of an object that offers these protocols."""
         with self._lock:
             loan = self._loans.setdefault(context, _Loan())
         with loan.lock:
-            # The user may change them at any time. Reading them takes 0.1 ms; but 25 where the context has a method of
-            # its own that reads certificates each time, so there it is done once.
+            # The user may change them at any time. Reading them takes 0.1 ms, but 25 ms if the context has a method of
+            # its own that reads certificates each time; those are read once.
             if loan.protocols is None or _is_pythons(context.wrap_bio):
                 loan.protocols = read_protocols(context)
             if loan.protocols == protocols:
@@ -280,7 +280,7 @@ class _Borrowed:
                 loan.is_out = False
 
     def begin_anew(self) -> None:
-        """In a forked child: no thread is left that would put back what it has set, or release a lock."""
+        """Begin anew in a forked child: no thread is left to put back what it has set, or to release a lock."""
         self._lock = Lock()
         for context, loan in self._loans.items():
             loan.lock = Lock()
@@ -342,7 +342,7 @@ def _names_in(data: bytes) -> list[str]:
 def server_name(host: str) -> str:
     """Return the name by which TLS asks for a host, and checks its certificate.
 
-    The dot of an absolute name is for the name servers (RFC 6066, 3), and the zone of an IPv6 address says something to
+    The dot of an absolute name is for name servers (RFC 6066, 3), and the zone of an IPv6 address means something on
     this machine only (RFC 6874).
     """
     if ":" in host:

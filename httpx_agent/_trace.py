@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 from functools import lru_cache
-from typing import Any, Self
+from typing import Any
 
 
 class Trace:
@@ -21,10 +21,6 @@ class Trace:
     def __init__(self, library: str, callback: Any) -> None:
         self._library = library
         self._callback = callback
-
-    def span(self, name: str, info: dict[str, Any]) -> Span:
-        """Return a context manager for something that begins and ends, such as ``http11.send_request_body``."""
-        return Span(self, name, info)
 
     def tell(self, name: str, info: dict[str, Any]) -> None:
         """Tell of one event.
@@ -56,38 +52,6 @@ class Trace:
         if log.isEnabledFor(logging.DEBUG):
             details = "" if info.get("return_value", info) is None else " ".join(f"{k}={v!r}" for k, v in info.items())
             log.debug("%s", f"{event} {details}".rstrip())
-
-
-class Span:
-    """Something between its start and its end; set `return_value` before it ends."""
-
-    __slots__ = ("_info", "_name", "_trace", "return_value")
-
-    def __init__(self, trace: Trace, name: str, info: dict[str, Any]) -> None:
-        self._trace = trace
-        self._name = name
-        self._info = info
-        self.return_value: Any = None
-
-    def __enter__(self) -> Self:
-        self._trace.tell(f"{self._name}.started", self._info)
-        return self
-
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        self._trace.tell(*self._end(error))
-
-    async def __aenter__(self) -> Self:
-        await self._trace.atell(f"{self._name}.started", self._info)
-        return self
-
-    async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
-        if not isinstance(error, GeneratorExit):  # nothing can be awaited any more
-            await self._trace.atell(*self._end(error))
-
-    def _end(self, error: BaseException | None) -> tuple[str, dict[str, Any]]:
-        if error is None:
-            return f"{self._name}.complete", {"return_value": self.return_value}
-        return f"{self._name}.failed", {"exception": error}
 
 
 @lru_cache

@@ -58,7 +58,7 @@ class TrioTls:
 
     async def aclose(self) -> None:
         """Close it."""
-        vars(self._trio_socket).pop("send", None)  # else the two refer to each other
+        vars(self._trio_socket).pop("send", None)  # else the two would refer to each other
         await self._inner.aclose()
 
     async def start_tls(self, *args: Any, **kwargs: Any) -> Any:

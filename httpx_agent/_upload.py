@@ -1,7 +1,8 @@
-"""Sending a request with an ear on the server: an answer that comes before the request has left ends it.
+"""Send a request while listening to the server: an answer that comes before all of it has left ends the upload.
 
-A server may answer early and read no more (RFC 9112, 9.5): who only writes waits for room until the write timeout, and
-never sees the answer. Both HTTP/1.1 engines listen while they send. Interim responses (RFC 9110, 15.2) end nothing.
+A server may answer early and read no more (RFC 9112, 9.5): a client that only writes waits for room until the write
+timeout, and never sees the answer. Both HTTP/1.1 engines listen while they send. Interim responses (RFC 9110, 15.2)
+end nothing.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ if TYPE_CHECKING:
 
     from ._poll import Poll
 
-#: Read at once, at most, while sending.
+#: Bytes to read at once, at most, while sending.
 _READ = 64 * 1024
 
-#: What a socket takes that polls as writable, over a stream that can only be written to as a whole.
+#: Bytes that a socket takes if it polls as writable, for a stream that can only be written to as a whole.
 _SURE_TO_FIT = 4 * 1024
 
-#: So many turns of an event loop bring in what can be read.
+#: Turns of an event loop within which data that has arrived is delivered.
 TURNS = 3
 
 #: "HTTP/1.1 200"
@@ -39,18 +40,18 @@ WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class NoRoomError(Exception):
-    """Nothing could be sent in time. Not a `TimeoutError`: that is an error of the system's, too."""
+    """Nothing could be sent in time. Not a `TimeoutError`, which the system raises, too."""
 
 
 class Overheard:
-    """What a server has said before it had the whole request; it is kept for who reads the response."""
+    """What a server has sent before it had the whole request; kept for whoever reads the response."""
 
     __slots__ = ("_begins", "data", "is_final")
 
     def __init__(self) -> None:
         self.data = bytearray()
-        self.is_final = False  # a response that is not interim has begun, or nothing can come any more
-        self._begins = 0  # where the head begins that is not known to be of an interim response
+        self.is_final = False  # the final response has begun, or nothing more can come
+        self._begins = 0  # where the first head begins that is not known to be an interim response's
 
     def feed(self, data: bytes) -> bool:
         """Keep what came, nothing at the end; return whether it ends the upload."""
@@ -59,7 +60,7 @@ class Overheard:
         return self.is_final
 
     def take(self) -> bytes:
-        """Give what was kept."""
+        """Return what was kept, and forget it."""
         data = bytes(self.data)
         self.data.clear()
         self._begins = 0
@@ -68,7 +69,7 @@ class Overheard:
     def _finds_answer(self) -> bool:
         while len(self.data) - self._begins >= _STATUS_ENDS:
             status = self.data[self._begins + 9 : self._begins + _STATUS_ENDS]
-            if status[:1] != b"1" or status == b"101":  # what makes no sense ends it as well: the reader says so
+            if status[:1] != b"1" or status == b"101":  # garbage ends it as well: the reader reports it
                 return True
             end = find_end_of_head(self.data, self._begins)
             if end is None:
@@ -110,13 +111,13 @@ def send_listening(
 
 
 def _hears(sock: Any, hear: Callable[[bytes], bool]) -> bool:
-    with suppress(*WOULD_BLOCK):  # TLS may have something to say, and nothing for us
+    with suppress(*WOULD_BLOCK):  # TLS may have something for itself, and nothing for us
         return hear(sock.recv(_READ))
     return False
 
 
 def write_listening(stream: Any, poll: Poll, data: bytes, timeout: float | None, hear: Callable[[], bool]) -> bool:
-    """The same over one of httpcore's streams whose socket is not its own to write to: TLS within TLS.
+    """Do the same over one of httpcore's streams whose socket cannot be written to directly: TLS within TLS.
 
     ``hear`` reads what has arrived. Raises what the stream does, and `NoRoomError`.
     """
@@ -133,9 +134,9 @@ def write_listening(stream: Any, poll: Poll, data: bytes, timeout: float | None,
 
 
 async def awrite_listening(stream: Any, data: bytes, timeout: float | None, hear: Callable[[bytes], bool]) -> bool:
-    """The same over a stream of an event loop.
+    """Do the same over a stream of an event loop.
 
-    A write that waits cannot be cancelled and the answer then be read: trio's TLS breaks by it. So it is left alone; it
+    A waiting write cannot be cancelled and the answer read afterwards: that breaks trio's TLS. So leave it alone; it
     ends with the connection, which serves no other request.
 
     Args:
@@ -152,11 +153,11 @@ async def awrite_listening(stream: Any, data: bytes, timeout: float | None, hear
         writing = _Writing(stream, data, scope)
         try:
             _start(writing.run)
-            with suppress(Exception):  # nothing more is heard; the write fails as well, or does not
+            with suppress(Exception):  # nothing more will come in; the write may fail as well, or not
                 while not hear(await stream.read(_READ, None)):
                     pass
                 writing.is_left = True
-                await _take_turns()  # it may have come to its end, and not to say so
+                await _take_turns()  # it may have ended without having said so yet
             if not writing.is_left:
                 await anyio.sleep_forever()
         finally:
@@ -169,22 +170,22 @@ async def awrite_listening(stream: Any, data: bytes, timeout: float | None, hear
 
 
 class _Writing:
-    """A write beside the task that wants it."""
+    """A write that runs beside the task that wants it."""
 
     def __init__(self, stream: Any, data: bytes, scope: anyio.CancelScope) -> None:
         self.is_done = False
-        self.is_left = False  # by who wanted it: what was not begun is not sent
+        self.is_left = False  # by the task that wanted it: what was not begun is not sent
         self.error: Exception | None = None
         self._stream = stream
         self._data = data
         self._scope = scope
-        self._is_readable = stream.get_extra_info("is_readable")  # before somebody reads
+        self._is_readable = stream.get_extra_info("is_readable")  # before anybody reads
 
     async def run(self) -> None:
         try:
             for at in range(0, len(self._data), PIECE):
                 if self._is_readable or self._stream.get_extra_info("is_readable"):
-                    # Who listens hears it first: a write may find the connection broken, and take it along.
+                    # Let the listener have it first: a write may find the connection broken and lose it.
                     self._is_readable = False
                     await _take_turns()
                 if self.is_left:
@@ -203,12 +204,12 @@ async def _take_turns() -> None:
         await anyio.sleep(0)
 
 
-#: The loop refers to its tasks weakly.
+#: Keeps tasks alive: the loop refers to them weakly.
 _tasks: set[asyncio.Task[None]] = set()
 
 
 def _start(function: Callable[[], Any]) -> None:
-    """Run a coroutine function beside, in the running event loop; it may outlive the request."""
+    """Start a coroutine function in the running event loop; it may outlive the request."""
     if sniffio.thread_local.name == "trio":
         import trio
 

@@ -20,6 +20,7 @@ import pytest
 import trio
 
 from httpx_agent import Agent, AgentTransport
+from httpx_agent._goaway import Frames, GoawayHold
 from httpx_agent._socket import Socket
 from httpx_agent._steps import arun, run
 from httpx_agent._watchers import LoopWatcher, ThreadWatcher, register
@@ -425,25 +426,22 @@ def test_what_comes_too_late_for_a_loop_is_not_done(runner: str) -> None:
     agent.close()
 
 
-async def test_settings_that_come_in_pieces(world: World) -> None:
+def test_settings_that_come_in_pieces() -> None:
     """The first frame of an HTTP/2 server is read as it comes."""
-    wire_settings: list[int | None] = []
-    agent = Agent(http2=True)
-
-    class Listener(Socket):
-        def settings(self, max_concurrent_streams: int | None) -> None:
-            wire_settings.append(max_concurrent_streams)
-
-    listener = Listener(agent._engine, 0, agent._engine.sync_home, agent._engine.key_of(FakeRequest()))
-    wire = listener.wire
+    told: list[int | None] = []
+    frames = Frames(GoawayHold(), told.append)
     frame = bytes([0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 42])
-    wire.preface = bytearray()
-    for at in range(len(frame)):
-        wire.heard(frame[at : at + 1])
-    assert wire_settings == [42]
-    wire.preface = bytearray()
-    wire.heard(bytes([0, 0, 0, 6, 0, 0, 0, 0, 0]))  # not what it should be
-    assert wire_settings == [42, None]
+    passed = [frames.received(frame[at : at + 1]) for at in range(len(frame))]
+    assert passed == [None] * 14 + [frame]
+    assert told == [42]
+    assert frames.received(frame) == frame  # a later one
+    assert told == [42]
+    frames = Frames(None, told.append)
+    odd = bytes([0, 0, 0, 6, 0, 0, 0, 0, 0])  # not what it should be
+    frames.sent(odd)
+    assert frames.received(odd) == odd
+    assert told == [42, None]
+    assert (frames.due(), frames.longest_heads, frames.are_ending) == (None, 0, False)
 
 
 class FakeRequest:
@@ -556,8 +554,9 @@ async def test_a_connection_that_should_be_secure_and_is_not_has_no_session(worl
 
     agent = Agent()
     one = Socket(agent._engine, 0, agent._engine.sync_home, agent._engine.key_of(FakeRequest()))
+    one.connection = agent._engine.connector.sync_connection(one.key, one.wire)
     one.wire.stream = Stream()
-    one.answered(Response())
+    one.note_response(Response())
     assert agent._engine.connector.sessions.get(one.key) is None
 
 

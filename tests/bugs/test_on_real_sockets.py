@@ -24,7 +24,7 @@ import anyio.lowlevel
 import httpx
 import pytest
 
-from httpx_agent import _network
+from httpx_agent import _opening
 from tests.bugs.stock import Stack
 from tests.engine.raw import Peer, raw_server
 from tests.support.servers import Certificates, Server
@@ -208,7 +208,7 @@ async def test_b25_what_tcp_took_is_not_there_for_tls(
 ) -> None:
     """httpx: the handshake has the whole timeout once more."""
     passed = 0.0
-    monkeypatch.setattr(_network, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + passed))
+    monkeypatch.setattr(_opening, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + passed))
 
     def pass_time(name: str, info: dict[str, Any]) -> None:
         nonlocal passed

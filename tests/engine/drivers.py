@@ -22,8 +22,8 @@ from httpx_agent._connector import Key
 from httpx_agent._http1 import RecentFields
 from httpx_agent._http1_asyncio import AsyncioHttp1Connection
 from httpx_agent._http1_sync import SyncHttp1Connection
+from httpx_agent._httpcore_connection import keep_open
 from httpx_agent._network import Wire
-from httpx_agent._socket import keep_open
 
 URL = "http://server.example/path"
 FAMILY = Agent.family
@@ -114,8 +114,7 @@ def through_h11(case: Case) -> Outcome:
         response = connection.handle_request(request)
         _head(outcome, response)
         if response.extensions["http_version"] == b"HTTP/1.0":
-            has_no_body = case.method == "HEAD" or response.status in (204, 304)
-            keep_open(connection, request, response, has_no_body=has_no_body)
+            keep_open(connection, request, response)
         network_stream = response.extensions["network_stream"]
         for part in response.iter_stream():
             outcome.body += part

@@ -232,6 +232,47 @@ def test_a_socket_that_takes_nothing_and_has_an_answer(traced: bool) -> None:
     assert connection.is_closed()
 
 
+def test_a_response_that_is_closed_twice() -> None:
+    """It is over once: the connection may be another request's by then. Whoever still reads it hears why not."""
+    for traced in (False, True):
+        stream = _SyncStream(_Socket([b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello", b"rest"]))
+        connection: Any = SYNC(KEY, new_wire(), _Backend(stream), OPTIONS, None, RecentFields())
+        told: list[str] = []
+        listen = {"trace": lambda name, info, told=told: told.append(name)} if traced else {}
+        response = connection.handle_request(httpcore.Request("GET", URL, headers=[("Host", "a")], extensions=listen))
+        body = iter(response.stream)
+        assert next(body) == b"hello"
+        response.stream.close()
+        assert connection.is_closed()
+        told.clear()
+        with pytest.raises(httpcore.ReadError, match="closed by this side"):
+            next(body)
+        response.stream.close()
+        assert told == ["http11.receive_response_body.failed"] * traced
+
+
+def test_a_close_that_fails_is_told() -> None:
+    """And is not tried again by who ends the request."""
+    stream = _SyncStream(_Socket([b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello"]))
+    connection: Any = SYNC(KEY, new_wire(), _Backend(stream), OPTIONS, None, RecentFields())
+    told: list[tuple[str, Any]] = []
+    listen = {"trace": lambda name, info: told.append((name, info))}
+    response = connection.handle_request(httpcore.Request("GET", URL, headers=[("Host", "a")], extensions=listen))
+    error = OSError("the close failed")
+
+    def fail() -> None:
+        raise error
+
+    stream.close = fail  # type: ignore[method-assign]
+    told.clear()
+    assert connection.end_now(response.stream) is None  # the listener may wait
+    with pytest.raises(OSError, match="the close failed"):
+        response.stream.close()
+    assert told == [("http11.response_closed.started", {}), ("http11.response_closed.failed", {"exception": error})]
+    assert connection.end_now(response.stream) is False
+    assert not connection.is_reusable()
+
+
 # Breaking in loops ----------------------------------------------------------------------------------------------------
 
 
@@ -544,6 +585,29 @@ async def test_a_request_that_is_dropped_while_it_connects() -> None:
     coroutine.close()
     assert connection.is_idle()  # never opened: as httpcore's says it
     await connection.aclose()
+
+
+@pytest.mark.both_engines
+async def test_when_it_is_told_that_a_body_is_read(world: World) -> None:
+    """Before the first part is taken, and after the last one, though all of it has arrived."""
+    told: list[str] = []
+
+    def serve(peer: Peer) -> None:
+        peer.read_head()
+        peer.send(OK)
+        peer.wait_closed()
+
+    with raw_server(serve) as url:
+        async with world.client(transport=AgentTransport()) as client:
+            listen = world.callback(lambda name, info: told.append(name))
+            async with client.stream("GET", url, extensions={"trace": listen}) as response:
+                assert told[-1] == "http11.receive_response_headers.complete"
+                parts = response.aiter_raw()
+                assert await anext(parts) == b"ok"
+                assert told[-1] == "http11.receive_response_body.started"
+                assert [part async for part in parts] == []
+                body = [name for name in told if "body" in name and "receive" in name]
+                assert body == [f"http11.receive_response_body.{event}" for event in ("started", "complete")]
 
 
 async def test_a_listener_that_fails(world: World) -> None:

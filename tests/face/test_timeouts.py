@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from httpx_agent import Agent, AgentTransport, _network
+from httpx_agent import Agent, AgentTransport, _opening
 from httpx_agent.testing import HANG, REFUSED, TIMEOUT, Gate, Network, Script, VirtualClock, chunked, respond
 from tests.support.worlds import World
 
@@ -67,7 +67,7 @@ async def test_which_timeout_counts(
 async def test_the_connect_timeout_is_one_deadline(world: World, taken: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """B25: what TCP took is not there for TLS; a new attempt begins with all of it."""
     now = 100.0
-    monkeypatch.setattr(_network, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(_opening, "time", SimpleNamespace(monotonic=lambda: now))
 
     def pass_time(name: str, info: dict[str, Any]) -> None:
         nonlocal now

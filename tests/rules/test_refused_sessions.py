@@ -255,7 +255,7 @@ async def test_both_handshakes_have_one_deadline(world: World, monkeypatch: pyte
         now += 1
         return now
 
-    monkeypatch.setattr("httpx_agent._network.time", SimpleNamespace(monotonic=tick))
+    monkeypatch.setattr("httpx_agent._opening.time", SimpleNamespace(monotonic=tick))
     network = Network(Script(tls=RST), Script())
     agent = agent_with_session(network)
     async with world.client(transport=AgentTransport(agent=agent)) as client:
