@@ -13,7 +13,7 @@ from collections import deque
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from contextvars import Context
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from . import _fork
@@ -22,6 +22,9 @@ from ._locks import Lock
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Iterable, Iterator
+
+#: What a handshake is done with: an `ssl.SSLObject` or `ssl.SSLSocket`.
+Handshake = TypeVar("Handshake")
 
 #: Stand-ins kept for another handshake, at most: more are seldom needed at once.
 _MAX_IDLE = 16
@@ -125,19 +128,16 @@ class TlsContext:
         """Note which protocols to offer; an agent gives the same ones before each handshake."""
         self._protocols = list(protocols)
 
-    @contextmanager
-    def prepared(self) -> Iterator[ssl.SSLContext]:
-        """Wrap the making of a handshake's object, which offers what was noted."""
+    def make(self, make: Callable[[ssl.SSLContext], Handshake]) -> Handshake:
+        """Make the object of a handshake from the real context, which offers what was noted meanwhile."""
         context, protocols = self.get(), self._protocols
         if not self._is_own:
-            with _borrowed.lend(context, protocols):
-                yield context
-            return
+            return _borrowed.lend(context, protocols, make)
         if self._set != protocols:
             with self._making:
                 context.set_alpn_protocols(protocols)
                 self._set = protocols
-        yield context
+        return make(context)
 
 
 class Offer:
@@ -174,8 +174,7 @@ class Offer:
     ) -> ssl.SSLObject:
         """As `ssl.SSLContext.wrap_bio`."""
         arguments = self._with_session({"server_side": server_side, "server_hostname": server_hostname}, session)
-        with self.tls.prepared() as context:
-            return context.wrap_bio(incoming, outgoing, **arguments)
+        return self.tls.make(lambda context: context.wrap_bio(incoming, outgoing, **arguments))
 
     def wrap_socket(
         self, sock: socket.socket, *, session: ssl.SSLSession | None = None, **arguments: Any
@@ -186,11 +185,7 @@ class Offer:
         the context has a method of its own: that may look at what the handshake brought, so there others do wait.
         """
         arguments = self._with_session(arguments, session)
-        with self.tls.prepared() as context:
-            comes_after = _is_pythons(context.wrap_socket) and arguments.get("do_handshake_on_connect", True)
-            if comes_after:
-                arguments["do_handshake_on_connect"] = False
-            wrapped = context.wrap_socket(sock, **arguments)
+        wrapped, comes_after = self.tls.make(lambda context: _wrap(context, sock, arguments))
         if comes_after:
             try:
                 wrapped.do_handshake()
@@ -202,6 +197,14 @@ class Offer:
     def _with_session(self, arguments: dict[str, Any], session: ssl.SSLSession | None) -> dict[str, Any]:
         session = session or self.session
         return arguments if session is None else {**arguments, "session": session}
+
+
+def _wrap(context: ssl.SSLContext, sock: socket.socket, arguments: dict[str, Any]) -> tuple[ssl.SSLSocket, bool]:
+    """Return a socket that does TLS, and whether its handshake is still to be done."""
+    comes_after = _is_pythons(context.wrap_socket) and arguments.get("do_handshake_on_connect", True)
+    if comes_after:
+        arguments = {**arguments, "do_handshake_on_connect": False}
+    return context.wrap_socket(sock, **arguments), comes_after
 
 
 class StandIns:
@@ -258,35 +261,41 @@ class _Borrowed:
         self._loans: WeakKeyDictionary[ssl.SSLContext, _Loan] = WeakKeyDictionary()
         _fork.register(self)
 
-    @contextmanager
-    def lend(self, context: ssl.SSLContext, protocols: list[str]) -> Iterator[None]:
-        """Wrap the making of an object that offers these protocols."""
+    def lend(
+        self, context: ssl.SSLContext, protocols: list[str], make: Callable[[ssl.SSLContext], Handshake]
+    ) -> Handshake:
+        """Make an object from a context that offers these protocols."""
         with self._lock:
             loan = self._loans.setdefault(context, _Loan())
         with loan.lock:
+            if loan.is_out:  # still, because whoever put them back was interrupted
+                self._take_back(context, loan)
             # The user may change them at any time. Reading them takes 0.1 ms, but 25 ms if the context has a method of
             # its own that reads certificates each time; those are read once.
             if loan.protocols is None or _is_pythons(context.wrap_bio):
                 loan.protocols = read_protocols(context)
             if loan.protocols == protocols:
-                yield
-                return
+                return make(context)
             loan.is_out = True
             try:
                 context.set_alpn_protocols(protocols)
-                yield
+                return make(context)
             finally:
-                context.set_alpn_protocols(loan.protocols)
-                loan.is_out = False
+                self._take_back(context, loan)
+
+    @staticmethod
+    def _take_back(context: ssl.SSLContext, loan: _Loan) -> None:
+        assert loan.protocols is not None
+        context.set_alpn_protocols(loan.protocols)
+        loan.is_out = False
 
     def begin_anew(self) -> None:
         """Begin anew in a forked child: no thread is left to put back what it has set, or to release a lock."""
         self._lock = Lock()
         for context, loan in self._loans.items():
             loan.lock = Lock()
-            if loan.is_out and loan.protocols is not None:
-                context.set_alpn_protocols(loan.protocols)
-                loan.is_out = False
+            if loan.is_out:
+                self._take_back(context, loan)
 
 
 _borrowed = _Borrowed()

@@ -164,7 +164,7 @@ async def test_no_address_answers(world: World, server: Server, names: Names) ->
     """One deadline for all; the error lists what was tried."""
     port = port_of(server.url)
     names.known["none.test"] = ["127.0.0.2", "127.0.0.3"]
-    timeout = httpx.Timeout(5.0, connect=0.4)
+    timeout = httpx.Timeout(5.0, connect=1.0)
     with dead_address(port), dead_address(port, "127.0.0.3"):
         async with world.client(transport=AgentTransport(), timeout=timeout) as client:
             with pytest.raises(httpx.ConnectTimeout) as caught:

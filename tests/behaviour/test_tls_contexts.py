@@ -169,9 +169,7 @@ def test_a_fork_while_a_context_is_lent(certificates: Certificates) -> None:
     lent, over = threading.Event(), threading.Event()
 
     def borrow() -> None:
-        with _tls._borrowed.lend(context, ["h2"]):
-            lent.set()
-            over.wait(10)
+        _tls._borrowed.lend(context, ["h2"], lambda _: (lent.set(), over.wait(10)))
 
     thread = threading.Thread(target=borrow)
     thread.start()
@@ -179,8 +177,7 @@ def test_a_fork_while_a_context_is_lent(certificates: Certificates) -> None:
 
     def look() -> list[list[str]]:
         before = read_protocols(context)
-        with _tls._borrowed.lend(context, ["h2"]):
-            within = read_protocols(context)
+        within = _tls._borrowed.lend(context, ["h2"], read_protocols)
         return [before, within, read_protocols(context)]
 
     with child(look) as running:
@@ -197,12 +194,31 @@ def test_what_a_child_does_about_contexts_that_are_lent(certificates: Certificat
     lent, other = certificates.client(), certificates.client()
     for context in (lent, other):
         context.set_alpn_protocols(["theirs"])
-    with _tls._borrowed.lend(other, ["h2"]):
-        pass
-    with _tls._borrowed.lend(lent, ["h2"]):
+    _tls._borrowed.lend(other, ["h2"], lambda _: None)
+
+    def fork(_: ssl.SSLContext) -> None:
         _tls._borrowed.begin_anew()
         assert read_protocols(lent) == ["theirs"]
+
+    _tls._borrowed.lend(lent, ["h2"], fork)
     assert read_protocols(lent) == read_protocols(other) == ["theirs"]
+
+
+def test_a_context_that_was_not_put_back(certificates: Certificates, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever was to do it was interrupted: the next handshake does, and does not take the list for the user's."""
+    context = certificates.client()
+    context.set_alpn_protocols(["theirs"])
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(_tls._Borrowed, "_take_back", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            _tls._borrowed.lend(context, ["h2"], lambda _: None)
+    assert read_protocols(context) == ["h2"]
+    assert _tls._borrowed.lend(context, ["http/1.1"], read_protocols) == ["http/1.1"]
+    assert read_protocols(context) == ["theirs"]
 
 
 class Pinning(ssl.SSLContext):
