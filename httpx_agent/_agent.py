@@ -1,4 +1,4 @@
-"""The public face of an agent; what works behind it is the engine."""
+"""The public face of an agent; what works behind it is the dispatcher."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, Unpack,
 from ._attributes import StrictAttributes
 from ._clock import find_clock
 from ._core import State
-from ._engine import Engine
+from ._engine import Dispatcher
 from ._frozen import FrozenDict
 from ._names import ANSWERS, CALLS, hint
 from ._options import LIVE_OPTIONS, UNSET, AgentKeywords, AgentOptions, SocketOption, Unset
@@ -55,7 +55,7 @@ class Option(Generic[T]):
         if self._name not in LIVE_OPTIONS:
             accepted = ", ".join(sorted(LIVE_OPTIONS))
             raise AttributeError(f"{self._name} is fixed when the agent is made; these may be set: {accepted}")
-        agent._engine.set_option(self._name, value)
+        agent._dispatcher.set_option(self._name, value)
 
 
 class BaseAgent(StrictAttributes, Generic[Limits, Proxy, URL]):
@@ -131,19 +131,19 @@ class BaseAgent(StrictAttributes, Generic[Limits, Proxy, URL]):
         self._set_up(given)
 
     def _set_up(self, given: dict[str, Any], identity: str | None = None) -> None:
-        self._engine = Engine(self.family, given, self._clock, self._stopwatch)
-        self._seen_counters = self._engine.counters()
+        self._dispatcher = Dispatcher(self.family, given, self._clock, self._stopwatch)
+        self._seen_counters = self._dispatcher.counters()
         #: By this it is the same agent in every process that it is sent to.
         self._identity = identities.enter(self, identity)
 
     @property
     def options(self) -> AgentOptions:
         """Every option, frozen."""
-        return self._engine.options
+        return self._dispatcher.options
 
     def status(self) -> AgentStatus:
         """A snapshot of the counters and of what the agent holds (R38, R40). Looks at every socket and request."""
-        counters, sockets, waiting = self._engine.snapshot()
+        counters, sockets, waiting = self._dispatcher.snapshot()
         in_use = Counter(socket.key.origin for view, socket in sockets if view.state is not State.FREE)
         free = Counter(socket.key.origin for view, socket in sockets if view.state is State.FREE)
         return AgentStatus(
@@ -156,14 +156,14 @@ class BaseAgent(StrictAttributes, Generic[Limits, Proxy, URL]):
     @property
     def status_changed(self) -> bool:
         """Whether a counter moved since the last look that returned true (R39). One reader only."""
-        counters = self._engine.counters()
+        counters = self._dispatcher.counters()
         changed = counters != self._seen_counters
         self._seen_counters = counters
         return changed
 
     def sockets(self) -> tuple[SocketInfo, ...]:
         """Every socket, oldest first."""
-        _, sockets, _ = self._engine.snapshot()
+        _, sockets, _ = self._dispatcher.snapshot()
         return tuple(
             SocketInfo(
                 id=view.id,
@@ -196,7 +196,7 @@ class BaseAgent(StrictAttributes, Generic[Limits, Proxy, URL]):
             TypeError: If `origin` is neither a URL nor a `str`.
             ValueError: If it is not one of https or wss, with a host.
         """
-        self._engine.clear_sessions(origin)
+        self._dispatcher.clear_sessions(origin)
 
     def close(self) -> None:
         """Closes every socket and fails every request: Node's `destroy()`, done right (R24, N13).
@@ -205,18 +205,18 @@ class BaseAgent(StrictAttributes, Generic[Limits, Proxy, URL]):
         `httpx.ReadError`. Sync sockets are closed when this returns; those of event loops are handed to them. May be
         called again, from any thread; used again, the agent opens new sockets.
         """
-        if self._engine.is_locked_here():
-            self._engine.sync_home.call_soon(self.close)
+        if self._dispatcher.is_locked_here():
+            self._dispatcher.sync_home.call_soon(self.close)
             return
         identities.let_go(self)
-        run(self._engine.close(self._engine.sync_home))
+        run(self._dispatcher.close(self._dispatcher.sync_home))
 
     async def aclose(self) -> None:
         """The same, called in an event loop: its sockets, and the sync ones, are closed when this returns."""
         identities.let_go(self)
-        home = self._engine.find_async_home() or await self._engine.new_async_home()
-        await arun(self._engine.close(home))
-        await self._engine.leave_home(home)
+        home = self._dispatcher.find_async_home() or await self._dispatcher.new_async_home()
+        await arun(self._dispatcher.close(home))
+        await self._dispatcher.leave_home(home)
 
     def __copy__(self) -> Self:
         return self  # an agent is an identity, as a lock or a file is
@@ -225,7 +225,7 @@ class BaseAgent(StrictAttributes, Generic[Limits, Proxy, URL]):
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        options = self._engine.given_options()
+        options = self._dispatcher.given_options()
         check_picklable(options)
         return revive, (type(self), self._identity, options), state_of(self, _OWN_ATTRIBUTES) or None
 
@@ -261,7 +261,7 @@ class BaseAgent(StrictAttributes, Generic[Limits, Proxy, URL]):
         await self.aclose()
 
     def __repr__(self) -> str:
-        _, sockets, waiting = self._engine.snapshot()
+        _, sockets, waiting = self._dispatcher.snapshot()
         states = Counter(view.state for view, _ in sockets)
         held = ", ".join(f"{states[state]} {state.value}" for state in State if states[state]) or "none"
         return f"<{type(self).__name__} sockets: {held}; requests waiting: {len(waiting)}>"
@@ -284,6 +284,6 @@ def hint_of_agent(name: str, *, is_set: bool) -> str | None:
 
 
 #: An agent's attributes besides those that a subclass or a user has put there.
-_OWN_ATTRIBUTES = frozenset({"_engine", "_seen_counters", "_identity"})
+_OWN_ATTRIBUTES = frozenset({"_dispatcher", "_seen_counters", "_identity"})
 
 AnyAgent = BaseAgent[Any, Any, Any]

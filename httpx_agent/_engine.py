@@ -1,4 +1,4 @@
-"""The engine of an agent: it owns the core, the lock around it, the homes and the sockets, and does what the core says.
+"""Where an agent decides and acts: the dispatcher owns the core, the lock around it, the homes and the sockets.
 
 Order everywhere: lock, core, unlock, I/O. What is decided is noted under the lock (`_apply`); what needs no waiting is
 done right after it (`_carry_out`); sockets are closed by whoever can wait for that (`settle`).
@@ -111,18 +111,18 @@ class Effects:
         self.tell: list[Callable[[], None]] = []  # stays empty while nobody looks on
 
 
-def _guarded(method: Callable[[Engine, *Args], Result]) -> Callable[[Engine, *Args], Result]:
+def _guarded(method: Callable[[Dispatcher, *Args], Result]) -> Callable[[Dispatcher, *Args], Result]:
     """Make a method run under the agent's lock, over books that are whole; the next one knows if it was broken off."""
 
     @wraps(method)
-    def decide(engine: Engine, *args: *Args) -> Result:
-        lock = engine._lock
+    def decide(dispatcher: Dispatcher, *args: *Args) -> Result:
+        lock = dispatcher._lock
         try:
             with lock:
-                is_nested = engine._is_deciding and engine._decides_already()
-                engine._is_deciding = True
-                result = method(engine, *args)
-                engine._is_deciding = is_nested
+                is_nested = dispatcher._is_deciding and dispatcher._decides_already()
+                dispatcher._is_deciding = True
+                result = method(dispatcher, *args)
+                dispatcher._is_deciding = is_nested
         except BaseException:
             let_go(lock)
             raise
@@ -131,8 +131,8 @@ def _guarded(method: Callable[[Engine, *Args], Result]) -> Callable[[Engine, *Ar
     return decide
 
 
-class Engine:
-    """What works behind an `Agent`.
+class Dispatcher:
+    """Carry out for an `Agent` what the core decides.
 
     Args:
         family: The libraries.

@@ -38,7 +38,7 @@ def explain(error: BaseException, exchange: Exchange) -> BaseException:
     """
     if not isinstance(error, Exception):  # a cancellation, an interrupt
         return error
-    httpcore = exchange.engine.family.httpcore
+    httpcore = exchange.dispatcher.family.httpcore
     better = _explain(error, exchange, httpcore)
     assert isinstance(better, BaseException)
     return better
@@ -46,7 +46,7 @@ def explain(error: BaseException, exchange: Exchange) -> BaseException:
 
 def cause_of(error: BaseException, exchange: Exchange) -> BaseException | None:
     """What to name as the cause of an explained error: not one whose message repeats what the request says."""
-    return None if isinstance(error, exchange.engine.family.httpcore.LocalProtocolError) else error
+    return None if isinstance(error, exchange.dispatcher.family.httpcore.LocalProtocolError) else error
 
 
 def _explain(error: Exception, exchange: Exchange, httpcore: Any) -> Any:
@@ -147,7 +147,7 @@ def _goaway(error: BaseException, loss: Loss) -> str:
 
 def _out_of_descriptors(exchange: Exchange) -> str:
     """How many sockets are the agent's."""
-    _, sockets, _ = exchange.engine.snapshot()
+    _, sockets, _ = exchange.dispatcher.snapshot()
     held = sum(socket is not exchange.socket for _, socket in sockets)
     return (
         "no file descriptor is left to open a socket, and none came free when the agent closed its free ones; it "

@@ -20,7 +20,7 @@ from ._ticket import Ticket
 
 if TYPE_CHECKING:
     from ._connector import Connection, Key
-    from ._engine import Engine
+    from ._engine import Dispatcher
     from ._homes import Home
     from ._socket import Socket
     from ._steps import Flow
@@ -39,7 +39,7 @@ class Exchange(Ticket):
     """A request and what becomes of it.
 
     Args:
-        engine: The agent's engine.
+        dispatcher: The agent's dispatcher.
         home: Where it was made.
         key: What it needs a socket for.
         request: httpcore's request.
@@ -58,10 +58,10 @@ class Exchange(Ticket):
     _hint: float | None = None
     _came_before: int = 0  # what its socket had received when this was sent: not nothing, where others share it
 
-    def __init__(self, engine: Engine, home: Home, key: Key, request: Any, pool: object) -> None:
-        super().__init__(home, key, request, pool, engine.stopwatch())
-        self.engine = engine
-        if engine.options.debug:
+    def __init__(self, dispatcher: Dispatcher, home: Home, key: Key, request: Any, pool: object) -> None:
+        super().__init__(home, key, request, pool, dispatcher.stopwatch())
+        self.dispatcher = dispatcher
+        if dispatcher.options.debug:
             self.asked_for_at = _caller()
         self._prepare_request()
 
@@ -74,22 +74,22 @@ class Exchange(Ticket):
 
     def send(self) -> Flow[Any]:
         """Gets a socket, sends the request, gives the response; all that it began is ended if it fails."""
-        engine = self.engine
+        dispatcher = self.dispatcher
         try:
-            closing = engine.submit(self)
+            closing = dispatcher.submit(self)
             if closing:
-                yield from engine.settle(self.home, closing)
+                yield from dispatcher.settle(self.home, closing)
             while True:
                 if self.grant is None:
                     yield from self._wait()
                 if self.refused:
-                    raise engine.family.httpcore.ConnectError(_errors.CLOSED)
+                    raise dispatcher.family.httpcore.ConnectError(_errors.CLOSED)
                 socket = self._prepare_socket()
                 self.started = True  # from here on no other may have the socket, unless all goes well
                 if self._is_dead(socket):
-                    closing = engine.replace(self)
+                    closing = dispatcher.replace(self)
                     self.started = False
-                    yield from engine.settle(self.home, closing)
+                    yield from dispatcher.settle(self.home, closing)
                     continue
                 try:
                     response = yield Send(socket.connection, self.request)
@@ -106,22 +106,22 @@ class Exchange(Ticket):
                         self.retried = True
                     elif self._may_make_room(error):
                         self.made_room = True
-                        yield from engine.settle(self.home, engine.close_free_sockets(self))
+                        yield from dispatcher.settle(self.home, dispatcher.close_free_sockets(self))
                     else:
                         raise
                     leaving = loss is not None and loss.is_http2
                     self.goaways += leaving
                     is_error = not leaving and not socket.wire.ended
-                    closing = engine.replace(self, fresh=True, again=again, error=is_error)
+                    closing = dispatcher.replace(self, fresh=True, again=again, error=is_error)
                     self.started = False
-                    yield from engine.settle(self.home, closing)
+                    yield from dispatcher.settle(self.home, closing)
                     continue
                 closing = self._accept(response)
                 if closing:
-                    yield from engine.settle(self.home, closing)
+                    yield from dispatcher.settle(self.home, closing)
                 return response
         except GeneratorExit:
-            engine.abandon(self)
+            dispatcher.abandon(self)
             raise
         except BaseException as error:
             explained = _errors.explain(error, self)
@@ -141,7 +141,7 @@ class Exchange(Ticket):
         if reusable is None:
             return self._finish(stream, complete=True)
         closing = self._release(complete=True, reusable=reusable)
-        return self.engine.settle(self.home, closing) if closing else None
+        return self.dispatcher.settle(self.home, closing) if closing else None
 
     def fail(self, stream: Any, error: BaseException) -> Flow[BaseException]:
         """Reading the response failed; gives the error to raise."""
@@ -189,7 +189,7 @@ class Exchange(Ticket):
         reusable, found = yield from self._end_response(stream, complete=complete)
         interruption = found or interruption
         closing = self._release(complete=complete, reusable=reusable and complete and interruption is None)
-        yield from self.engine.settle(self.home, closing)
+        yield from self.dispatcher.settle(self.home, closing)
         if interruption is not None:
             raise interruption
 
@@ -212,7 +212,7 @@ class Exchange(Ticket):
     def check_process(self) -> None:
         """Raises in a forked child, where nothing would ever be heard of the parent's event loop."""
         if self.socket is not None and self.socket.wire.inherited:
-            raise _errors.explain(self.engine.family.httpcore.ReadError(), self)
+            raise _errors.explain(self.dispatcher.family.httpcore.ReadError(), self)
 
     def _wait(self) -> Flow[None]:
         """Waits for a socket, until one absolute deadline."""
@@ -220,11 +220,11 @@ class Exchange(Ticket):
         deadline = None if timeout is None else self.submitted + timeout
         while self.grant is None and not self.refused:
             event = self.event  # before the clock is read: who sets the clock sets the event
-            left = None if deadline is None else deadline - self.engine.stopwatch()
+            left = None if deadline is None else deadline - self.dispatcher.stopwatch()
             if left is None or left > 0:
                 yield Wait(event, left)
-            elif standing := self.engine.standing_of(self):
-                raise self.engine.family.httpcore.PoolTimeout(_errors.no_socket(self, standing))
+            elif standing := self.dispatcher.standing_of(self):
+                raise self.dispatcher.family.httpcore.PoolTimeout(_errors.no_socket(self, standing))
 
     def _accept(self, response: Any) -> list[Socket]:
         """Makes the response ours; gives the sockets that are to be closed for that."""
@@ -250,23 +250,25 @@ class Exchange(Ticket):
         )
         if status == 101 or (method == b"CONNECT" and 200 <= status < 300):
             self.detached = True
-            return self.engine.detach(self)
+            return self.dispatcher.detach(self)
         return []
 
     def _release(self, *, complete: bool, reusable: bool) -> list[Socket]:
         """The response is over; gives the sockets that are to be closed for that."""
-        return self.engine.release(self, reusable=reusable and not self.detached, complete=complete, hint=self._hint)
+        return self.dispatcher.release(
+            self, reusable=reusable and not self.detached, complete=complete, hint=self._hint
+        )
 
     def _fail(self, error: BaseException) -> Flow[None]:
         """Ends the request, in whatever state it is."""
         socket = self.socket
         if self.started and socket is not None:
-            httpcore = self.engine.family.httpcore
+            httpcore = self.dispatcher.family.httpcore
             timed_out = isinstance(error, httpcore.TimeoutException)
             is_error = timed_out or (isinstance(error, Exception) and not socket.wire.ended)
             if isinstance(error, Exception):  # in the sync world Python's `ssl` tells a reset as an end, so both count
-                self.engine.connector.sessions.evict(self.key)
-            closing = self.engine.release(
+                self.dispatcher.connector.sessions.evict(self.key)
+            closing = self.dispatcher.release(
                 self,
                 reusable=False,
                 complete=False,
@@ -277,19 +279,19 @@ class Exchange(Ticket):
                 hint=None,
             )
         else:
-            closing = self.engine.withdraw(self)
-        yield from self.engine.settle(self.home, closing)
+            closing = self.dispatcher.withdraw(self)
+        yield from self.dispatcher.settle(self.home, closing)
 
     # Deciding ---------------------------------------------------------------------------------------------------------
 
     def _prepare_request(self) -> None:
         """What the agent changes in a request: mostly by its options."""
         request = self.request
-        options = self.engine.options_for(self.key)
+        options = self.dispatcher.options_for(self.key)
         timeout = request.extensions.get("timeout", {})
         default = options.timeout
         if default is not None:
-            replaces_none = None in timeout.values() and self.engine.is_given("timeout", self.key)
+            replaces_none = None in timeout.values() and self.dispatcher.is_given("timeout", self.key)
             if replaces_none or not timeout.keys() >= _LIMITED:
                 missing = [n for n in _LIMITED if n not in timeout or (replaces_none and timeout[n] is None)]
                 timeout = {**timeout, **dict.fromkeys(missing, default)}
@@ -308,7 +310,7 @@ class Exchange(Ticket):
         socket = self.socket
         assert socket is not None
         if socket.connection is None:
-            socket.connection = self.engine.connector.connection(socket.key, socket.wire, self.home)
+            socket.connection = self.dispatcher.connector.connection(socket.key, socket.wire, self.home)
             if self.session_refused:
                 socket.may_resume = False
         if not socket.multiplexed:
@@ -343,7 +345,7 @@ class Exchange(Ticket):
             wrote=socket.wire.wrote,
             was_resent=self.retried,
             goaways=self.goaways,
-            is_allowed=self.engine.options.retry_stale_sockets,
+            is_allowed=self.dispatcher.options.retry_stale_sockets,
         )
         return loss, judge(loss, facts)
 
@@ -367,7 +369,7 @@ class Exchange(Ticket):
 
     def _is_stale(self, error: BaseException) -> bool:
         """Whether an error means that a used socket was dead: not one byte of a response came."""
-        httpcore = self.engine.family.httpcore
+        httpcore = self.dispatcher.family.httpcore
         grant, socket = self.grant, self.socket
         return (
             grant is not None
@@ -396,11 +398,11 @@ class Exchange(Ticket):
         event = self._event_in(error)
         if _is_goaway_event(event):
             return bool(event.last_stream_id == 0)  # which httpcore does not look at
-        return isinstance(error, self.engine.family.httpcore.ConnectionNotAvailable)
+        return isinstance(error, self.dispatcher.family.httpcore.ConnectionNotAvailable)
 
     def _is_closed_unanswered(self, error: BaseException) -> bool:
         """Return whether the server closed an HTTP/2 connection before it answered: by a GOAWAY, or without a word."""
-        httpcore = self.engine.family.httpcore
+        httpcore = self.dispatcher.family.httpcore
         grant, socket = self.grant, self.socket
         if grant is None or socket is None or self.response_began:
             return False
@@ -412,14 +414,14 @@ class Exchange(Ticket):
 
     def _event_in(self, error: BaseException) -> Any:
         """h2's event, if httpcore raised one: for a stream that was reset, or might still have been answered."""
-        if not isinstance(error, self.engine.family.httpcore.RemoteProtocolError):
+        if not isinstance(error, self.dispatcher.family.httpcore.RemoteProtocolError):
             return None
         return next((part for part in error.args if not isinstance(part, (str, Exception))), None)
 
     def _has_replayable_body(self) -> bool:
         """Whether the body can be sent again: none, bytes, or multipart of bytes and seekable files."""
         stream = self.request.stream
-        if isinstance(stream, self.engine.family.httpx.ByteStream):
+        if isinstance(stream, self.dispatcher.family.httpx.ByteStream):
             return True
         fields = getattr(stream, "fields", None)  # httpx's multipart stream; its class is private
         return isinstance(fields, list) and all(_is_replayable_file(getattr(field, "file", b"")) for field in fields)

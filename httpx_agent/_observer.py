@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Observer(Protocol):
-    """Hears of what happens in an engine, in the thread in which it happens, and without its lock.
+    """Hears of what happens in an agent, in the thread in which it happens, and without its lock.
 
     Every call is made while a request waits for it, so it must be quick. What it raises is logged, once, and harms
     nobody.

@@ -61,7 +61,7 @@ class Identities:
         """Return the agent of an identity; make it if this process has none."""
         agent, displaced = self._find_or_make(kind, identity, options)
         if displaced is not None:
-            displaced._engine.rest()  # and whoever still uses it goes on with new sockets
+            displaced._dispatcher.rest()  # and whoever still uses it goes on with new sockets
         return agent
 
     @locked

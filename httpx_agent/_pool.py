@@ -18,7 +18,7 @@ from ._ticket import Owner, Ticket
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from ._engine import Engine
+    from ._engine import Dispatcher
 
 
 class Agent(Protocol):
@@ -36,16 +36,16 @@ class BasePool:
 
     Args:
         agent: The agent.
-        engine: What works behind it.
+        dispatcher: What works behind it.
         owns_agent: Whether closing the pool closes the agent.
     """
 
-    def __init__(self, agent: Agent, engine: Engine, *, owns_agent: bool) -> None:
+    def __init__(self, agent: Agent, dispatcher: Dispatcher, *, owns_agent: bool) -> None:
         self.agent = agent
-        self.response_cycle = ResponseCycle(engine.family.httpx)
-        self._engine = engine
+        self.response_cycle = ResponseCycle(dispatcher.family.httpx)
+        self._dispatcher = dispatcher
         self._owns_agent = owns_agent
-        proxy = engine.connector.proxy
+        proxy = dispatcher.connector.proxy
         if proxy is not None:  # pytest-httpx reads these of an `httpcore.HTTPProxy`; see `BaseTransport._make_pool`
             self._proxy_url = proxy.url
             self._proxy_headers = proxy.headers
@@ -54,30 +54,30 @@ class BasePool:
     @property
     def _requests(self) -> set[Ticket]:
         """In flight or waiting; the SDKs' test suites look at its length."""
-        return {ticket for ticket in self._engine.tickets() if ticket.pool is self and not ticket.abandoned}
+        return {ticket for ticket in self._dispatcher.tickets() if ticket.pool is self and not ticket.abandoned}
 
     def handle_request(self, request: Any) -> Any:
         """Sends a request; blocks until its response begins."""
-        engine = self._engine
+        dispatcher = self._dispatcher
         if RESPX in sys.modules and self._joins_respx():
             return self.handle_request(request)
-        exchange = Exchange(engine, engine.sync_home, engine.key_of(request), request, self)
+        exchange = Exchange(dispatcher, dispatcher.sync_home, dispatcher.key_of(request), request, self)
         try:
             response = run(exchange.send())
             if exchange.response_began:  # and not a mock, whose response stays as it made it
                 response.stream = _Body(self, exchange, response.stream)
         except BaseException:
-            engine.give_up(exchange, with_socket=True)
+            dispatcher.give_up(exchange, with_socket=True)
             raise
         return response
 
     async def handle_async_request(self, request: Any) -> Any:
         """Sends a request; waits until its response begins."""
-        engine = self._engine
+        dispatcher = self._dispatcher
         if RESPX in sys.modules and self._joins_respx():
             return await self.handle_async_request(request)
-        home = engine.find_async_home() or await engine.new_async_home()
-        exchange = Exchange(engine, home, engine.key_of(request), request, self)
+        home = dispatcher.find_async_home() or await dispatcher.new_async_home()
+        exchange = Exchange(dispatcher, home, dispatcher.key_of(request), request, self)
         try:
             response = await arun(exchange.send())
             if exchange.response_began:  # and not a mock, whose response stays as it made it
@@ -85,7 +85,7 @@ class BasePool:
         except GeneratorExit:  # dropped, and has been abandoned
             raise
         except BaseException:
-            engine.give_up(exchange, with_socket=True)
+            dispatcher.give_up(exchange, with_socket=True)
             raise
         return response
 
@@ -94,7 +94,7 @@ class BasePool:
 
         It may have been imported, and begun, after the transport was made.
         """
-        return register_with_respx(type(self), self._engine.family.httpcore)
+        return register_with_respx(type(self), self._dispatcher.family.httpcore)
 
     def close(self) -> None:
         """Closes the agent, if it is the pool's own."""
@@ -147,7 +147,7 @@ class _Body:
         # Held by who ends the request. An interrupted thread may come again.
         self._ending = threading.RLock()
         self._exchange = exchange
-        exchange.owner = owner = Owner(self, exchange.engine.note_dropped)
+        exchange.owner = owner = Owner(self, exchange.dispatcher.note_dropped)
         owner.number = exchange.number
 
     def __iter__(self) -> Iterator[bytes]:
@@ -189,7 +189,7 @@ class _Body:
         try:
             if self._ended:
                 if self._exchange.cut_short:
-                    raise self._pool._engine.family.httpcore.ReadError()
+                    raise self._pool._dispatcher.family.httpcore.ReadError()
                 return None
             arrived = self._arrived
             part: bytes | None = arrived.pop(0) if arrived else next(self._iterator, None)
@@ -212,9 +212,9 @@ class _Body:
             if exchange.over:
                 self._ended = True
                 self._pool.response_cycle.break_up()
-            elif exchange.engine.is_locked_here():
+            elif exchange.dispatcher.is_locked_here():
                 self._ended = True
-                exchange.engine.abandon(exchange)
+                exchange.dispatcher.abandon(exchange)
             else:
                 self._close()
         except BaseException:
@@ -224,7 +224,7 @@ class _Body:
     def _give_up(self, *, with_socket: bool) -> None:
         if self._ending.acquire(blocking=False):  # else another thread ends it
             self._ending.release()
-            self._exchange.engine.give_up(self._exchange, with_socket=with_socket)
+            self._exchange.dispatcher.give_up(self._exchange, with_socket=with_socket)
 
     def _close(self) -> None:
         if not self._ending.acquire(blocking=False):
@@ -256,7 +256,7 @@ class _AsyncBody:
         self._ending = False
         self._is_read = False
         self._exchange = exchange
-        exchange.owner = owner = Owner(self, exchange.engine.note_dropped)
+        exchange.owner = owner = Owner(self, exchange.dispatcher.note_dropped)
         owner.number = exchange.number
 
     # Not an async generator: trio warns of one that is dropped half-way, and dropping a body is nothing unusual.
@@ -274,7 +274,7 @@ class _AsyncBody:
         exchange = self._exchange
         if self._ended:
             if exchange.cut_short:
-                raise explain(self._pool._engine.family.httpcore.ReadError(), exchange)
+                raise explain(self._pool._dispatcher.family.httpcore.ReadError(), exchange)
             raise StopAsyncIteration
         if exchange.over:
             exchange.check_process()
@@ -287,7 +287,7 @@ class _AsyncBody:
             raise
         except BaseException:
             if not self._ending:  # else another task ends it
-                exchange.engine.give_up(exchange)
+                exchange.dispatcher.give_up(exchange)
             raise
 
     async def _read(self) -> bytes:
@@ -341,13 +341,13 @@ class _AsyncBody:
         exchange.begin_close()
         self._ended = self._ending = True
         if self._is_read and isinstance(self._iterator, WakeableIterator):
-            self._iterator.wake(self._pool._engine.family.httpcore.ReadError())
+            self._iterator.wake(self._pool._dispatcher.family.httpcore.ReadError())
         try:
             await arun(exchange.close(self._stream, is_read=self._is_read))
         except GeneratorExit:
             raise
         except BaseException:
-            exchange.engine.give_up(exchange)
+            exchange.dispatcher.give_up(exchange)
             raise
         finally:
             self._ending = False
@@ -373,7 +373,7 @@ def _forget(body: _Body | _AsyncBody) -> None:
     if exchange is None:  # it was interrupted while it was made; its request is given up by who made it
         return
     if not exchange.over:
-        exchange.engine.abandon(exchange)
+        exchange.dispatcher.abandon(exchange)
     if body._ended or not exchange.abandoned:  # it was closed, if only by another finaliser
         return
     where = f", asked for at {exchange.asked_for_at}," if exchange.asked_for_at else ""

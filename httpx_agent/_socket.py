@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from ._connector import Key
-    from ._engine import Engine
+    from ._engine import Dispatcher
     from ._homes import Home
     from ._network import Wire
     from ._status import Address
@@ -30,7 +30,7 @@ class Socket:
     """A socket, which the core knows by number only.
 
     Args:
-        engine: The agent's engine.
+        dispatcher: The agent's dispatcher.
         number: The socket's number.
         home: The home in which it can be used.
         key: The key that it is connected for.
@@ -42,12 +42,12 @@ class Socket:
     _offered: ssl.SSLSession | None = None
     _resumed: ssl.SSLSession | None = None
 
-    def __init__(self, engine: Engine, number: int, home: Home, key: Key) -> None:
+    def __init__(self, dispatcher: Dispatcher, number: int, home: Home, key: Key) -> None:
         self.id = number
         self.home = home
         self.key = key
         self.connection: Any = None  # a `Connection`, made by the request that opens it
-        self.wire: Wire = engine.connector.wire(key, self, engine.options_for(key))
+        self.wire: Wire = dispatcher.connector.wire(key, self, dispatcher.options_for(key))
         self.usable = False
         self.multiplexed: bool = False
         self.request_count = 0  # how many requests it has been given to
@@ -57,9 +57,9 @@ class Socket:
         self.peer_address: Address | None = None
         self.opened_at: float | None = None  # when it became usable
         self.close_reason = CloseReason.LOOP_ENDED  # unless the core says why it closes it
-        self._engine = engine
+        self._dispatcher = dispatcher
         self._session_is_kept = False
-        self._handshakes_left = engine.connector.handshakes(key)
+        self._handshakes_left = dispatcher.connector.handshakes(key)
 
     def was_used(self) -> bool:
         """Return whether it was ever opened: a mock in its place answers without it."""
@@ -121,7 +121,7 @@ class Socket:
         Raises:
             SessionRefused: If it failed, and may be repeated without the session.
         """
-        connector = self._engine.connector
+        connector = self._dispatcher.connector
         sessions = connector.sessions
         session = None
         if self._handshakes_left == 1:
@@ -150,7 +150,7 @@ class Socket:
     def refuse_session(self) -> None:
         """Note that the server ended the connection because of the session that it had resumed."""
         assert self._resumed is not None
-        self._engine.connector.sessions.refuse(self.key, self._resumed)
+        self._dispatcher.connector.sessions.refuse(self.key, self._resumed)
 
     @property
     def has_resumed(self) -> bool:
@@ -159,12 +159,12 @@ class Socket:
 
     def settings(self, max_concurrent_streams: int | None) -> None:
         """Note how many HTTP/2 streams the server takes, if it said so."""
-        self._engine.socket_has_room(self, max_concurrent_streams)
+        self._dispatcher.socket_has_room(self, max_concurrent_streams)
 
     def lost(self) -> None:
         """Note that the server closed it, or wrote unasked: it counts if the socket is free and not closed by us."""
         if not self.wire.broken:
-            self._engine.socket_lost(self.id)
+            self._dispatcher.socket_lost(self.id)
 
     def note_response(self, response: Any) -> None:
         """Note that a response began: the socket works, whatever was in doubt."""
@@ -181,10 +181,10 @@ class Socket:
         if self._handshakes_left == 0 and not self.usable:
             self.usable = True
             self.wire.opening.end()
-            self._engine.socket_opened(self, stream)
+            self._dispatcher.socket_opened(self, stream)
 
     def _keep_session(self) -> None:
-        connector = self._engine.connector
+        connector = self._dispatcher.connector
         if connector.resumes(self.key):
             connector.sessions.learn(self.key, self.wire.stream.get_extra_info("ssl_object"), self._generation)
 
@@ -213,7 +213,7 @@ class Socket:
     def _forget_handshakes(self) -> None:
         self.wire.begin_anew()
         self.may_resume = False
-        self._handshakes_left = self._engine.connector.handshakes(self.key)
+        self._handshakes_left = self._dispatcher.connector.handshakes(self.key)
 
     # Closing ----------------------------------------------------------------------------------------------------------
 

@@ -103,7 +103,7 @@ class BaseTransport(StrictAttributes, Generic[Limits, Proxy, URL, Agent]):
         kind, proxy = cls._pool_class, agent.options.proxy
         if proxy is not None and not proxy.url.scheme.startswith("socks"):
             kind = agent.family.dress(kind, "HTTPProxy")
-        return kind(agent, agent._engine, owns_agent=owns_agent)
+        return kind(agent, agent._dispatcher, owns_agent=owns_agent)
 
     @classmethod
     def mounts_from_env(cls, **options: Any) -> dict[str, Self | None]:

@@ -31,7 +31,7 @@ except ImportError as error:
 if TYPE_CHECKING:
     from ._connector import Key
     from ._core import CloseReason
-    from ._engine import Engine
+    from ._engine import Dispatcher
     from ._options import AgentOptions
     from ._socket import Socket
     from ._ticket import Ticket
@@ -95,7 +95,7 @@ def instrument(
     measured = _Measured(_instruments_of(meter_provider), pool_name, frozenset(opt_in))
     with _looking:
         _measured[agent] = measured
-    agent._engine.observe(measured)
+    agent._dispatcher.observe(measured)
 
 
 def uninstrument(agent: AnyAgent) -> None:
@@ -103,7 +103,7 @@ def uninstrument(agent: AnyAgent) -> None:
     with _looking:
         was_measured = _measured.pop(agent, None) is not None
     if was_measured:
-        agent._engine.observe(None)
+        agent._dispatcher.observe(None)
 
 
 class _Measured(Observer):
@@ -139,22 +139,22 @@ class _Measured(Observer):
 
     # Holding ----------------------------------------------------------------------------------------------------------
 
-    def open_connections(self, engine: Engine) -> Iterator[tuple[int, Attributes]]:
+    def open_connections(self, dispatcher: Dispatcher) -> Iterator[tuple[int, Attributes]]:
         """Yield both states of whatever has a connection, so that no series ends while the other goes on."""
-        for view, socket in engine.snapshot()[1]:
+        for view, socket in dispatcher.snapshot()[1]:
             if view.state in _STATES:
                 attributes = self._of_socket(socket)
                 for state, name in _STATES.items():
                     yield int(view.state is state), {**attributes, "http.connection.state": name}
 
-    def active_requests(self, engine: Engine) -> Iterator[tuple[int, Attributes]]:
+    def active_requests(self, dispatcher: Dispatcher) -> Iterator[tuple[int, Attributes]]:
         """Yield the requests between their arrival at the agent and the end of their response."""
-        for ticket in engine.tickets():
+        for ticket in dispatcher.tickets():
             yield 1, self._of_request(ticket)
 
-    def waiting_requests(self, engine: Engine) -> Iterator[tuple[int, Attributes]]:
+    def waiting_requests(self, dispatcher: Dispatcher) -> Iterator[tuple[int, Attributes]]:
         """Yield waiting requests by origin; 0 for an origin that has a socket and no waiting request."""
-        _, sockets, waiting = engine.snapshot()
+        _, sockets, waiting = dispatcher.snapshot()
         for _, socket in sockets:
             yield 0, self._of_origin(socket.key)
         for key in waiting:
@@ -164,10 +164,10 @@ class _Measured(Observer):
     def limits_of_origins(option: str) -> Look:
         """Return a look at a limit of each origin that has a socket or a waiting request."""
 
-        def look(measured: _Measured, engine: Engine) -> Iterator[tuple[int, Attributes]]:
-            _, sockets, waiting = engine.snapshot()
+        def look(measured: _Measured, dispatcher: Dispatcher) -> Iterator[tuple[int, Attributes]]:
+            _, sockets, waiting = dispatcher.snapshot()
             for key in dict.fromkeys([*(socket.key for _, socket in sockets), *waiting]):
-                yield from _limit(engine.options_for(key), option, measured._of_origin(key))
+                yield from _limit(dispatcher.options_for(key), option, measured._of_origin(key))
 
         return look
 
@@ -175,8 +175,8 @@ class _Measured(Observer):
     def limit_in_total(option: str) -> Look:
         """Return a look at a limit over all origins."""
 
-        def look(measured: _Measured, engine: Engine) -> Iterator[tuple[int, Attributes]]:
-            yield from _limit(engine.options, option, measured._common)
+        def look(measured: _Measured, dispatcher: Dispatcher) -> Iterator[tuple[int, Attributes]]:
+            yield from _limit(dispatcher.options, option, measured._common)
 
         return look
 
@@ -290,7 +290,7 @@ class _Instruments:
                 agents = [(agent, measured) for agent, measured in _measured.items() if measured.instruments is self]
             values: Counter[tuple[tuple[str, str | int], ...]] = Counter()
             for agent, measured in agents:
-                for value, attributes in look(measured, agent._engine):
+                for value, attributes in look(measured, agent._dispatcher):
                     values[tuple(attributes.items())] += value
             return [Observation(value, dict(attributes)) for attributes, value in values.items()]
 

@@ -121,7 +121,7 @@ def closed_while_read(stage: Stage) -> None:
             client.stream("GET", server.url) as response,
         ):
             reading = threads.submit(response.read)
-            (socket,) = agent._engine._sockets.values()
+            (socket,) = agent._dispatcher._sockets.values()
             while not socket.wire.is_in_use():
                 time.sleep(0.001)
             response.close()

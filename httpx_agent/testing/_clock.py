@@ -12,7 +12,7 @@ from .._agent import BaseAgent
 
 if TYPE_CHECKING:
     from .. import Agent
-    from .._engine import Engine
+    from .._engine import Dispatcher
     from .._homes import Home
 
 #: The class whose attributes give all agents their clocks, for once to be set.
@@ -69,7 +69,7 @@ class VirtualClock:
         """
         self.time += seconds
         for agent in list(self._agents):
-            _look_at_the_clock(agent._engine)
+            _look_at_the_clock(agent._dispatcher)
 
 
 class _Registering:
@@ -83,20 +83,20 @@ class _Registering:
         return self._clock
 
 
-def _look_at_the_clock(engine: Engine) -> None:
+def _look_at_the_clock(dispatcher: Dispatcher) -> None:
     here: Home | None = None
     with suppress(RuntimeError):  # no event loop runs here
-        here = engine.find_async_home()
-    _ring(engine, engine.sync_home, here)
-    for home in list(engine._homes.values()):
+        here = dispatcher.find_async_home()
+    _ring(dispatcher, dispatcher.sync_home, here)
+    for home in list(dispatcher._homes.values()):
         if home is here:
-            _ring(engine, home, here)
+            _ring(dispatcher, home, here)
         else:
-            home.call_soon(partial(_ring, engine, home, home))
+            home.call_soon(partial(_ring, dispatcher, home, home))
 
 
-def _ring(engine: Engine, home: Home, here: Home | None) -> None:
+def _ring(dispatcher: Dispatcher, home: Home, here: Home | None) -> None:
     """Do what a home's timers do, and make those who wait for a socket look at their deadlines."""
-    engine.expire(home)
-    for event in engine.renew_events(home):
+    dispatcher.expire(home)
+    for event in dispatcher.renew_events(home):
         home.wake(event, here)

@@ -29,7 +29,7 @@ def assert_no_leaks(agent: BaseAgent[Any, Any, Any]) -> None:
             f"the agent's books do not balance: of {status.create_socket_count} sockets {known} are "
             f"accounted for\n{status}"
         )
-    left = agent._engine.tickets()
+    left = agent._dispatcher.tickets()
     if left:
         hint = "" if agent.debug else "\nAgent(debug=True) remembers where each was asked for."
         lines = "".join(f"\n  {_describe(ticket)}" for ticket in left)

@@ -177,8 +177,8 @@ def check_the_books(agent: Agent, network: Network) -> None:
     assert not status.sockets
     assert not status.requests
     assert len(network.connections) <= status.create_socket_count + 10
-    assert agent._engine._tickets == {}
-    assert len(agent._engine._sockets) == held
+    assert agent._dispatcher._tickets == {}
+    assert len(agent._dispatcher._sockets) == held
 
 
 async def cancel_scope(scenario: Scenario, client: httpx.AsyncClient, steps: int) -> bool:

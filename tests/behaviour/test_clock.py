@@ -46,7 +46,7 @@ def test_elsewhere_two_others_are(monkeypatch: pytest.MonkeyPatch, boottime: dic
 
 
 def test_agents_live_by_what_was_found() -> None:
-    mine, found = Agent()._engine.now, _clock.find_clock()
+    mine, found = Agent()._dispatcher.now, _clock.find_clock()
     assert (type(mine), getattr(mine, "args", None)) == (type(found), getattr(found, "args", None))
 
 
@@ -126,14 +126,14 @@ async def test_a_request_does_not_run_out_of_time_while_the_machine_sleeps(world
     """Its pool timeout goes on where it was, as the others of a request do."""
     network = Network()
     agent = Agent(max_sockets=1, **network.options)
-    engine = agent._engine
+    dispatcher = agent._dispatcher
     async with world.client(transport=AgentTransport(agent=agent)) as client:
         async with client.stream("GET", URL) as response, world.tasks() as tasks:
             waiting = tasks.start(client.get, URL, timeout=httpx.Timeout(10, pool=5))
             await world.until(lambda: agent.status().requests)
-            (home,) = {ticket.home for ticket in engine.tickets()}
+            (home,) = {ticket.home for ticket in dispatcher.tickets()}
             asleep[0] = 3600.0
-            for event in engine.renew_events(home):  # it looks at the clock
+            for event in dispatcher.renew_events(home):  # it looks at the clock
                 home.wake(event, None)
             await world.settle()
             await response.aread()

@@ -41,7 +41,7 @@ def tls(scheme: str, certificates: Certificates) -> ssl.SSLContext | None:
 async def until_it_waits(world: World, transport: AgentTransport) -> None:
     """Until the task or thread beside this one waits for the socket."""
     if world.is_sync:
-        (socket,) = transport.agent._engine._sockets.values()
+        (socket,) = transport.agent._dispatcher._sockets.values()
         await world.until(socket.wire.is_in_use)
     else:
         await world.settle()
@@ -276,7 +276,7 @@ async def test_one_response_of_a_shared_connection(world: World, h2_server: Serv
             reading = tasks.start(read, other, parts["other"])
             await world.until(lambda: all(parts.values()))
             if world.is_sync:
-                sockets = transport.agent._engine._sockets.values()
+                sockets = transport.agent._dispatcher._sockets.values()
                 await world.until(lambda: all(socket.wire.is_in_use() for socket in sockets))
             else:
                 await world.settle()
@@ -471,4 +471,4 @@ def test_threads_that_close_and_read_at_the_same_time() -> None:
             thread.join()
         assert failures == []
         assert agent.status().requests == {}
-        assert agent._engine.tickets() == []
+        assert agent._dispatcher.tickets() == []

@@ -276,7 +276,7 @@ def test_a_loop_that_ends_without_aclose_leaves_nothing_open(server: Server) -> 
         assert agent.sockets() == ()
         server.wait_closed()
     assert agent.status().close_socket_count == 10
-    assert agent._engine._homes == {}
+    assert agent._dispatcher._homes == {}
 
 
 @pytest.mark.filterwarnings("ignore:unclosed transport")  # asyncio's word on such a loop

@@ -328,7 +328,7 @@ def test_a_socket_that_is_broken_as_it_connects_is_closed(
             found = super().select(timeout)
             if any(is_connected(key.fileobj) for key, _ in found):
                 threading.Thread(target=agent.close).start()
-                (wire,) = [held.wire for held in agent._engine._sockets.values()]
+                (wire,) = [held.wire for held in agent._dispatcher._sockets.values()]
                 while not wire.broken:
                     time.sleep(0.001)
             return found

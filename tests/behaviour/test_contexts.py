@@ -318,7 +318,7 @@ class Notes:
 async def test_a_server_ends_a_free_socket_in_an_empty_context(world: World, server: Server, end: str) -> None:
     notes = Notes()
     agent = Agent()
-    agent._engine.observe(notes)
+    agent._dispatcher.observe(notes)
     async with world.client(transport=AgentTransport(agent=agent), timeout=30) as client:
         mark.set(Mark())
         await client.get(f"{server.url}/echo")
@@ -332,7 +332,7 @@ async def test_a_server_ends_a_free_socket_in_an_empty_context(world: World, ser
 async def test_a_socket_expires_in_an_empty_context(world: World, server: Server) -> None:
     notes = Notes()
     agent = Agent(free_socket_timeout=0.05)
-    agent._engine.observe(notes)
+    agent._dispatcher.observe(notes)
     async with world.client(transport=AgentTransport(agent=agent), timeout=30) as client:
         mark.set(Mark())
         await client.get(f"{server.url}/echo")
@@ -363,7 +363,7 @@ def test_what_is_called_in_a_home_from_anywhere_is_called_in_an_empty_context(ru
     agent = Agent()
 
     async def main() -> None:
-        homes = [agent._engine.sync_home, await agent._engine.new_async_home()]
+        homes = [agent._dispatcher.sync_home, await agent._dispatcher.new_async_home()]
         for home in homes:
             home.call_soon(lambda: heard.append(is_empty_here()))
         with anyio.fail_after(10):
@@ -383,7 +383,7 @@ def test_what_is_left_of_a_dropped_response_is_cleared_up_in_an_empty_context(
     notes = Notes()
     network = Network(Script(chunked(b"first", HANG, end=False)))
     agent = Agent(max_sockets=1, **network.options)
-    agent._engine.observe(notes)
+    agent._dispatcher.observe(notes)
     transport = AgentTransport(agent=agent)
     request = httpx.Request("GET", "http://a.test/")
 
@@ -416,7 +416,7 @@ def test_the_socket_of_a_loop_is_closed_in_an_empty_context(runner: Callable[[An
     network = Network()
     agent = Agent(max_total_sockets=1, **network.options)
     notes = Notes()
-    agent._engine.observe(notes)
+    agent._dispatcher.observe(notes)
     transport = AgentTransport(agent=agent)
 
     def elsewhere() -> None:

@@ -121,7 +121,7 @@ async def test_over_free_sockets(ground: Ground, world: World) -> None:
             for response in await occupy(world, transport, *[get()] * count):
                 await read(world, response)
             assert sum(agent.status().free_sockets.values()) == count
-            fast = isinstance(agent._engine._sockets[0].connection, Http1Connection)
+            fast = isinstance(agent._dispatcher._sockets[0].connection, Http1Connection)
             assert fast == (ground.network is None and world.name != "trio")
             return await cost(ground, agent, get())
 

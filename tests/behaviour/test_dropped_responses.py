@@ -73,8 +73,8 @@ async def test_a_request_that_waits_gets_the_slot(world: World, where: str) -> N
                 elif where == "here":
                     gc.collect()
                 else:
-                    engine = agent._engine
-                    with engine._lock if where == "under the lock" else engine.sync_home.watcher._lock:
+                    dispatcher = agent._dispatcher
+                    with dispatcher._lock if where == "under the lock" else dispatcher.sync_home.watcher._lock:
                         gc.collect()
                 await job.wait()
     assert job.result().text == "ok"
@@ -197,9 +197,9 @@ def test_the_collector_in_the_middle_of_everything() -> None:
 
 
 LOCKS: dict[str, Callable[[Agent], Any]] = {
-    "the agent's": lambda agent: agent._engine._lock,
-    "a watcher's": lambda agent: agent._engine.sync_home.watcher._lock,
-    "that of the TLS sessions": lambda agent: agent._engine.connector.sessions._lock,
+    "the agent's": lambda agent: agent._dispatcher._lock,
+    "a watcher's": lambda agent: agent._dispatcher.sync_home.watcher._lock,
+    "that of the TLS sessions": lambda agent: agent._dispatcher.connector.sessions._lock,
     "none": lambda agent: nullcontext(),
 }
 

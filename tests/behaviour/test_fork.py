@@ -241,7 +241,7 @@ async def test_a_socket_that_is_being_opened_at_the_fork(world: World, server: S
     agent = Agent(verify=False)
 
     def noted_descriptors() -> list[int]:
-        return [number for socket in agent._engine._sockets.values() for number in socket.wire.descriptors._files]
+        return [number for socket in agent._dispatcher._sockets.values() for number in socket.wire.descriptors._files]
 
     with hanging_port() as port:
         url = f"http://127.0.0.1:{port}/" if step == "connecting" else f"https://{server.netloc}/"
@@ -378,7 +378,7 @@ def test_a_fork_under_the_agents_lock(server: Server) -> None:
         locked, done = threading.Event(), threading.Event()
 
         def hold() -> None:
-            with transport.agent._engine._lock, transport.agent._engine.sync_home.watcher._lock:
+            with transport.agent._dispatcher._lock, transport.agent._dispatcher.sync_home.watcher._lock:
                 locked.set()
                 done.wait(20)
 
@@ -393,7 +393,7 @@ def test_a_fork_under_the_agents_lock(server: Server) -> None:
 
 async def end_threads(world: World, agent: Agent) -> None:
     """Ends those of the agent, as none of them is left in a child."""
-    for home in (agent._engine.sync_home, *agent._engine._homes.values()):
+    for home in (agent._dispatcher.sync_home, *agent._dispatcher._homes.values()):
         watcher = home.watcher
         if isinstance(watcher, ThreadWatcher):
             watcher.stop()
@@ -412,10 +412,10 @@ def test_what_a_child_does(
         async with world.client(transport=transport) as client:
             async with client.stream("GET", f"{any_server.url}/hold-body/c") as response:
                 sockets = [socket_of(response), socket_of(await client.get(f"{any_server.url}/echo"))]
-                homes = list(agent._engine._homes.values())
+                homes = list(agent._dispatcher._homes.values())
                 await end_threads(world, agent)
 
-                monkeypatch.setattr(_fork, "_restartables", weakref.WeakSet([agent._engine]))
+                monkeypatch.setattr(_fork, "_restartables", weakref.WeakSet([agent._dispatcher]))
                 _fork.opening.acquire()
                 _fork._begin_anew()
 
@@ -453,7 +453,7 @@ async def test_what_a_child_does_without_sockets_of_the_system(world: World) -> 
     async with world.client(transport=transport) as client:
         await client.get("http://a.test/")
         await end_threads(world, transport.agent)
-        transport.agent._engine.begin_anew()
+        transport.agent._dispatcher.begin_anew()
         assert transport.agent.sockets() == ()
         await client.get("http://a.test/")
         assert len(network.connections) == 2

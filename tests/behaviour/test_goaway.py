@@ -173,7 +173,7 @@ async def test_requests_that_are_all_still_answered(world: World) -> None:
         async with world.tasks() as tasks:
             jobs = await shared(world, tasks, client, network)
             goaway(network.connections[0])
-            await world.until(lambda: agent._engine._sockets[0].wire.frames.are_ending)
+            await world.until(lambda: agent._dispatcher._sockets[0].wire.frames.are_ending)
             third = await client.post(URL, content=world.body([b"once"]))
             assert (third.extensions["agent"].socket_id, third.extensions["agent"].retried) == (1, False)
             gate.open()

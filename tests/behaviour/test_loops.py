@@ -62,7 +62,7 @@ def test_a_loop_that_ends_without_aclose(certificates: Certificates, runner: str
         for _ in range(10 if kind == "plain" else 3):
             RUNNERS[runner](main)
             assert agent.sockets() == ()
-            assert agent._engine._homes == {}
+            assert agent._dispatcher._homes == {}
             server.wait_closed()
 
 
@@ -121,7 +121,7 @@ def test_trio_as_a_guest_of_asyncio(server: Server) -> None:
         )
         ours = await ask(until=done.done)
         theirs = done.result().unwrap()
-        libraries = {socket.home.library for socket in transport.agent._engine._sockets.values()}
+        libraries = {socket.home.library for socket in transport.agent._dispatcher._sockets.values()}
         assert libraries == {"asyncio"}  # the sockets of trio went with its run
         await transport.aclose()
         return ours, theirs

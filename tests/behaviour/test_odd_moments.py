@@ -91,7 +91,7 @@ async def test_an_agent_that_is_closed_while_a_dead_socket_is_found(world: World
     agent = Agent(**network.options)
     async with world.client(transport=AgentTransport(agent=agent)) as client:
         await client.get(URL)
-        wire = agent._engine._sockets[0].wire
+        wire = agent._dispatcher._sockets[0].wire
 
         def close_and_say_dead() -> bool:
             agent.close()
@@ -161,7 +161,7 @@ async def test_a_connection_that_takes_no_more_requests(world: World, body: str)
 
     async with world.client(transport=AgentTransport(agent=agent)) as client:
         await client.get(URL)
-        only = agent._engine._sockets[0]
+        only = agent._dispatcher._sockets[0]
 
         def refuse(request: Any) -> None:
             only.wire.wrote = True
@@ -213,7 +213,7 @@ async def test_a_close_that_fails_is_a_close(world: World, monkeypatch: pytest.M
         def fail() -> None:
             raise OSError("close failed")
 
-        connection = agent._engine._sockets[0].connection
+        connection = agent._dispatcher._sockets[0].connection
         monkeypatch.setattr(connection, "close" if world.is_sync else "aclose", world.callback(fail))
         await world.close(agent)
         assert agent.sockets() == ()
@@ -249,7 +249,7 @@ async def test_a_dropped_agent_takes_its_watcher_along(world: World, server: Ser
     agent = Agent(free_socket_timeout=None)
     async with world.client(transport=AgentTransport(agent=agent)) as client:
         await client.get(f"{server.url}/echo")
-    homes = [agent._engine.sync_home, *agent._engine._homes.values()]
+    homes = [agent._dispatcher.sync_home, *agent._dispatcher._homes.values()]
     gone = weakref.ref(agent)
     await world.close(agent)
     del agent, client
@@ -277,7 +277,7 @@ def test_a_loop_without_readers_has_a_thread_for_its_free_sockets(
         loop = asyncio.get_running_loop()
         monkeypatch.setattr(loop, "add_reader", not_implemented)
         agent = Agent()
-        home = await agent._engine.new_async_home()
+        home = await agent._dispatcher.new_async_home()
         monkeypatch.undo()
         assert isinstance(home.watcher, ThreadWatcher)
         async with httpx.AsyncClient(transport=AgentTransport(agent=agent), trust_env=False) as client:
@@ -400,9 +400,9 @@ def test_closing_twice_at_once(server: Server) -> None:
     agent = Agent()
     with httpx.Client(transport=AgentTransport(agent=agent), trust_env=False) as client:
         client.get(f"{server.url}/echo")
-        only = agent._engine._sockets[0]
+        only = agent._dispatcher._sockets[0]
         agent.close()
-        assert agent._engine._note_end_of(only) is None
+        assert agent._dispatcher._note_end_of(only) is None
 
 
 @pytest.mark.parametrize("runner", ["asyncio", "trio"])
@@ -412,14 +412,14 @@ def test_what_comes_too_late_for_a_loop_is_not_done(runner: str) -> None:
     homes: list[Any] = []
 
     async def main() -> None:
-        homes.append(await agent._engine.new_async_home())
+        homes.append(await agent._dispatcher.new_async_home())
         homes[0].is_ending = True
-        homes[0].do_soon(agent._engine.settle(homes[0], []))
+        homes[0].do_soon(agent._dispatcher.settle(homes[0], []))
         await anyio.sleep(0)
         await anyio.sleep(0)
 
     asyncio.run(main()) if runner == "asyncio" else trio.run(main)
-    homes[0].do_soon(agent._engine.settle(homes[0], []))
+    homes[0].do_soon(agent._dispatcher.settle(homes[0], []))
     assert homes[0].is_over()
     homes[0].end()  # twice is once
     assert homes[0].is_over()
@@ -472,7 +472,7 @@ async def test_a_connection_that_is_gone_before_its_address_was_asked(world: Wor
             return b"\0abstract" if info == "server_addr" else None
 
     agent = Agent()
-    one = Socket(agent._engine, 0, agent._engine.sync_home, agent._engine.key_of(FakeRequest()))
+    one = Socket(agent._dispatcher, 0, agent._dispatcher.sync_home, agent._dispatcher.key_of(FakeRequest()))
     one.connected(Stream())
     assert (one.local_address, one.peer_address) == (None, "\0abstract")
 
@@ -483,7 +483,7 @@ def test_a_guard_may_outlive_its_agent() -> None:
 
     async def main() -> None:
         agent = Agent()
-        homes.append(await agent._engine.new_async_home())
+        homes.append(await agent._dispatcher.new_async_home())
         del agent
         gc.collect()
         assert not homes[0].is_over()
@@ -553,11 +553,11 @@ async def test_a_connection_that_should_be_secure_and_is_not_has_no_session(worl
         extensions = {"http_version": b"HTTP/1.1"}  # noqa: RUF012
 
     agent = Agent()
-    one = Socket(agent._engine, 0, agent._engine.sync_home, agent._engine.key_of(FakeRequest()))
-    one.connection = agent._engine.connector.sync_connection(one.key, one.wire)
+    one = Socket(agent._dispatcher, 0, agent._dispatcher.sync_home, agent._dispatcher.key_of(FakeRequest()))
+    one.connection = agent._dispatcher.connector.sync_connection(one.key, one.wire)
     one.wire.stream = Stream()
     one.note_response(Response())
-    assert agent._engine.connector.sessions.get(one.key) is None
+    assert agent._dispatcher.connector.sessions.get(one.key) is None
 
 
 def test_a_watcher_whose_owner_is_gone_tells_nobody_and_ends() -> None:
@@ -628,7 +628,7 @@ def test_a_socket_that_came_free_while_the_watcher_was_told_to_rest(server: Serv
     agent = Agent(free_socket_timeout=0.2 if ends == "its time is over" else None)
     with httpx.Client(transport=AgentTransport(agent=agent), trust_env=False) as client:
         client.get(f"{server.url}/echo")
-        agent._engine.sync_home.watcher.rest()
+        agent._dispatcher.sync_home.watcher.rest()
         if ends == "the server closes it":
             server.close_idle()
         anyio.run(World("sync").until, lambda: not agent.sockets())
@@ -641,9 +641,9 @@ async def test_only_sockets_that_are_free_are_watched(world: World, server: Serv
     agent = Agent(http1_engine="h11", async_network_backend=backend)  # not the agent's own, which tells of its end
     async with world.client(transport=AgentTransport(agent=agent)) as client:
         await client.get(f"{server.url}/echo")
-        [one] = agent._engine._sockets.values()
+        [one] = agent._dispatcher._sockets.values()
         async with client.stream("GET", f"{server.url}/hold-body/c") as response:
-            await world.until(lambda: not agent._engine._not_watched)
+            await world.until(lambda: not agent._dispatcher._not_watched)
             assert one.watched is None
             server.gate("c").open()
             await response.aread()
@@ -661,7 +661,7 @@ def test_a_stream_that_tells_nothing_any_more_is_not_watched() -> None:
             raise RuntimeError("closed")
 
     agent = Agent()
-    one = Socket(agent._engine, 0, agent._engine.sync_home, agent._engine.key_of(FakeRequest()))
+    one = Socket(agent._dispatcher, 0, agent._dispatcher.sync_home, agent._dispatcher.key_of(FakeRequest()))
     one.wire.stream = Mute()
     assert one.wire.descriptor() is None
 
@@ -673,8 +673,8 @@ async def test_many_origins_are_not_remembered_for_ever(world: World, monkeypatc
     async with world.client(transport=AgentTransport(agent=agent)) as client:
         for number in range(10):
             await client.get(f"http://{number}.test/")
-    assert len(agent._engine._known_keys) <= 3
-    assert len(agent._engine._known_options) <= 3
+    assert len(agent._dispatcher._known_keys) <= 3
+    assert len(agent._dispatcher._known_options) <= 3
     await world.close(agent)
 
 
@@ -687,14 +687,14 @@ async def test_a_connect_that_ends_after_its_agent_was_closed(world: World, step
 
     def trace(name: str, info: dict[str, Any]) -> None:
         if step == "before the connect" and name == "connection.connect_tcp.started":
-            agent._engine._sockets[0].wire.broken = True  # as by a close in another thread, in this moment
+            agent._dispatcher._sockets[0].wire.broken = True  # as by a close in another thread, in this moment
 
     async with world.client(transport=AgentTransport(agent=agent)) as client, world.tasks() as tasks:
         job = tasks.start(client.get, "https://a.test/", extensions={"trace": world.callback(trace)})
         if step != "before the connect":
             await world.until(lambda: network.open == 1)
             await world.until(lambda: network.ops[-1].name == ("connect" if step == "connect" else "start_tls"))
-            agent._engine._sockets[0].wire.broken = True
+            agent._dispatcher._sockets[0].wire.broken = True
         gate.open()
         await job.wait()
     assert type(job.exception) is httpx.ConnectError
@@ -732,8 +732,8 @@ def test_a_body_that_fails_and_whose_end_fails() -> None:
 
 def test_what_is_told_of_a_socket_that_is_gone() -> None:
     agent = Agent()
-    agent._engine.socket_lost(99)
-    one = Socket(agent._engine, 0, agent._engine.sync_home, agent._engine.key_of(FakeRequest()))
+    agent._dispatcher.socket_lost(99)
+    one = Socket(agent._dispatcher, 0, agent._dispatcher.sync_home, agent._dispatcher.key_of(FakeRequest()))
     one.wire.close_raw()  # there is nothing to close yet
     assert agent.sockets() == ()
 
@@ -778,8 +778,8 @@ async def test_a_connection_that_cannot_even_be_made(world: World, monkeypatch: 
 
     async with world.client(transport=AgentTransport(agent=agent)) as client:
         with monkeypatch.context() as patch:
-            patch.setattr(agent._engine.connector, "sync_connection", fail)
-            patch.setattr(agent._engine.connector, "async_connection", fail)
+            patch.setattr(agent._dispatcher.connector, "sync_connection", fail)
+            patch.setattr(agent._dispatcher.connector, "async_connection", fail)
             with pytest.raises(RuntimeError, match="no context"):
                 await client.get(URL)
         assert agent.status().create_socket_error_count == 1
@@ -795,12 +795,12 @@ async def test_a_home_with_a_request_in_it_is_not_left_when_its_agent_is_closed(
     headers = {"Connection": "Upgrade", "Upgrade": "x"}
     async with httpx.AsyncClient(transport=AgentTransport(agent=agent), trust_env=False) as client:
         async with client.stream("GET", URL, headers=headers):
-            home = agent._engine.find_async_home()
+            home = agent._dispatcher.find_async_home()
             await agent.aclose()
-            assert agent._engine.find_async_home() is home is not None
+            assert agent._dispatcher.find_async_home() is home is not None
             assert network.open == 1
         await agent.aclose()
-        assert agent._engine.find_async_home() is None
+        assert agent._dispatcher.find_async_home() is None
         assert agent.status().request_count == 1
 
 
@@ -824,8 +824,8 @@ def test_what_happens_in_the_moment_in_which_the_time_is_over(event: str) -> Non
         happens: Callable[[], None] | None = None
 
         def __call__(self) -> float:
-            engine = agent._engine
-            waits = not engine.is_locked_here() and any(ticket.queued for ticket in engine._tickets.values())
+            dispatcher = agent._dispatcher
+            waits = not dispatcher.is_locked_here() and any(ticket.queued for ticket in dispatcher._tickets.values())
             if waits and self.happens is not None:
                 happens, self.happens = self.happens, None
                 happens()

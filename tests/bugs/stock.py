@@ -60,7 +60,7 @@ class Stack:
     def under_the_lock(self, transport: Any, function: Any) -> None:
         """Has a function called, once, in the middle of a decision, when the pool's lock is held."""
         owner, name = (
-            (transport._pool, "create_connection") if self.is_stock else (transport.agent._engine._core, "submit")
+            (transport._pool, "create_connection") if self.is_stock else (transport.agent._dispatcher._core, "submit")
         )
         original = getattr(owner, name)
 

@@ -29,7 +29,7 @@ MANY = 64
 
 def connection_of(transport: AgentTransport) -> Any:
     """The connection of the only socket."""
-    (socket_,) = transport.agent._engine._sockets.values()
+    (socket_,) = transport.agent._dispatcher._sockets.values()
     return socket_.connection
 
 

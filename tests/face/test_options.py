@@ -471,8 +471,8 @@ sys.modules["httptools"] = None
 import httpx_agent, httpx
 from httpx_agent._connector import Key
 agent = httpx_agent.Agent()
-wire = agent._engine.connector.wire(Key("http", "a.test", 80, None), None, agent.options)
-print(type(agent._engine.connector.sync_connection(Key("http", "a.test", 80, None), wire).inner).__module__)
+wire = agent._dispatcher.connector.wire(Key("http", "a.test", 80, None), None, agent.options)
+print(type(agent._dispatcher.connector.sync_connection(Key("http", "a.test", 80, None), wire).inner).__module__)
 try:
     httpx_agent.Agent(http1_engine="httptools")
 except ImportError as error:

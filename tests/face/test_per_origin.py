@@ -149,7 +149,7 @@ def test_the_order_of_the_mapping_does_not_matter() -> None:
         agent = Agent(per_origin=dict(items))
         found = {}
         for url in ("http://b.test", "http://www.a.test", "http://sub.a.test", "https://sub.a.test:8443"):
-            options = agent._engine.options_for(agent._engine.key_of(httpcore_request(url)))
+            options = agent._dispatcher.options_for(agent._dispatcher.key_of(httpcore_request(url)))
             found[url] = (options.max_sockets, options.max_free_sockets)
         assert list(found.values()) == [(1, 256), (2, 256), (None, 3), (4, 256)]
 
@@ -215,11 +215,11 @@ def test_all_that_may_differ() -> None:
     }
     assert set(changes) == ORIGIN_OPTIONS
     agent = Agent(per_origin={"all://a.test": changes, "all://": {"timeout": 5}}, max_sockets=11)
-    key = agent._engine.key_of(httpcore_request("http://a.test"))
-    options = agent._engine.options_for(key)
+    key = agent._dispatcher.key_of(httpcore_request("http://a.test"))
+    options = agent._dispatcher.options_for(key)
     assert {name: getattr(options, name) for name in changes} == changes
     assert options.max_total_sockets is agent.max_total_sockets
-    other = agent._engine.options_for(agent._engine.key_of(httpcore_request("http://b.test")))
+    other = agent._dispatcher.options_for(agent._dispatcher.key_of(httpcore_request("http://b.test")))
     assert (other.timeout, other.max_sockets, other.scheduling) == (5.0, 11, "lifo")
     assert agent.timeout == 30.0
 

@@ -70,7 +70,7 @@ def test_it_is_one_agent_in_another_process_however_often_it_comes() -> None:
     assert first is second is not agent
     assert first.options == agent.options
     assert (first.max_sockets, first.scheduling, first.max_total_sockets) == (5, "fifo", 9)
-    assert first._engine.given_options().keys() == agent._engine.given_options().keys()
+    assert first._dispatcher.given_options().keys() == agent._dispatcher.given_options().keys()
     assert pickle.loads(there_and_back) is agent
 
 

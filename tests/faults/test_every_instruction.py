@@ -386,15 +386,15 @@ def check(case: Case, scene: Scene, interruption: Interruption) -> None:
         scene.network.scripts = ()
     url = "http://z.test/" if scene.network else scene.url
     assert in_another_thread(lambda: scene.client.get(url, timeout=5)).status_code == 200
-    wait_until(lambda: agent._engine.tickets() == [])  # what is dropped is cleared up by a thread of its own
+    wait_until(lambda: agent._dispatcher.tickets() == [])  # what is dropped is cleared up by a thread of its own
     assert_no_leaks(agent)
     assert not sum(agent.status().requests.values())
     assert len(scene.client._transport._pool._requests) == 0  # type: ignore[attr-defined]
     wait_until(lambda: all(info.state == "free" for info in agent.sockets()))
-    assert not agent._engine._unfinished
-    assert not agent._engine._is_deciding
-    assert not agent._engine._is_unswept
-    assert not agent._engine._refused
+    assert not agent._dispatcher._unfinished
+    assert not agent._dispatcher._is_deciding
+    assert not agent._dispatcher._is_unswept
+    assert not agent._dispatcher._refused
     if scene.backend is not None:
         # What was detached is the caller's, and goes with the response if that is never closed.
         left = scene.backend.open_streams() - sum(agent.status().free_sockets.values())

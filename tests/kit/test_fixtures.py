@@ -24,7 +24,7 @@ def test_a_server(chaos_server: ChaosServer) -> None:  # noqa: F811
 
 
 def test_a_clock(virtual_clock: VirtualClock) -> None:  # noqa: F811
-    assert Agent()._engine.now() == virtual_clock.time == 1000.0
+    assert Agent()._dispatcher.now() == virtual_clock.time == 1000.0
 
 
 def test_the_kit_needs_nothing_but_the_library() -> None:

@@ -24,10 +24,10 @@ def test_only_agents_made_in_the_block_live_by_it() -> None:
     with VirtualClock() as clock:
         agents = [Agent(), AgentTransport().agent]
     other = Agent()
-    assert [agent._engine.now() for agent in agents] == [1000.0, 1000.0]
+    assert [agent._dispatcher.now() for agent in agents] == [1000.0, 1000.0]
     clock.advance(5)
-    assert [agent._engine.now() for agent in agents] == [1005.0, 1005.0]
-    assert abs(other._engine.now() - time.monotonic()) < 60
+    assert [agent._dispatcher.now() for agent in agents] == [1005.0, 1005.0]
+    assert abs(other._dispatcher.now() - time.monotonic()) < 60
 
 
 def test_the_kit_serves_httpx2_as_well() -> None:
@@ -47,8 +47,8 @@ def test_blocks_may_be_nested() -> None:
         inner.advance(1)
         innermost = outer.agent()
         agent = Agent()
-    assert innermost._engine.now() == 1000.0
-    assert agent._engine.now() == 1001.0
+    assert innermost._dispatcher.now() == 1000.0
+    assert agent._dispatcher.now() == 1001.0
 
 
 def test_a_clock_keeps_no_agent_alive() -> None:

@@ -237,8 +237,8 @@ URL = "https://a.test/"
 def agent_with_session(network: Network, **options: Any) -> Agent:
     """An agent that knows a session, as far as it can see, for the server at `URL`."""
     agent = Agent(**network.options, **options)
-    cache = agent._engine.connector.sessions
-    key = agent._engine.key_of(SimpleNamespace(url=httpx_url(), extensions={}))
+    cache = agent._dispatcher.connector.sessions
+    key = agent._dispatcher.key_of(SimpleNamespace(url=httpx_url(), extensions={}))
     cache.learn(key, Connection(Session()), cache.generation)
     return agent
 

@@ -427,11 +427,11 @@ async def test_switched_off_it_costs_nothing(
     kept: list[ssl.SSLSession] = []
     with Server(tls=certificates.server()) as server:
         agent = Agent(verify=context, max_cached_sessions=limit, http1_engine=engine)
-        key = agent._engine.key_of(httpcore.Request("GET", server.url))
+        key = agent._dispatcher.key_of(httpcore.Request("GET", server.url))
         async with world.client(transport=AgentTransport(agent=agent)) as client:
             for path in ("echo", "echo", "close", "echo", "close", "echo"):
                 assert (await client.get(f"{server.url}/{path}")).status_code == 200
-                session = agent._engine.connector.sessions.get(key)
+                session = agent._dispatcher.connector.sessions.get(key)
                 if session is not None and not any(session is other for other in kept):
                     kept.append(session)
         await world.close(agent)

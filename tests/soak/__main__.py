@@ -137,7 +137,7 @@ class Soak:
     def _look(self) -> None:
         """What holds at every moment."""
         for agent in self.agents:
-            made = agent._engine._next_request
+            made = agent._dispatcher._next_request
             status = agent.status()
             held = sum(status.sockets.values()) + sum(status.free_sockets.values())
             known = status.create_socket_error_count + status.close_socket_count + status.detached_socket_count + held
@@ -145,7 +145,7 @@ class Soak:
                 self._fail(f"the counters do not add up: {status.create_socket_count} sockets created, {known} known")
             over = status.request_count + status.request_error_count
             known = over + sum(status.requests.values())
-            if known > agent._engine._next_request or made > known + sum(status.sockets.values()):
+            if known > agent._dispatcher._next_request or made > known + sum(status.sockets.values()):
                 self._fail(f"the counters do not add up: {made} requests made, {status}")
             if held > (agent.max_total_sockets or 0):
                 self._fail(f"{held} sockets, above the limit")
@@ -168,7 +168,7 @@ class Soak:
             busy = [info for info in agent.sockets() if info.state not in ("free", "closing")]
             if busy:
                 self._fail(f"{when}: sockets in use by nobody: {busy}")
-            status, made = agent.status(), agent._engine._next_request
+            status, made = agent.status(), agent._dispatcher._next_request
             if made != status.request_count + status.request_error_count:
                 self._fail(f"{when}: {made} requests made, but {status}")
 

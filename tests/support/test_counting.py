@@ -84,7 +84,7 @@ def test_what_an_agent_holds_is_watched() -> None:
     with Agent() as agent:
         watched = watch(agent)
 
-        assert any(container is agent._engine._sockets for container in watched)
-        assert any(container is agent._engine._core._free for container in watched)
+        assert any(container is agent._dispatcher._sockets for container in watched)
+        assert any(container is agent._dispatcher._core._free for container in watched)
         assert {type(container) for container in watched} <= set(WATCHED.values())
         assert {id(container) for container in watch(agent)} == {id(container) for container in watched}

@@ -44,7 +44,7 @@ class Notes:
 
 def observed(agent: Agent) -> Notes:
     notes = Notes()
-    agent._engine.observe(notes)
+    agent._dispatcher.observe(notes)
     return notes
 
 
@@ -342,7 +342,7 @@ async def test_what_an_observer_raises_harms_nobody(world: World, caplog: pytest
     """And is logged once, with its traceback; a new observer is a new chance."""
     network = Network(default=Script(then=respond(b"ok", headers=[("Connection", "close")])))
     agent = Agent(**network.options)
-    agent._engine.observe(Failing())
+    agent._dispatcher.observe(Failing())
     async with world.client(transport=AgentTransport(agent=agent)) as client:
         for _ in range(3):
             assert (await client.get(URL)).status_code == 200
@@ -350,7 +350,7 @@ async def test_what_an_observer_raises_harms_nobody(world: World, caplog: pytest
         assert (record.name, record.levelno) == ("httpx_agent", logging.ERROR)
         assert record.exc_info is not None
         assert str(record.exc_info[1]) == "this observer fails"
-        agent._engine.observe(Failing())
+        agent._dispatcher.observe(Failing())
         await client.get(URL)
         assert len(caplog.records) == 2
     await world.close(agent)
@@ -368,7 +368,7 @@ async def test_an_observer_may_ask_the_agent(world: World) -> None:
             seen.append(agent.status().close_socket_count)
             agent.max_total_sockets = 2
 
-    agent._engine.observe(Curious())
+    agent._dispatcher.observe(Curious())
     async with world.client(transport=AgentTransport(agent=agent)) as client:
         await client.get(URL)
         await client.get(OTHER)
@@ -382,9 +382,9 @@ async def test_nothing_is_noted_for_nobody(world: World) -> None:
     network = Network(Script(ok, FIN), Script([gate, ok]))
     agent = Agent(max_sockets=1, **network.options)
     told: list[object] = []
-    agent._engine._tell = told.append  # type: ignore[method-assign]
+    agent._dispatcher._tell = told.append  # type: ignore[method-assign]
     notes = observed(agent)
-    agent._engine.observe(None)
+    agent._dispatcher.observe(None)
     async with world.client(transport=AgentTransport(agent=agent), timeout=None) as client:
         await client.get(URL)
         async with world.tasks() as tasks:
