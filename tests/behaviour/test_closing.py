@@ -17,6 +17,7 @@ from tests.support.worlds import World
 URL = "http://a.test/"
 
 
+@pytest.mark.rule("R24", "N13")
 async def test_closing_an_agent_fails_every_request_at_once(world: World) -> None:
     """One in flight fails with `ReadError`; one that connects and one that waits with `ConnectError`: nothing sent."""
     gate = Gate()
@@ -51,6 +52,7 @@ async def test_closing_an_agent_fails_every_request_at_once(world: World) -> Non
     assert network.open == 0
 
 
+@pytest.mark.rule("R24")
 @pytest.mark.parametrize("scheme", ["http", "https"])
 async def test_closing_wakes_whoever_is_blocked_on_a_real_socket(world: World, scheme: str, server: Server) -> None:
     """In a connect that hangs, in a TLS handshake that hangs, and in a read."""
@@ -145,6 +147,7 @@ async def test_closing_without_entering(world: World) -> None:
     await world.close(transport)
 
 
+@pytest.mark.rule("R23")
 async def test_a_response_closed_early_costs_its_socket(world: World) -> None:
     """R23: what is on its way would be taken for the next response."""
     network = Network(Script(chunked(b"first", HANG, end=False)))
@@ -160,6 +163,7 @@ async def test_a_response_closed_early_costs_its_socket(world: World) -> None:
     await world.close(agent)
 
 
+@pytest.mark.rule("R18")
 @pytest.mark.parametrize(
     ("method", "answer"),
     [
@@ -193,6 +197,7 @@ async def test_a_large_rest_is_not_read_to_save_a_socket(world: World) -> None:
     await world.close(agent)
 
 
+@pytest.mark.rule("R14", "R20", "N23")
 async def test_what_comes_after_a_response_is_not_the_next_one(world: World) -> None:
     """N23: a second response, whether it came with the first or later."""
     network = Network(Script(respond(b"first") + respond(b"forged")), default=Script(then=respond(b"true")))
@@ -239,6 +244,7 @@ async def test_a_connect_tunnel_leaves_the_pool(world: World) -> None:
     assert agent.status().detached_socket_count == 1
 
 
+@pytest.mark.rule("R18")
 async def test_a_dropped_response_gives_its_slot_back(world: World) -> None:
     """Not closed and not read: once it is collected, the next request gets its slot."""
     network = Network(default=Script(then=chunked(b"first", HANG, end=False)))

@@ -32,6 +32,7 @@ async def open_sockets(world: World, client: Any, url: str, count: int) -> None:
         await stream.__aexit__(None, None, None)
 
 
+@pytest.mark.rule("N30")
 @pytest.mark.parametrize("scheduling", ["lifo", "fifo"])
 async def test_ten_free_sockets_cost_one_read_timeout(world: World, scheduling: Any) -> None:
     network = Network(*[forgotten] * 10)

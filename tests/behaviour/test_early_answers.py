@@ -103,6 +103,7 @@ def client_for(world: World, transport: AgentTransport) -> Any:
     return client
 
 
+@pytest.mark.rule("R18")
 @everywhere
 @schemes
 @pytest.mark.parametrize("and_then", ["keeps open", "half-closes"])

@@ -13,6 +13,7 @@ from tests.support.worlds import World
 URL = "http://a.test/"
 
 
+@pytest.mark.rule("R16", "R31", "R34", "N4", "N18", "A3", "A6")
 @pytest.mark.parametrize(
     ("options", "headers", "lives"),
     [
@@ -45,6 +46,7 @@ async def test_how_long_a_socket_stays_free(
     await world.close(agent)
 
 
+@pytest.mark.rule("R12", "R31")
 @pytest.mark.parametrize(
     ("options", "headers"),
     [
@@ -63,6 +65,7 @@ async def test_a_socket_that_is_not_kept(world: World, options: dict[str, int], 
     await world.close(agent)
 
 
+@pytest.mark.rule("R34", "A11")
 async def test_a_long_response_is_not_cut_by_the_ttl(world: World) -> None:
     """R34, A11: the socket is closed when the response is over."""
     clock = VirtualClock()
@@ -77,6 +80,7 @@ async def test_a_long_response_is_not_cut_by_the_ttl(world: World) -> None:
     await world.close(agent)
 
 
+@pytest.mark.rule("R34", "A5")
 async def test_a_late_timer_does_not_let_an_expired_socket_serve(world: World) -> None:
     """A5: it is looked at when it is picked, too."""
     clock = VirtualClock()
@@ -103,6 +107,7 @@ async def test_a_used_socket_lives_on(world: World) -> None:
     await world.close(agent)
 
 
+@pytest.mark.rule("R16")
 async def test_the_real_timer_closes_real_sockets(world: World, server: Server) -> None:
     """The server sees the end of the connection, and nobody has asked for anything."""
     agent = Agent(free_socket_timeout=0.05)
@@ -117,6 +122,7 @@ async def test_the_real_timer_closes_real_sockets(world: World, server: Server) 
     await world.close(agent)
 
 
+@pytest.mark.rule("R2", "N22")
 async def test_the_longest_free_goes_first_with_fifo_and_last_with_lifo(world: World) -> None:
     """R2: lifo lets the sockets that are not needed expire; fifo keeps all of them warm."""
     for scheduling, order in (("lifo", [2, 2, 2]), ("fifo", [0, 1, 2])):
@@ -133,6 +139,7 @@ async def test_the_longest_free_goes_first_with_fifo_and_last_with_lifo(world: W
         await world.close(agent)
 
 
+@pytest.mark.rule("R20")
 async def test_a_request_that_fails_frees_its_slot(world: World) -> None:
     network = Network(Script(b"nonsense\r\n\r\n"))
     agent = Agent(max_sockets=1, **network.options)

@@ -18,6 +18,7 @@ from tests.support.worlds import World
 ORIGINS = ["http://a.test", "http://b.test", "http://c.test"]
 
 
+@pytest.mark.rule("R4", "N1")
 @pytest.mark.parametrize("per_origin", [None, 7])
 def test_fifty_threads_and_two_loops_share_twenty_sockets(per_origin: int | None) -> None:
     """At no moment more than twenty sockets are open, from connect to the end of close, and every request is served."""
@@ -58,6 +59,7 @@ def test_fifty_threads_and_two_loops_share_twenty_sockets(per_origin: int | None
     assert network.open == 0
 
 
+@pytest.mark.rule("R6", "N2")
 async def test_a_home_whose_free_sockets_fill_the_limit_gives_way(world: World) -> None:
     """The total limit is full of the sync world's free sockets: one of them is closed for a request of a loop."""
     network = Network(default=Script(then=respond(b"ok")))
@@ -98,6 +100,7 @@ async def test_a_home_whose_free_sockets_fill_the_limit_gives_way(world: World) 
     assert network.open == 0
 
 
+@pytest.mark.rule("R4")
 async def test_the_limit_of_an_origin_holds_over_homes(world: World) -> None:
     """A free socket of the same origin in another home is closed to make room."""
     network = Network(default=Script(then=respond(b"ok")))
@@ -142,6 +145,7 @@ async def test_a_thousand_requests_over_ten_sockets(world: World) -> None:
         assert sorted({job.result().extensions["agent"].socket_id for job in jobs}) == list(range(10))
 
 
+@pytest.mark.rule("R5")
 async def test_the_oldest_request_is_served_first(world: World) -> None:
     """Over origins and in the order of arrival, when only the total is in the way."""
     gate = Gate()

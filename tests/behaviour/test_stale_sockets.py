@@ -18,6 +18,7 @@ URL = "http://a.test/"
 ok = respond(b"ok")
 
 
+@pytest.mark.rule("R2", "R14", "N8", "N16", "N23")
 @pytest.mark.parametrize("end", ["fin", "rst", "data"])
 async def test_a_dead_free_socket_is_not_used(world: World, end: str) -> None:
     """N8, N16, N23: closed by its server, or readable while free. One poll finds it; nothing was sent on it."""
@@ -37,6 +38,7 @@ async def test_a_dead_free_socket_is_not_used(world: World, end: str) -> None:
     await world.close(agent)
 
 
+@pytest.mark.rule("R2")
 async def test_the_next_free_socket_is_tried_before_a_new_one(world: World) -> None:
     """Both limits full of dead sockets, then of one that lives."""
     network = Network()
@@ -59,6 +61,7 @@ async def open_sockets(world: World, client: Any, count: int) -> None:
         await stream.__aexit__(None, None, None)
 
 
+@pytest.mark.rule("R19", "N16")
 @pytest.mark.parametrize("failure", [FIN, RST])
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"])
 async def test_an_idempotent_request_is_sent_again_on_a_new_socket(world: World, method: str, failure: Any) -> None:
@@ -78,6 +81,7 @@ async def test_an_idempotent_request_is_sent_again_on_a_new_socket(world: World,
     await world.close(agent)
 
 
+@pytest.mark.rule("R19")
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -119,6 +123,7 @@ def unreplayable(world: World, kind: str) -> tuple[str, dict[str, Any]]:
     return "PUT", {"files": {"file": Unseekable(b"file")}}
 
 
+@pytest.mark.rule("R19")
 @pytest.mark.parametrize("kind", ["a POST", "a generator", "an unseekable file"])
 async def test_what_may_not_be_sent_again_raises_and_says_that_the_socket_was_stale(world: World, kind: str) -> None:
     network = Network(Script(ok, FIN))
@@ -148,6 +153,7 @@ async def test_a_new_socket_is_never_stale(world: World) -> None:
     await world.close(agent)
 
 
+@pytest.mark.rule("R19")
 async def test_it_is_sent_again_once(world: World) -> None:
     network = Network(Script(ok, FIN), default=Script(then=FIN))
     agent = Agent(**network.options)
@@ -175,6 +181,7 @@ async def test_it_is_not_sent_again(world: World, second: Any, error: type[Excep
     await world.close(agent)
 
 
+@pytest.mark.rule("R19")
 async def test_retrying_can_be_switched_off(world: World) -> None:
     network = Network(Script(ok, FIN))
     agent = Agent(retry_stale_sockets=False, **network.options)
@@ -186,6 +193,7 @@ async def test_retrying_can_be_switched_off(world: World) -> None:
     await world.close(agent)
 
 
+@pytest.mark.rule("R10", "N6")
 async def test_a_handed_over_socket_counts_as_reused(world: World) -> None:
     """N6: a request that waited for its socket is sent again like any other."""
     network = Network(Script([ok], FIN))
@@ -221,6 +229,7 @@ async def test_what_comes_before_the_response_was_read_is_noticed_without_a_requ
     await world.close(agent)
 
 
+@pytest.mark.rule("R14")
 @pytest.mark.both_engines
 @pytest.mark.parametrize("tls", [False, True], ids=["http", "https"])
 async def test_a_server_that_closes_a_free_socket_is_noticed_without_a_request(

@@ -30,6 +30,7 @@ def goaway(last_stream: int) -> bytes:
     return b"\0\0\x08\x07\0" + struct.pack(">III", 0, last_stream, 0)
 
 
+@pytest.mark.bug("B12")
 @pytest.mark.parametrize("last_stream", [0, 1, 9, 19, 39, 2**31 - 1])
 @pytest.mark.in_loops
 async def test_b12_twenty_streams_and_a_goaway(world: World, stack: Stack, last_stream: int) -> None:
@@ -66,6 +67,7 @@ def switching_often() -> Iterator[None]:
         sys.setswitchinterval(before)
 
 
+@pytest.mark.bug("B13")
 def test_b13_threads_do_not_share_a_connection(stack: Stack, h2_server: Server, certificates: Certificates) -> None:
     """httpx: most requests fail, with `KeyError`, `LocalProtocolError`, "deque mutated during iteration" and others."""
     transport = stack.transport(is_sync=True, http2=True, verify=certificates.client())
@@ -87,6 +89,7 @@ def test_b13_threads_do_not_share_a_connection(stack: Stack, h2_server: Server, 
     assert failures == []
 
 
+@pytest.mark.bug("B26")
 async def test_b26_a_body_that_can_be_read_once_is_not_sent_twice(world: World, stack: Stack) -> None:
     """httpx: `StreamConsumed`, which is no `TransportError`: the body's generator is iterated again."""
     script = http2()
@@ -107,6 +110,7 @@ async def test_b26_a_body_that_can_be_read_once_is_not_sent_twice(world: World, 
     assert network.open == 0
 
 
+@pytest.mark.bug("B28")
 @pytest.mark.in_loops
 @pytest.mark.parametrize("protocol", ["h2", "http/1.1"])
 async def test_b28_twenty_requests_at_once_to_a_server_of_unknown_protocol(
@@ -125,6 +129,7 @@ async def test_b28_twenty_requests_at_once_to_a_server_of_unknown_protocol(
             assert server.accepted == (1 if protocol == "h2" else 20)
 
 
+@pytest.mark.bug("B28")
 @pytest.mark.in_loops
 async def test_b28_who_waits_to_learn_the_protocol_waits_within_its_pool_timeout(world: World, stack: Stack) -> None:
     """httpx: it waits for the other's connect, whatever its own timeouts are, and then connects by itself."""

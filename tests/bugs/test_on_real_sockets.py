@@ -36,6 +36,7 @@ POOL = {"connect": 5.0, "read": 5.0, "write": 5.0, "pool": 0.5}
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
+@pytest.mark.bug("B1")
 @pytest.mark.in_loops
 async def test_b01_cancelled_at_every_step_of_opening(world: World, stack: Stack, server: Server) -> None:
     """On httpx it passes: where it is suspended over real sockets, it bears a cancellation of this kind."""
@@ -53,6 +54,7 @@ async def test_b01_cancelled_at_every_step_of_opening(world: World, stack: Stack
     server.wait_closed()
 
 
+@pytest.mark.bug("B2")
 @pytest.mark.in_loops
 async def test_b02_cancelled_while_the_slot_comes_free(world: World, stack: Stack, server: Server) -> None:
     """httpx: `PoolTimeout` of the next request, where the cancellation meets the assignment."""
@@ -74,6 +76,7 @@ async def test_b02_cancelled_while_the_slot_comes_free(world: World, stack: Stac
     server.wait_closed()
 
 
+@pytest.mark.bug("B4")
 async def test_b04_the_limit_of_free_sockets_counts_free_sockets(world: World, stack: Stack, server: Server) -> None:
     """httpx: 7 connects, where 4 are enough."""
     transport = stack.transport(is_sync=world.is_sync, max_total_free_sockets=2)
@@ -88,6 +91,7 @@ async def test_b04_the_limit_of_free_sockets_counts_free_sockets(world: World, s
     assert connects == 4
 
 
+@pytest.mark.bug("B8")
 @pytest.mark.parametrize("engine", ["httptools", "h11"])
 def test_b08_the_collector_may_run_in_the_middle_of_a_decision(stack: Stack, server: Server, engine: str) -> None:
     """httpx: a deadlock, in the first of these tests; no collection of the process does anything after it."""
@@ -114,6 +118,7 @@ def test_b08_the_collector_may_run_in_the_middle_of_a_decision(stack: Stack, ser
     server.wait_closed()
 
 
+@pytest.mark.bug("B9", "B14")
 @pytest.mark.parametrize("how", ["unread", "half read"])
 async def test_b09_and_b14_a_dropped_response(world: World, stack: Stack, server: Server, how: str) -> None:
     """httpx: `PoolTimeout` where it is unread; half read its generator closes it. httpx2: both are lost."""
@@ -142,6 +147,7 @@ async def drop(world: World, transport: Any, url: str, how: str) -> None:
             assert await anext(aiter(response.stream))
 
 
+@pytest.mark.bug("B10")
 @pytest.mark.parametrize("end", ["FIN", "RST"])
 async def test_b10_a_socket_that_the_server_closes_as_the_request_comes(world: World, stack: Stack, end: str) -> None:
     """httpx: `RemoteProtocolError`, or `ReadError` after a reset."""
@@ -160,6 +166,7 @@ async def test_b10_a_socket_that_the_server_closes_as_the_request_comes(world: W
                 assert (await client.get(url)).text == "ok"
 
 
+@pytest.mark.bug("B19")
 async def test_b19_a_socket_counts_until_it_is_closed(world: World, stack: Stack, server: Server) -> None:
     """On httpx it passes: closing takes no time here."""
     transport = stack.transport(is_sync=world.is_sync, max_total_sockets=2)
@@ -173,6 +180,7 @@ async def test_b19_a_socket_counts_until_it_is_closed(world: World, stack: Stack
     server.wait_closed()
 
 
+@pytest.mark.bug("B20")
 async def test_b20_closing_fails_those_that_wait(world: World, stack: Stack, server: Server) -> None:
     """httpx: they go on waiting, and then open sockets in the closed pool."""
     transport = stack.transport(is_sync=world.is_sync, max_total_sockets=1)
@@ -190,6 +198,7 @@ async def test_b20_closing_fails_those_that_wait(world: World, stack: Stack, ser
     server.wait_closed()
 
 
+@pytest.mark.bug("B21")
 async def test_b21_the_server_name_is_part_of_the_key(
     world: World, stack: Stack, tls_server: Server, certificates: Certificates
 ) -> None:
@@ -203,6 +212,7 @@ async def test_b21_the_server_name_is_part_of_the_key(
     assert tls_server.requests_per_connection == [2, 1]
 
 
+@pytest.mark.bug("B25")
 async def test_b25_what_tcp_took_is_not_there_for_tls(
     world: World, stack: Stack, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

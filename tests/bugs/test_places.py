@@ -22,6 +22,7 @@ both_engines = pytest.mark.parametrize("engine", ["httptools", "h11"])
 LOOPS = [world for world in WORLDS if not world.is_sync]
 
 
+@pytest.mark.bug("B15")
 @both_engines
 @pytest.mark.parametrize("kept_for", [0.02, 15.0], ids=["expired", "kept"])
 @pytest.mark.parametrize("loop", LOOPS, ids=str)
@@ -42,6 +43,7 @@ def test_b15_one_transport_in_several_loops_one_after_the_other(
     server.wait_closed()
 
 
+@pytest.mark.bug("B16")
 @both_engines
 def test_b16_one_transport_in_several_loops_at_once(stack: Stack, server: Server, engine: str) -> None:
     """httpx: `RuntimeError: … is bound to a different event loop`, timeouts, and other errors."""
@@ -68,6 +70,7 @@ def test_b16_one_transport_in_several_loops_at_once(stack: Stack, server: Server
     server.wait_closed()
 
 
+@pytest.mark.bug("B29")
 @both_engines
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")

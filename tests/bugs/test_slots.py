@@ -32,6 +32,7 @@ AT_ONCE = httpx.Timeout(5.0, pool=0.2)
 UNFINISHED = chunked(b"first", HANG, end=False)
 
 
+@pytest.mark.bug("B1")
 @pytest.mark.in_loops
 async def test_b01_a_cancellation_between_connect_and_request_gives_the_slot_back(world: World, stack: Stack) -> None:
     """httpx: `PoolTimeout`."""
@@ -55,6 +56,7 @@ async def test_b01_a_cancellation_between_connect_and_request_gives_the_slot_bac
     assert network.open == 0
 
 
+@pytest.mark.bug("B2")
 def test_b02_a_cancellation_in_the_tick_of_the_assignment_gives_the_slot_back(stack: Stack) -> None:
     """httpx: `PoolTimeout`.
 
@@ -101,6 +103,7 @@ def is_long(timeout: float | None) -> bool:
 LONG = httpx.Timeout(5.0, pool=50.0)
 
 
+@pytest.mark.bug("B3")
 def test_b03_a_pool_timeout_that_meets_the_assignment_gives_the_slot_back(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,6 +127,7 @@ def test_b03_a_pool_timeout_that_meets_the_assignment_gives_the_slot_back(
     assert network.peak == 1
 
 
+@pytest.mark.bug("B4")
 async def test_b04_the_limit_of_free_sockets_counts_free_sockets(world: World, stack: Stack) -> None:
     """httpx: 7 connects. While three requests are in flight no socket is kept, as four are more than two."""
     gate = Gate()
@@ -140,6 +144,7 @@ async def test_b04_the_limit_of_free_sockets_counts_free_sockets(world: World, s
     assert connects == 4
 
 
+@pytest.mark.bug("B5")
 async def test_b05_a_release_wakes_one_request(world: World, stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     """httpx: with twenty in line a request waits 10 times on average (sync), and is resumed more often the longer the
     line is (in loops).
@@ -186,6 +191,7 @@ async def test_b05_a_release_wakes_one_request(world: World, stack: Stack, monke
     assert many <= few + 1
 
 
+@pytest.mark.bug("B6")
 async def test_b06_the_pool_timeout_is_one_deadline(world: World, stack: Stack) -> None:
     """httpx: served after some 0.75 s, where 0.3 were allowed; the time begins anew whenever another is faster."""
     gates = [Gate() for _ in range(5)]
@@ -202,6 +208,7 @@ async def test_b06_the_pool_timeout_is_one_deadline(world: World, stack: Stack) 
     assert isinstance(impatient.exception, httpx.PoolTimeout)
 
 
+@pytest.mark.bug("B7")
 def test_b07_a_socket_is_not_closed_under_a_request(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     """httpx: `ReadError`; the free socket that had been assigned is closed for another origin.
 
@@ -273,6 +280,7 @@ def test_b07_a_socket_is_not_closed_under_a_request(stack: Stack, monkeypatch: p
     assert network.peak == 1
 
 
+@pytest.mark.bug("B8")
 def test_b08_the_collector_may_run_in_the_middle_of_a_decision(stack: Stack) -> None:
     """httpx: a deadlock; the finaliser of a response that is half read wants the lock that its own thread holds."""
     network = Network(Script(UNFINISHED))
@@ -297,6 +305,7 @@ def test_b08_the_collector_may_run_in_the_middle_of_a_decision(stack: Stack) -> 
     client.close()
 
 
+@pytest.mark.bug("B9")
 async def test_b09_a_dropped_response_gives_its_slot_back(world: World, stack: Stack) -> None:
     """httpx: `PoolTimeout`."""
     network = Network(default=Script(then=UNFINISHED))
@@ -319,6 +328,7 @@ async def test_b09_a_dropped_response_gives_its_slot_back(world: World, stack: S
     await world.until(lambda: network.open == 0)
 
 
+@pytest.mark.bug("B14")
 async def test_b14_a_half_read_response_leaves_nothing_behind(world: World, stack: Stack) -> None:
     """httpx2 (httpx does not have it): ten requests stay in the pool's list, and the next one has a `PoolTimeout`."""
     network = Network(default=Script(then=UNFINISHED), library=stack.httpcore)
@@ -347,6 +357,7 @@ async def test_b14_a_half_read_response_leaves_nothing_behind(world: World, stac
     await world.until(lambda: network.open == 0)
 
 
+@pytest.mark.bug("B19")
 async def test_b19_a_socket_counts_until_it_is_closed(
     world: World, stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -387,6 +398,7 @@ async def test_b19_a_socket_counts_until_it_is_closed(
     assert network.open == 0
 
 
+@pytest.mark.bug("B20")
 async def test_b20_closing_fails_those_that_wait(world: World, stack: Stack) -> None:
     """httpx: they go on waiting; when the one in flight is over, they open sockets in the closed pool."""
     gate = Gate()
@@ -405,6 +417,7 @@ async def test_b20_closing_fails_those_that_wait(world: World, stack: Stack) -> 
     assert network.open == 0
 
 
+@pytest.mark.bug("B23")
 async def test_b23_only_the_chosen_socket_is_polled(world: World, stack: Stack) -> None:
     """httpx: 10 free sockets are polled for each request, 220 times in all."""
     network = Network()

@@ -40,6 +40,7 @@ def uncollected() -> Iterator[None]:
         gc.enable()
 
 
+@pytest.mark.bug("B10")
 @pytest.mark.parametrize("end", [FIN, RST], ids=["FIN", "RST"])
 async def test_b10_a_socket_that_the_server_closes_while_a_request_is_written(
     world: World, stack: Stack, end: Any
@@ -53,6 +54,7 @@ async def test_b10_a_socket_that_the_server_closes_while_a_request_is_written(
     assert [len(connection.requests) for connection in network.connections] == [2, 1]
 
 
+@pytest.mark.bug("B11")
 async def test_b11_a_free_http2_socket_that_the_server_closed(
     world: World, stack: Stack, h2_server: Server, certificates: Certificates
 ) -> None:
@@ -66,6 +68,7 @@ async def test_b11_a_free_http2_socket_that_the_server_closed(
     assert h2_server.accepted == 3
 
 
+@pytest.mark.bug("B17")
 @pytest.mark.both_engines
 @pytest.mark.in_loops
 async def test_b17_a_tls_handshake_that_is_cancelled(world: World, stack: Stack, server: Server) -> None:
@@ -80,6 +83,7 @@ async def test_b17_a_tls_handshake_that_is_cancelled(world: World, stack: Stack,
             await world.until(lambda: server.open == 0)
 
 
+@pytest.mark.bug("B17")
 @pytest.mark.both_engines
 async def test_b17_a_connection_that_is_reset_before_its_tls_handshake(world: World, stack: Stack) -> None:
     """httpx: in the sync world, before Python 3.13, which forgets it, the socket stays open as long as the error lives.
@@ -118,6 +122,7 @@ def open_sockets() -> list[str]:
     return [repr(thing) for thing in gc.get_objects() if isinstance(thing, ssl.SSLSocket) and thing.fileno() >= 0]
 
 
+@pytest.mark.bug("B18")
 @pytest.mark.both_engines
 @pytest.mark.parametrize("how", ["cancelled", "timed out"])
 async def test_b18_a_socks_handshake_that_gets_no_answer(world: World, stack: Stack, server: Server, how: str) -> None:
@@ -139,6 +144,7 @@ async def test_b18_a_socks_handshake_that_gets_no_answer(world: World, stack: St
                 await world.until(lambda: server.open == 0)
 
 
+@pytest.mark.bug("B21")
 async def test_b21_the_server_name_is_part_of_the_key(world: World, stack: Stack) -> None:
     """httpx: one TLS connection, made for the name of the first, serves both."""
     network = Network()
@@ -170,6 +176,7 @@ def strict_server(context: ssl.SSLContext) -> Iterator[int]:
         thread.join()
 
 
+@pytest.mark.bug("B22")
 @pytest.mark.both_engines
 async def test_b22_every_error_of_the_network_is_one_of_httpxs(
     world: World, stack: Stack, certificates: Certificates
@@ -182,6 +189,7 @@ async def test_b22_every_error_of_the_network_is_one_of_httpxs(
                 await client.get(f"https://127.0.0.1:{port}/")
 
 
+@pytest.mark.bug("B24")
 @pytest.mark.both_engines
 async def test_b24_a_free_socket_is_closed_when_its_time_is_over(world: World, stack: Stack, server: Server) -> None:
     """httpx: it stays open until another request comes."""
@@ -191,6 +199,7 @@ async def test_b24_a_free_socket_is_closed_when_its_time_is_over(world: World, s
         await world.until(lambda: server.open == 0)
 
 
+@pytest.mark.bug("B25")
 async def test_b25_the_connect_timeout_is_one_deadline_for_tcp_and_tls(world: World, stack: Stack) -> None:
     """httpx: the handshake begins with five seconds, however long the connect took.
 
@@ -208,6 +217,7 @@ async def test_b25_the_connect_timeout_is_one_deadline_for_tcp_and_tls(world: Wo
     assert 0 < handshake < 5.0
 
 
+@pytest.mark.bug("B27")
 @pytest.mark.in_loops
 @pytest.mark.parametrize("has_socket", [True, False], ids=["a socket", "no socket"])
 async def test_b27_a_close_that_never_ends(

@@ -8,6 +8,7 @@ from httpx_agent._core import Close, CloseReason, State
 from tests.core.tools import connect, connect_many, finish, make, new, reconfigure, states, used, waiting
 
 
+@pytest.mark.rule("R1", "R4")
 def test_a_first_request_opens_a_socket() -> None:
     """R4: it belongs to the request from the start, and counts at once."""
     core = make(max_sockets=1)
@@ -26,6 +27,7 @@ def test_an_opened_socket_is_active() -> None:
     assert states(core) == {0: State.ACTIVE}
 
 
+@pytest.mark.rule("R3")
 def test_a_free_socket_is_taken_first_and_knows_how_long_it_was_free() -> None:
     """R2, R10: the grant says how many requests it was given to and how long it was free."""
     core = make()
@@ -37,6 +39,7 @@ def test_a_free_socket_is_taken_first_and_knows_how_long_it_was_free() -> None:
     assert states(core) == {0: State.ACTIVE}
 
 
+@pytest.mark.rule("R2")
 @pytest.mark.parametrize(("lifo", "taken"), [(True, [2, 1, 0]), (False, [0, 1, 2])])
 def test_scheduling_chooses_by_order_of_becoming_free(lifo: bool, taken: list[int]) -> None:
     """R2: lifo takes the socket that came free last, fifo the first."""
@@ -50,6 +53,7 @@ def test_scheduling_chooses_by_order_of_becoming_free(lifo: bool, taken: list[in
     ]
 
 
+@pytest.mark.rule("R27")
 def test_a_free_socket_of_another_key_or_home_is_not_taken() -> None:
     """R2, R27: sockets are handed on within one key and one home only."""
     core = make()
@@ -60,6 +64,7 @@ def test_a_free_socket_of_another_key_or_home_is_not_taken() -> None:
     assert core.submit(2, "a", "loop", 0.0) == [new(2, 2)]
 
 
+@pytest.mark.rule("R5")
 def test_a_request_at_the_limit_waits() -> None:
     """R5: the limit of its key stops it, another key's does not."""
     core = make(max_sockets=1)
@@ -70,6 +75,7 @@ def test_a_request_at_the_limit_waits() -> None:
     assert list(core.waiting()) == [(1, "a", "sync")]
 
 
+@pytest.mark.rule("R4")
 def test_the_limit_of_a_key_holds_over_its_homes() -> None:
     """R4: ``max_sockets`` counts per key, not per key and home."""
     core = make(max_sockets=1)
@@ -78,6 +84,7 @@ def test_the_limit_of_a_key_holds_over_its_homes() -> None:
     assert core.submit(1, "a", "loop", 0.0) == []
 
 
+@pytest.mark.rule("R6")
 def test_the_total_limit_stops_all_keys() -> None:
     """R6: with every socket in use, a request of any key waits."""
     core = make(max_total_sockets=2)
@@ -89,6 +96,7 @@ def test_the_total_limit_stops_all_keys() -> None:
     assert waiting(core) == [2, 3]
 
 
+@pytest.mark.rule("N1")
 def test_a_closing_socket_still_counts() -> None:
     """N1, N15: its slot is free when it is closed, not when that is decided; who asks meanwhile is its heir."""
     core = make(max_sockets=1)
@@ -101,6 +109,7 @@ def test_a_closing_socket_still_counts() -> None:
     assert waiting(core) == []
 
 
+@pytest.mark.rule("R5", "N5")
 def test_a_newcomer_does_not_overtake_at_the_total_limit() -> None:
     """N5: room that comes free goes to the oldest request; the newcomer's turn is later."""
     core = make(max_total_sockets=1)
@@ -113,6 +122,7 @@ def test_a_newcomer_does_not_overtake_at_the_total_limit() -> None:
     assert waiting(core) == [2]
 
 
+@pytest.mark.rule("R5")
 def test_a_newcomer_does_not_overtake_when_a_limit_was_raised() -> None:
     """N5: those who wait are served by the raise itself, so the newcomer finds what is left."""
     core = make(max_sockets=1)
@@ -132,6 +142,7 @@ def test_a_newcomer_may_pass_those_that_could_not_use_the_slot() -> None:
     assert core.submit(2, "b", "sync", 0.0) == [new(2, 1)]
 
 
+@pytest.mark.rule("R9", "N3")
 def test_capacity_goes_to_the_oldest_request_over_all_keys() -> None:
     """N3: not the first key in some table, but the oldest request that may have it."""
     core = make(max_sockets=1, max_total_sockets=2)
@@ -146,6 +157,7 @@ def test_capacity_goes_to_the_oldest_request_over_all_keys() -> None:
     assert waiting(core) == [2, 4]
 
 
+@pytest.mark.rule("R9")
 def test_capacity_goes_to_the_oldest_request_over_homes_of_a_key() -> None:
     """N3: the homes of a key share its limit, and take turns by age."""
     core = make(max_sockets=1)

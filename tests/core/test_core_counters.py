@@ -13,6 +13,7 @@ def test_all_counters_begin_at_zero() -> None:
     assert make().counters == Counters(0, 0, 0, 0, 0, 0, 0, 0)
 
 
+@pytest.mark.rule("R38")
 def test_a_life_without_trouble() -> None:
     """R38, A7: opened, used twice, closed."""
     core = make()
@@ -91,6 +92,7 @@ def test_an_error_on_a_shared_socket_is_remembered_until_it_closes() -> None:
     assert core.counters.error_socket == 1
 
 
+@pytest.mark.rule("R38")
 @pytest.mark.parametrize("leave", ["withdraw", "close"])
 def test_requests_that_were_not_read_to_their_end_count_as_errors(leave: str) -> None:
     """A7: each ends once, whichever way."""

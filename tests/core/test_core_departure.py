@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from httpx_agent._core import Close, CloseReason, State
 from tests.core.tools import connect, connect_many, fail, finish, make, new, share, states, used, waiting
 
@@ -40,6 +42,7 @@ def test_a_socket_that_opens_after_its_request_withdrew_is_still_closing() -> No
     assert core.counters.close_socket == 1
 
 
+@pytest.mark.rule("R22")
 def test_withdrawing_a_fresh_grant_makes_the_socket_free() -> None:
     """R22: a socket that is open and unused is not wasted."""
     core = make()
@@ -196,6 +199,7 @@ def test_on_a_dead_shared_socket_a_fresh_one_is_preferred() -> None:
     assert core.replace(0, 1.0, fresh=True) == [new(0, 2, queued=1.0)]
 
 
+@pytest.mark.rule("R14")
 def test_a_free_socket_that_its_server_closed_leaves_at_once() -> None:
     """R14, N23: with no request needed."""
     core = make()
@@ -218,6 +222,7 @@ def test_only_a_free_socket_is_lost() -> None:
     assert states(core) == {0: State.ACTIVE, 1: State.CLOSING}
 
 
+@pytest.mark.rule("R25")
 def test_a_detached_socket_frees_its_slot_at_once() -> None:
     """R25: it is the caller's now, though still open."""
     core = make(max_sockets=1)

@@ -22,6 +22,7 @@ def free(core: Core, *requests: int, now: float = 0.0) -> None:
         assert finish(core, request, now) == []
 
 
+@pytest.mark.rule("N30")
 def test_ten_free_sockets_cost_one_timeout() -> None:
     core = make()
     connect_many(core, *range(10))

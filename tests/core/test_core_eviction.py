@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 
+import pytest
+
 from httpx_agent._core import Close, CloseReason, State
 from tests.core.tools import connect, connect_many, finish, make, new, states, used, waiting
 
 
+@pytest.mark.rule("R6", "N2")
 def test_at_the_total_limit_the_least_recently_used_free_socket_of_another_key_is_closed() -> None:
     """N2: the request is its heir, and opens its own the moment the other is closed."""
     core = make(max_total_sockets=3)
@@ -38,6 +41,7 @@ def test_being_used_again_makes_a_socket_recently_used() -> None:
     assert core.submit(3, "c", "sync", 0.0) == [Close(1, CloseReason.EVICTED)]
 
 
+@pytest.mark.rule("R6")
 def test_at_the_total_limit_a_free_socket_of_another_home_is_closed() -> None:
     """N2: a socket of another home cannot be used either."""
     core = make(max_total_sockets=1)
@@ -109,6 +113,7 @@ def test_a_closing_socket_has_one_heir() -> None:
     assert waiting(core) == [4]
 
 
+@pytest.mark.rule("N1")
 def test_a_promised_slot_counts_for_the_key_of_its_heir() -> None:
     """Both limits hold at every moment, so a promise is counted as its socket will be."""
     core = make(max_sockets=1, max_total_sockets=2)
@@ -123,6 +128,7 @@ def test_a_promised_slot_counts_for_the_key_of_its_heir() -> None:
     assert states(core)[1] is State.FREE
 
 
+@pytest.mark.rule("R9")
 def test_a_free_socket_that_an_older_request_could_use_is_closed_for_it_at_once() -> None:
     """N2, R12: a socket that comes free with nobody waiting in its lane makes room for those who wait elsewhere."""
     core = make(max_total_sockets=1)
@@ -195,6 +201,7 @@ def test_a_full_list_closes_the_socket_that_comes_free() -> None:
     assert finish(core, 1) == [Close(1, CloseReason.FREE_LIMIT)]
 
 
+@pytest.mark.rule("R12")
 def test_max_free_sockets_counts_per_key_over_its_homes() -> None:
     """R12 (d): another home of the key fills the same list, another key does not."""
     core = make(max_free_sockets=1)

@@ -8,6 +8,7 @@ from httpx_agent._core import MAX_OVERTAKEN, Close, CloseReason
 from tests.core.tools import connect, connect_many, finish, make, new, reconfigure, share, used, waiting
 
 
+@pytest.mark.rule("R7")
 def test_a_socket_goes_to_the_oldest_request_of_its_lane() -> None:
     """R7: by whichever socket comes free first, in order of arrival."""
     core = make(max_sockets=2)
@@ -19,6 +20,7 @@ def test_a_socket_goes_to_the_oldest_request_of_its_lane() -> None:
     assert finish(core, 0, 3.0) == [used(3, 0, 2, queued=2.0)]
 
 
+@pytest.mark.rule("R7")
 def test_hand_over_does_not_look_at_max_free_sockets_or_the_hint() -> None:
     """R7: neither is consulted: the socket does not become free."""
     core = make(max_sockets=1, max_free_sockets=0, free_socket_timeout=0)
@@ -39,6 +41,7 @@ def test_hand_over_does_not_look_at_a_lowered_limit() -> None:
     assert finish(core, 1) == [Close(1, CloseReason.LIMIT_LOWERED)]
 
 
+@pytest.mark.rule("R34", "A4")
 def test_a_socket_past_its_age_is_not_handed_over() -> None:
     """A4, R34: the waiting request gets a new one in its place."""
     core = make(max_sockets=1, socket_active_ttl=10)
@@ -58,6 +61,7 @@ def test_a_socket_not_quite_past_its_age_is_handed_over() -> None:
     assert finish(core, 0, 9.5) == [used(1, 0, 2, queued=9.5)]
 
 
+@pytest.mark.rule("R8")
 def test_a_socket_that_is_not_reusable_is_replaced_for_the_next() -> None:
     """R8, R11: a failure costs its slot nothing."""
     core = make(max_sockets=1)
@@ -68,6 +72,7 @@ def test_a_socket_that_is_not_reusable_is_replaced_for_the_next() -> None:
     assert core.closed(0, 0.0) == [new(1, 1)]
 
 
+@pytest.mark.rule("R21")
 def test_a_failed_connection_goes_on_to_the_next_request() -> None:
     """N14, R21: each waiting request gets its own attempt, one after another."""
     core = make(max_sockets=1)
@@ -94,6 +99,7 @@ def pass_over(home: str, key: str, **options: float) -> None:
     assert waiting(core) == [18]
 
 
+@pytest.mark.rule("R7", "N29")
 def test_a_request_of_another_key_is_passed_over_sixteen_times() -> None:
     """N29: then the socket closes for it, though one of its own lane waits."""
     pass_over("sync", "b", max_total_sockets=1)
@@ -203,6 +209,7 @@ def test_the_count_begins_anew_when_a_socket_is_to_close_for_the_request() -> No
     assert finish(core, 0) == [used(20, 0, 3)]
 
 
+@pytest.mark.rule("R22")
 def test_a_withdrawn_grant_goes_on_to_the_next_request() -> None:
     """N12, R22: a socket handed to one that has gone is handed on; it served nobody."""
     core = make(max_sockets=1)
@@ -214,6 +221,7 @@ def test_a_withdrawn_grant_goes_on_to_the_next_request() -> None:
     assert core.withdraw(1, 1.0) == [used(2, 0, 2, queued=1.0)]
 
 
+@pytest.mark.rule("R22")
 @pytest.mark.parametrize("leaves", [1, 2])
 def test_a_withdrawn_waiter_leaves_at_once(leaves: int) -> None:
     """N12: the other one is served in its place."""

@@ -10,6 +10,7 @@ from httpx_agent._core import SPARE_ENTRIES, Close, CloseReason, State
 from tests.core.tools import connect, connect_many, fail, finish, make, new, states, used, view
 
 
+@pytest.mark.rule("R16")
 def test_a_free_socket_expires_by_timer() -> None:
     """R16, R31: not a moment before its time, and with no request needed."""
     core = make(free_socket_timeout=15)
@@ -23,6 +24,7 @@ def test_a_free_socket_expires_by_timer() -> None:
     assert core.next_deadline("sync") is None
 
 
+@pytest.mark.rule("R16")
 def test_each_home_has_its_own_timer() -> None:
     """A home closes its own sockets only."""
     core = make(free_socket_timeout=5)
@@ -58,6 +60,7 @@ def test_without_limits_no_timer_runs() -> None:
     assert view(core, 0, 1e9).expires_in is None
 
 
+@pytest.mark.rule("R32")
 @pytest.mark.parametrize(
     ("free_socket_timeout", "hint", "buffer", "ttl", "deadline"),
     [
@@ -86,6 +89,7 @@ def test_the_idle_limit_is_the_smallest_of_three(
     assert view(core, 0, 1.0).expires_in == deadline - 1.0
 
 
+@pytest.mark.rule("R15")
 @pytest.mark.parametrize(("hint", "kept"), [(0.0, False), (0.5, False), (1.0, False), (1.5, True)])
 def test_a_hint_within_the_buffer_is_not_kept(hint: float, kept: bool) -> None:
     """R15: the server may close it before a request could arrive."""
@@ -106,6 +110,7 @@ def test_the_hint_of_the_last_response_counts() -> None:
     assert view(core, 0, 2.0).expires_in == 15.0
 
 
+@pytest.mark.rule("R31")
 def test_free_socket_timeout_zero_never_keeps() -> None:
     """R31: zero means never, and no timer has fired."""
     core = make(free_socket_timeout=0)
@@ -115,6 +120,7 @@ def test_free_socket_timeout_zero_never_keeps() -> None:
     assert core.counters.timeout_socket == 0
 
 
+@pytest.mark.rule("R34")
 def test_the_age_limit_is_checked_on_release() -> None:
     """R34."""
     core = make(socket_active_ttl=10)
@@ -123,6 +129,7 @@ def test_the_age_limit_is_checked_on_release() -> None:
     assert finish(core, 0, 10.0) == [Close(0, CloseReason.TTL)]
 
 
+@pytest.mark.rule("R34")
 def test_the_age_begins_with_the_connecting() -> None:
     """R34: age counts from before the connect."""
     core = make(socket_active_ttl=10)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from httpx_agent._core import Close, CloseReason, Refuse, State
 from tests.core.tools import connect, connect_many, fail, finish, make, new, reconfigure, share, states, used, waiting
 
@@ -83,6 +85,7 @@ def test_closing_twice_closes_nothing_twice() -> None:
     assert core.close(0.0) == []
 
 
+@pytest.mark.rule("R24")
 def test_the_core_stays_usable_after_close() -> None:
     """N13: used again, it opens new sockets, in the slots of those that close."""
     core = make(max_sockets=1)
@@ -203,6 +206,7 @@ def test_scheduling_may_be_changed() -> None:
     assert core.submit(2, "a", "sync", 0.0) == [used(2, 0, 2, idle=0.0)]
 
 
+@pytest.mark.rule("R12")
 def test_after_lowering_surplus_sockets_die_when_they_finish() -> None:
     """R12 (c), C15: three in use, two allowed."""
     core = make()
@@ -216,6 +220,7 @@ def test_after_lowering_surplus_sockets_die_when_they_finish() -> None:
     assert states(core) == {1: State.FREE, 2: State.FREE}
 
 
+@pytest.mark.rule("R12")
 def test_after_lowering_the_total_surplus_sockets_die_when_they_finish() -> None:
     """R12 (b)."""
     core = make()

@@ -126,6 +126,7 @@ def test_a_transport_is_one_of_httpx_s_in_both_worlds() -> None:
         assert isinstance(transport, kind)
 
 
+@pytest.mark.rule("A13")
 def test_a_transport_leaves_the_methods_alone_that_others_patch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its own `handle_request` looks at the family only, and then calls what stands in httpx's class."""
     own = {name for kind in AgentTransport.__mro__ if kind.__module__.startswith("httpx_agent") for name in vars(kind)}

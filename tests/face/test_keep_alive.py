@@ -28,6 +28,7 @@ def connection_headers(network: Network) -> list[list[bytes]]:
 # keep_alive (R13) -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("R30")
 async def test_kept_alive_by_default(world: World) -> None:
     network = Network()
     agent = Agent(**network.options)
@@ -39,6 +40,7 @@ async def test_kept_alive_by_default(world: World) -> None:
     await world.close(agent)
 
 
+@pytest.mark.rule("R13")
 @pytest.mark.parametrize("options", [{}, {"max_total_sockets": 1}, {"max_free_sockets": 5}], ids=str)
 async def test_off_and_without_a_limit_every_request_says_close(world: World, options: dict[str, Any]) -> None:
     """R13: its socket is closed after the response, though the server would keep it; nobody gets it handed over."""
@@ -58,6 +60,7 @@ async def test_off_and_without_a_limit_every_request_says_close(world: World, op
     await world.close(agent)
 
 
+@pytest.mark.rule("R13")
 async def test_off_but_with_a_limit_a_socket_is_handed_over_while_somebody_waits(world: World) -> None:
     """R13: the requests say `keep-alive`; the socket is closed when none waits."""
     gate = Gate()
@@ -92,6 +95,7 @@ async def test_the_limit_that_counts_is_that_of_the_origin(world: World) -> None
     await world.close(agent)
 
 
+@pytest.mark.rule("R13")
 @pytest.mark.parametrize("keep_alive", [True, False])
 @pytest.mark.parametrize("value", ["close", "Close", "TE", "Upgrade, keep-alive", "x-mine"])
 async def test_a_header_of_the_user_s_own_stays(world: World, keep_alive: bool, value: str) -> None:
@@ -107,6 +111,7 @@ async def test_a_header_of_the_user_s_own_stays(world: World, keep_alive: bool, 
 # Connection: close, HTTP/1.0 (R11, N9) --------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("R11")
 @pytest.mark.parametrize("value", ["close", "Close", "te, close"])
 async def test_a_server_that_says_close_is_believed(world: World, value: str) -> None:
     network = Network(default=Script(then=respond(headers=[("Connection", value), ("Keep-Alive", "timeout=60")])))
@@ -131,6 +136,7 @@ async def test_a_request_that_says_close_is_meant_though_the_server_does_not_ech
     await world.close(agent)
 
 
+@pytest.mark.rule("R8")
 async def test_close_is_meant_while_others_wait_too(world: World) -> None:
     gate = Gate()
     network = Network(Script([gate, respond(headers=[("Connection", "close")])]))
@@ -152,6 +158,7 @@ def http10(*headers: str) -> bytes:
     return "\r\n".join(["HTTP/1.0 200 OK", "Content-Length: 2", *headers, "", "ok"]).encode()
 
 
+@pytest.mark.rule("R11")
 async def test_an_old_server_closes(world: World) -> None:
     network = Network(default=Script(then=[http10(), FIN]))
     agent = Agent(**network.options)
@@ -165,6 +172,7 @@ async def test_an_old_server_closes(world: World) -> None:
     await world.close(agent)
 
 
+@pytest.mark.rule("R11")
 async def test_an_old_server_is_believed_when_it_says_keep_alive(world: World) -> None:
     """R11: as in Node; h11, which httpcore uses, keeps no connection of HTTP/1.0 by itself."""
     network = Network(default=Script(then=http10("Connection: keep-alive")))
@@ -179,6 +187,7 @@ async def test_an_old_server_is_believed_when_it_says_keep_alive(world: World) -
 # The hint (R15) -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("R15")
 @pytest.mark.parametrize(
     ("values", "expires_in"),
     [
@@ -222,6 +231,7 @@ async def test_how_the_hint_is_read(world: World, values: list[str], expires_in:
     await world.close(agent)
 
 
+@pytest.mark.rule("R15", "R32", "N4", "A3", "A6")
 @pytest.mark.parametrize(
     ("options", "hint", "expires_in"),
     [
@@ -258,6 +268,7 @@ async def test_nothing_limits_a_free_socket_without_limits(world: World) -> None
     await world.close(agent)
 
 
+@pytest.mark.rule("R15")
 async def test_the_hint_of_the_last_response_counts(world: World) -> None:
     network = Network(Script(respond(headers=[("Keep-Alive", "timeout=5")]), respond()))
     clock = VirtualClock()
@@ -271,6 +282,7 @@ async def test_the_hint_of_the_last_response_counts(world: World) -> None:
     await world.close(agent)
 
 
+@pytest.mark.rule("R15")
 async def test_a_free_socket_past_the_hint_is_not_used(world: World) -> None:
     """Even before its timer has rung."""
     network = Network(default=Script(then=respond(headers=[("Keep-Alive", "timeout=5")])))
@@ -285,6 +297,7 @@ async def test_a_free_socket_past_the_hint_is_not_used(world: World) -> None:
     await world.close(agent)
 
 
+@pytest.mark.rule("R7")
 async def test_the_hint_is_not_looked_at_when_somebody_waits(world: World) -> None:
     """R15, C36: the next request goes out at once."""
     gate = Gate()
@@ -313,6 +326,7 @@ def idle(seconds: int) -> tuple[int, int, int]:
     return (socket.IPPROTO_TCP, KEEP_IDLE, seconds)
 
 
+@pytest.mark.rule("R26")
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
@@ -344,6 +358,7 @@ async def test_what_a_connect_is_told(world: World, options: dict[str, Any], exp
     await world.close(agent)
 
 
+@pytest.mark.rule("R26", "N26")
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
@@ -400,6 +415,7 @@ def socks_proxy(connection: Connection, data: bytes) -> Answer:
     return b"\x05\x00\x00\x01\x7f\x00\x00\x01\x00\x50" if data[:2] == b"\x05\x01" else respond()
 
 
+@pytest.mark.rule("R26")
 @pytest.mark.parametrize(
     ("proxy", "url", "script"),
     [

@@ -376,6 +376,7 @@ def test_the_tables_cover_every_option() -> None:
     assert {name for name, *_ in REFUSED} == set(fields)
 
 
+@pytest.mark.rule("R30")
 @pytest.mark.parametrize(("name", "default"), DEFAULTS.items())
 def test_a_default(name: str, default: object) -> None:
     for agent in (Agent(), AgentTransport().agent):
@@ -398,6 +399,7 @@ def test_what_is_accepted(name: str, given: Any, kept: object) -> None:
         assert getattr(agent.options, name) is value
 
 
+@pytest.mark.rule("A8")
 @pytest.mark.parametrize(("name", "value", "exception", "message"), REFUSED)
 def test_what_is_refused(name: str, value: Any, exception: type[Exception], message: str) -> None:
     """At once, on an agent and on a transport, with the option, the value and what is accepted."""
@@ -609,6 +611,7 @@ def test_the_options_are_frozen() -> None:
         agent.per_origin["all://a.test"]["max_sockets"] = 5  # type: ignore[index]
 
 
+@pytest.mark.rule("A10")
 def test_what_was_given_is_left_as_it_was_and_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
     """A10: agentkeepalive changes the caller's options, and prints lines on stdout."""
     options: dict[str, Any] = {
@@ -668,6 +671,7 @@ def test_what_may_be_set(name: str, given: Any, kept: object) -> None:
     assert getattr(before, name) == DEFAULTS[name]
 
 
+@pytest.mark.rule("R5", "N5")
 @pytest.mark.parametrize("name", ["max_sockets", "max_total_sockets"])
 @pytest.mark.parametrize(("limit", "served"), [(3, 3), (None, 4)])
 async def test_raising_a_limit_serves_the_waiting_requests_at_once(
@@ -692,6 +696,7 @@ async def test_raising_a_limit_serves_the_waiting_requests_at_once(
     await world.close(agent)
 
 
+@pytest.mark.rule("R12")
 async def test_lowering_a_limit_closes_nothing_in_use_and_holds_from_then_on(world: World) -> None:
     """What comes free above the limit is closed (R12)."""
     network = Network(default=Script(then=respond(b"x" * 70_000)))

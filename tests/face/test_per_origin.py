@@ -261,6 +261,7 @@ def of_a(**changes: Any) -> dict[str, Any]:
     return {"per_origin": {"http://a.test": changes}}
 
 
+@pytest.mark.rule("R4")
 async def test_max_sockets(world: World) -> None:
     gate = Gate()
     network = Network(default=Script(then=[gate, respond()]))
@@ -302,6 +303,7 @@ async def test_max_free_sockets(world: World) -> None:
     await world.close(agent)
 
 
+@pytest.mark.rule("R2")
 async def test_scheduling(world: World) -> None:
     network = Network()
     agent = Agent(**of_a(scheduling="fifo"), **network.options)

@@ -45,6 +45,7 @@ def test_a_new_agent_has_done_nothing() -> None:
     assert Agent().status() == status_of()
 
 
+@pytest.mark.rule("R1", "R40", "N27")
 async def test_the_life_of_one_request(world: World) -> None:
     """Connecting, in use, free, closed: what each moment looks like."""
     connect, answer = Gate(), Gate()
@@ -69,6 +70,7 @@ async def test_the_life_of_one_request(world: World) -> None:
     assert agent.status() == status_of(create_socket_count=1, request_count=2, close_socket_count=1)
 
 
+@pytest.mark.rule("R20", "R38")
 @pytest.mark.parametrize(
     ("script", "url", "expected"),
     [
@@ -128,6 +130,7 @@ async def test_a_cancelled_request_is_an_error_and_its_socket_none(world: World)
     await world.close(agent)
 
 
+@pytest.mark.rule("R40")
 async def test_waiting_requests_are_counted_by_origin(world: World) -> None:
     network = Network(default=Script(then=LARGE))
     agent = Agent(max_total_sockets=1, **network.options)
@@ -157,6 +160,7 @@ async def test_a_detached_socket_is_no_longer_counted(world: World) -> None:
     await world.close(agent)
 
 
+@pytest.mark.rule("R38", "A7")
 async def test_created_is_failed_closed_detached_and_held_at_every_moment(world: World) -> None:
     """Looked at with every operation on the network, while the limits press from all sides."""
     scripts = [
@@ -192,6 +196,7 @@ async def test_created_is_failed_closed_detached_and_held_at_every_moment(world:
     assert (status.create_socket_error_count, status.detached_socket_count, status.error_socket_count) == (1, 1, 1)
 
 
+@pytest.mark.rule("R27")
 @pytest.mark.parametrize(
     ("url", "extensions", "origin"),
     [
@@ -249,6 +254,7 @@ async def test_a_status_is_a_snapshot(world: World) -> None:
     await world.close(agent)
 
 
+@pytest.mark.rule("R40")
 def test_a_status_prints_as_a_table() -> None:
     status = status_of(
         create_socket_count=12,
@@ -303,6 +309,7 @@ def test_what_looks_like_a_number(cell: str, expected: bool) -> None:
 # status_changed -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("R39")
 async def test_whether_a_counter_moved_since_the_last_look(world: World) -> None:
     """R39: a look that returned true is where the next one begins."""
     network = Network(Script(LARGE, connect=(gate := Gate())))
@@ -349,6 +356,7 @@ def info_of(**values: Any) -> SocketInfo:
     return SocketInfo(**{**usual, **values})
 
 
+@pytest.mark.rule("R37", "N27")
 async def test_the_life_of_one_socket(world: World) -> None:
     connect, answer = Gate(), Gate()
     network = Network(Script([answer, LARGE], connect=connect))
@@ -407,6 +415,7 @@ async def test_a_socket_that_is_being_closed(world: World) -> None:
     assert agent.sockets() == ()
 
 
+@pytest.mark.rule("R37")
 async def test_sockets_come_oldest_first_and_are_numbered_by_age(world: World) -> None:
     network = Network(default=Script(then=LARGE))
     clock = VirtualClock()
@@ -482,6 +491,7 @@ async def test_addresses_of_a_unix_socket(world: World, tmp_path: Path) -> None:
         await world.close(agent)
 
 
+@pytest.mark.rule("R41")
 @pytest.mark.parametrize("kind", [Proxy, Socks])
 async def test_the_address_of_a_proxy(world: World, kind: type[Server], server: Server) -> None:
     """The other end of the socket is the proxy; the origin is who is behind it."""
@@ -509,6 +519,7 @@ async def test_the_http_version_of_a_socket(world: World) -> None:
 # RequestInfo ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("R3", "R10", "R37", "N27")
 async def test_how_a_response_was_got(world: World) -> None:
     """New; from the free ones; handed over after a wait."""
     gate = Gate()
@@ -597,6 +608,7 @@ SCRIPTS = {
 }
 
 
+@pytest.mark.rule("R27", "R40", "N24")
 @pytest.mark.parametrize("name", SCRIPTS)
 async def test_no_secret_is_told(world: World, name: str) -> None:
     """Not the proxy's password or headers, not the request's headers, not its query, its user or its body."""

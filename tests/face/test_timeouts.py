@@ -40,6 +40,7 @@ TABLE: list[tuple[dict[str, Any], dict[str, Any] | None, tuple[float | None, flo
 ]
 
 
+@pytest.mark.rule("R17")
 @pytest.mark.parametrize(("options", "extension", "expected"), TABLE)
 async def test_which_timeout_counts(
     world: World, options: dict[str, Any], extension: dict[str, Any] | None, expected: tuple[float | None, ...]
@@ -97,6 +98,7 @@ async def test_a_client_says_all_four_values(world: World) -> None:
     await world.close(agent)
 
 
+@pytest.mark.rule("R17")
 async def test_the_agent_s_timeout_does_not_limit_the_wait_for_a_socket(world: World) -> None:
     gate = Gate()
     network = Network(Script([gate, respond()]))
@@ -119,6 +121,7 @@ OWN = "the request's own, or the agent's `timeout`"
 UNCONNECTED = "no connection within 1 s (connect"
 
 
+@pytest.mark.rule("R17")
 @pytest.mark.parametrize(
     ("url", "script", "kind", "what", "where"),
     [
@@ -165,6 +168,7 @@ async def test_a_timeout_says_what_where_how_long_and_which(
     await world.close(agent)
 
 
+@pytest.mark.rule("R33")
 async def test_the_agent_s_own_timeout_is_told_in_the_same_way(world: World) -> None:
     network = Network(Script(HANG))
     agent = Agent(timeout=0.02, **network.options)
@@ -185,6 +189,7 @@ async def test_a_timeout_that_nobody_set_is_the_system_s(world: World) -> None:
     await world.close(agent)
 
 
+@pytest.mark.rule("R31")
 @pytest.mark.parametrize("options", [{"free_socket_timeout": 0.02}, {"socket_active_ttl": 0.02}], ids=str)
 async def test_a_free_socket_that_expires_counts_as_a_limit_that_fired(world: World, options: dict[str, Any]) -> None:
     """It is no error; the timer closes it, with no request needed."""
@@ -215,6 +220,7 @@ async def test_a_socket_that_is_never_kept_fires_no_limit(world: World) -> None:
 ADVICE = "Raise the limit or the pool timeout, and read or close every response."
 
 
+@pytest.mark.rule("N20")
 async def test_a_pool_timeout_says_who_waited_for_what_how_long_and_which_limit(world: World) -> None:
     network = Network(default=Script(then=[respond(b"x" * 70_000)]))
     agent = Agent(max_sockets=2, **network.options)
@@ -291,6 +297,7 @@ async def test_a_pool_timeout_while_the_protocol_is_not_known(world: World) -> N
     await world.close(agent)
 
 
+@pytest.mark.rule("R5")
 async def test_a_wait_has_one_absolute_deadline(world: World) -> None:
     """Being woken does not begin it anew: it runs from the arrival of the request."""
     gate = Gate()

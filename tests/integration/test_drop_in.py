@@ -161,6 +161,7 @@ FAILURES: list[tuple[str, type[Exception], dict[str, Any]]] = [
 ]
 
 
+@pytest.mark.rule("R20")
 @pytest.mark.parametrize(("path", "error", "kwargs"), FAILURES, ids=[case[0] for case in FAILURES])
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_failures(
@@ -172,6 +173,7 @@ async def test_failures(
     server.wait_for(lambda: all(not peer.is_open for peer in server.peers) or path == "/hold-body/never")
 
 
+@pytest.mark.rule("R20")
 async def test_a_reset_within_a_body(world: World, server: Server) -> None:
     found = []
     for number, factory in enumerate(both(world)):
@@ -186,6 +188,7 @@ async def test_a_reset_within_a_body(world: World, server: Server) -> None:
     assert found[1].kind in (httpx.ReadError, httpx.RemoteProtocolError)
 
 
+@pytest.mark.rule("R21")
 async def test_a_connect_that_is_refused(world: World) -> None:
     with refusing_port() as port:
         url = f"http://127.0.0.1:{port}/"

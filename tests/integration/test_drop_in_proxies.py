@@ -18,6 +18,7 @@ USER = ("user", "pa:ss")
 BASIC = "Basic " + base64.b64encode(b"user:pa:ss").decode()
 
 
+@pytest.mark.rule("R41")
 @pytest.mark.parametrize("given", ["http proxy", "https proxy", "http proxy as URL"])
 async def test_http_through_an_http_proxy(world: World, server: Server, certificates: Certificates, given: str) -> None:
     tls, as_url = given == "https proxy", given == "http proxy as URL"
@@ -40,6 +41,7 @@ async def test_http_through_an_http_proxy(world: World, server: Server, certific
         assert [request.method for request in proxy.requests] == ["POST", "POST"]
 
 
+@pytest.mark.rule("R41")
 @pytest.mark.parametrize("tls", [False, True], ids=["http proxy", "https proxy"])
 @pytest.mark.parametrize("http2", [False, True], ids=["HTTP/1.1", "HTTP/2"])
 async def test_https_through_an_http_proxy(
@@ -105,6 +107,7 @@ async def test_a_proxy_that_is_not_there(world: World, certificates: Certificate
     assert failure == Failure(httpx.ConnectError, f"{target}://127.0.0.1:1/")
 
 
+@pytest.mark.rule("R41")
 @pytest.mark.parametrize("credentials", [None, USER], ids=["open", "credentials"])
 @pytest.mark.parametrize("tls", [False, True], ids=["http", "https"])
 @pytest.mark.parametrize("scheme", ["socks5", "socks5h"])
@@ -151,6 +154,7 @@ async def test_a_proxy_of_an_unknown_kind(world: World) -> None:
     assert raised[0] is raised[1]
 
 
+@pytest.mark.rule("R41")
 async def test_reuse_through_proxies(
     world: World, server: Server, tls_server: Server, certificates: Certificates
 ) -> None:

@@ -30,6 +30,7 @@ async def test_verification_can_be_off(world: World, tls_server: Server) -> None
     assert answer.status == 200
 
 
+@pytest.mark.rule("R21")
 async def test_a_certificate_of_an_unknown_authority(world: World, tls_server: Server) -> None:
     failure = await same(world, "GET", f"{tls_server.url}/", options=lambda: {"verify": True, "trust_env": False})
 

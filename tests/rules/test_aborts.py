@@ -44,6 +44,7 @@ class GivingUp:
         assert job.cancelled if self.error is None else type(job.exception) is self.error
 
 
+@pytest.mark.rule("R22", "N12")
 async def test_a_request_whose_wait_is_too_long_leaves_at_once(
     world: World, any_server: Server, certificates: Certificates, engine: str
 ) -> None:
@@ -51,6 +52,7 @@ async def test_a_request_whose_wait_is_too_long_leaves_at_once(
     await give_up_waiting(world, any_server, agent, GivingUp(httpx.PoolTimeout, pool=0.02))
 
 
+@pytest.mark.rule("R22", "N12")
 @pytest.mark.in_loops
 async def test_a_request_that_is_cancelled_while_it_waits_leaves_at_once(
     world: World, any_server: Server, certificates: Certificates, engine: str
@@ -80,6 +82,7 @@ async def give_up_waiting(world: World, server: Server, agent: Agent, giving_up:
     await world.close(agent)
 
 
+@pytest.mark.rule("R8", "R23")
 async def test_a_request_in_flight_that_times_out_costs_its_socket(
     world: World, any_server: Server, certificates: Certificates, engine: str
 ) -> None:
@@ -87,6 +90,7 @@ async def test_a_request_in_flight_that_times_out_costs_its_socket(
     await give_up_in_flight(world, any_server, agent, GivingUp(httpx.ReadTimeout, read=0.02))
 
 
+@pytest.mark.rule("R23")
 @pytest.mark.in_loops
 async def test_a_request_that_is_cancelled_in_flight_costs_its_socket(
     world: World, any_server: Server, certificates: Certificates, engine: str
@@ -118,12 +122,14 @@ async def give_up_in_flight(world: World, server: Server, agent: Agent, giving_u
     await world.close(agent)
 
 
+@pytest.mark.rule("R23")
 async def test_a_request_that_times_out_within_its_body_costs_its_socket(
     world: World, server: Server, engine: str
 ) -> None:
     await give_up_within_a_body(world, server, Agent(http1_engine=engine), GivingUp(httpx.ReadTimeout, read=0.02))
 
 
+@pytest.mark.rule("R23")
 @pytest.mark.in_loops
 async def test_a_request_that_is_cancelled_within_its_body_costs_its_socket(
     world: World, server: Server, engine: str
@@ -144,12 +150,14 @@ async def give_up_within_a_body(world: World, server: Server, agent: Agent, givi
     await world.close(agent)
 
 
+@pytest.mark.rule("R23")
 async def test_a_connect_that_takes_too_long_gives_its_slot_back(world: World, engine: str) -> None:
     await give_up_connecting(
         world, Agent(max_sockets=1, http1_engine=engine), GivingUp(httpx.ConnectTimeout, connect=0.02)
     )
 
 
+@pytest.mark.rule("R23")
 @pytest.mark.in_loops
 async def test_a_request_that_is_cancelled_while_it_connects_gives_its_slot_back(world: World, engine: str) -> None:
     await give_up_connecting(world, Agent(max_sockets=1, http1_engine=engine), GivingUp())

@@ -19,6 +19,7 @@ async def use_at_once(client: Any, *urls: str) -> None:
             await response.aread()
 
 
+@pytest.mark.rule("R12", "N21")
 @pytest.mark.parametrize(("limit", "kept"), [(0, []), (1, [0]), (2, [0, 1]), (256, [0, 1, 2])])
 async def test_a_full_list_closes_the_one_that_comes_free(
     world: World, server: Server, engine: str, limit: int, kept: list[int]
@@ -32,6 +33,7 @@ async def test_a_full_list_closes_the_one_that_comes_free(
     await world.close(agent)
 
 
+@pytest.mark.rule("R12", "N22")
 async def test_the_total_of_free_sockets_closes_the_least_recently_used(
     world: World, server: Server, engine: str
 ) -> None:

@@ -22,6 +22,7 @@ def willing(request: pytest.FixtureRequest) -> Server:
     return found
 
 
+@pytest.mark.rule("R13")
 async def test_without_a_limit_each_request_says_close_and_has_a_socket_of_its_own(
     world: World, willing: Server, certificates: Certificates, engine: str
 ) -> None:
@@ -36,6 +37,7 @@ async def test_without_a_limit_each_request_says_close_and_has_a_socket_of_its_o
     assert agent.status().close_socket_count == 3
 
 
+@pytest.mark.rule("R13")
 async def test_with_a_limit_a_socket_serves_all_who_wait_and_is_closed_after_the_last(
     world: World, willing: Server, certificates: Certificates, engine: str
 ) -> None:

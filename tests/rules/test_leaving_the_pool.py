@@ -20,6 +20,7 @@ def any_server(request: pytest.FixtureRequest) -> Server:
     return found
 
 
+@pytest.mark.rule("R25")
 @pytest.mark.parametrize("used_before", [False, True], ids=["new socket", "reused socket"])
 async def test_an_upgraded_socket_is_the_callers(
     world: World, any_server: Server, certificates: Certificates, engine: str, used_before: bool
@@ -60,6 +61,7 @@ async def test_an_upgraded_socket_is_the_callers(
     await world.close(agent)
 
 
+@pytest.mark.rule("R25")
 async def test_closing_the_agent_leaves_a_socket_of_the_callers_alone(
     world: World, any_server: Server, certificates: Certificates, engine: str
 ) -> None:
@@ -76,6 +78,7 @@ async def test_closing_the_agent_leaves_a_socket_of_the_callers_alone(
     assert (status.create_socket_count, status.detached_socket_count, status.close_socket_count) == (1, 1, 0)
 
 
+@pytest.mark.rule("R25")
 async def test_an_accepted_connect_is_the_callers_tunnel(world: World, server: Server, engine: str) -> None:
     agent = Agent(max_sockets=1, http1_engine=engine)
     with Proxy() as proxy:
@@ -96,6 +99,7 @@ async def test_an_accepted_connect_is_the_callers_tunnel(world: World, server: S
         await world.close(agent)
 
 
+@pytest.mark.rule("R25")
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [({"refuse": "502 Bad Gateway"}, 502), ({"credentials": ("user", "pass")}, 407)],
@@ -116,6 +120,7 @@ async def test_a_refused_connect_is_a_response_like_any_other(
     await world.close(agent)
 
 
+@pytest.mark.rule("R25")
 async def test_an_upgrade_that_the_server_ignores_leaves_the_socket_in_the_pool(
     world: World, server: Server, engine: str
 ) -> None:

@@ -11,6 +11,7 @@ from tests.support.worlds import World
 CONNECTED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 
 
+@pytest.mark.rule("R4", "R41", "N15")
 @pytest.mark.parametrize("limit", ["max_sockets", "max_total_sockets"])
 @pytest.mark.parametrize("step", ["TCP", "TLS", "tunnel"])
 async def test_connecting_counts_at_every_step(world: World, step: str, limit: str, engine: str) -> None:
@@ -38,6 +39,7 @@ async def test_connecting_counts_at_every_step(world: World, step: str, limit: s
     await world.close(agent)
 
 
+@pytest.mark.rule("R8", "N7")
 async def test_each_socket_is_opened_by_the_request_that_uses_it(world: World, engine: str) -> None:
     """N7: in Node the one that takes the place of another is made with the options of the request that had that."""
     gate = Gate()
@@ -53,6 +55,7 @@ async def test_each_socket_is_opened_by_the_request_that_uses_it(world: World, e
     await world.close(agent)
 
 
+@pytest.mark.rule("R21", "N14")
 async def test_a_connection_that_cannot_be_made_costs_those_that_wait_nothing(world: World, engine: str) -> None:
     """R8, R21, N14: each has its own attempt, one after another, and the queue never stalls."""
     gate = Gate()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
+import pytest
+
 import httpx_agent
 
 #: Private names of other libraries that the package uses, and where they are from. Each new one needs a reason.
@@ -54,6 +56,7 @@ def names_used(module: ast.Module) -> set[str]:
     return {name for name in names if isinstance(name, str) and is_private(name)}
 
 
+@pytest.mark.rule("A13")
 def test_private_names_of_other_libraries_are_few_and_known() -> None:
     own = set().union(*map(own_names, modules().values()))
     used = set().union(*map(names_used, modules().values()))
@@ -61,6 +64,7 @@ def test_private_names_of_other_libraries_are_few_and_known() -> None:
     assert "_connection" in names_used(modules()["_socket.py"])  # which is a name of ours as well
 
 
+@pytest.mark.rule("A13")
 def test_no_private_module_of_another_library_is_imported() -> None:
     for path, module in modules().items():
         for node in ast.walk(module):

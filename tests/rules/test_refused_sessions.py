@@ -109,6 +109,7 @@ def check_books(agent: Agent, sockets: int) -> None:
     assert status.request_error_count == 0
 
 
+@pytest.mark.rule("R28")
 @VERSIONS
 @LOOPS_TOO
 @pytest.mark.parametrize("refuse", [alert, hang_up, reset])
@@ -194,6 +195,7 @@ async def test_many_at_once_are_refused_and_none_notices(world: World, certifica
     check_books(agent, 9)
 
 
+@pytest.mark.rule("R28")
 async def test_a_refusal_costs_no_retry(world: World, certificates: Certificates, engine: str) -> None:
     """`retries` are for other failures; and no attempt of theirs offers the session again."""
     agent = Agent(verify=certificates.client(), max_cached_sessions=9, retries=1, http1_engine=engine)

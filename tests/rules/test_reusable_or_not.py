@@ -66,6 +66,7 @@ def cases(table: dict[str, bytes]) -> Any:
     return pytest.mark.parametrize("answer", table.values(), ids=table.keys())
 
 
+@pytest.mark.rule("R11", "R18")
 @cases(KEPT)
 async def test_a_response_after_which_the_socket_serves_again(
     world: World, server: Server, engine: str, answer: bytes
@@ -84,6 +85,7 @@ async def test_a_response_after_which_the_socket_serves_again(
     await world.close(agent)
 
 
+@pytest.mark.rule("R11")
 @cases(KEPT_HEADS)
 @pytest.mark.parametrize("read", [True, False], ids=["read", "not read"])
 async def test_a_response_to_head_has_no_body(
@@ -101,6 +103,7 @@ async def test_a_response_to_head_has_no_body(
     await world.close(agent)
 
 
+@pytest.mark.rule("R11")
 @cases(CLOSED)
 async def test_a_response_after_which_the_socket_is_closed(
     world: World, server: Server, engine: str, answer: bytes
@@ -118,6 +121,7 @@ async def test_a_response_after_which_the_socket_is_closed(
     await world.close(agent)
 
 
+@pytest.mark.rule("R11")
 async def test_a_body_that_ends_with_the_connection(world: World, server: Server, engine: str) -> None:
     """Its end is the end of the connection, so nothing can come after it; it is a complete response all the same."""
     agent = Agent(http1_engine=engine)
@@ -130,6 +134,7 @@ async def test_a_body_that_ends_with_the_connection(world: World, server: Server
     await world.close(agent)
 
 
+@pytest.mark.rule("R11")
 async def test_http_1_0_whose_body_ends_with_the_connection(world: World, server: Server, engine: str) -> None:
     """Keep-alive said of a body without length means nothing."""
     agent = Agent(http1_engine=engine)
@@ -142,6 +147,7 @@ async def test_http_1_0_whose_body_ends_with_the_connection(world: World, server
     await world.close(agent)
 
 
+@pytest.mark.rule("R11")
 async def test_http_1_0_of_a_request_that_says_close(world: World, server: Server, engine: str) -> None:
     agent = Agent(http1_engine=engine)
     async with world.client(transport=AgentTransport(agent=agent)) as client:
@@ -151,6 +157,7 @@ async def test_http_1_0_of_a_request_that_says_close(world: World, server: Serve
     await world.close(agent)
 
 
+@pytest.mark.rule("R11", "N9")
 @pytest.mark.parametrize("value", ["close", "Close", "TE, close"])
 async def test_a_request_that_says_close_is_meant(world: World, server: Server, engine: str, value: str) -> None:
     """N9: Node keeps the connection when the server does not echo the word."""
@@ -167,6 +174,7 @@ async def test_a_request_that_says_close_is_meant(world: World, server: Server, 
     await world.close(agent)
 
 
+@pytest.mark.rule("R11")
 async def test_over_tls_too(world: World, tls_server: Server, certificates: Certificates, engine: str) -> None:
     tls_server.raw["/kept"] = KEPT["after a 103"]
     tls_server.raw["/closed"] = CLOSED["Connection: close"]
@@ -179,6 +187,7 @@ async def test_over_tls_too(world: World, tls_server: Server, certificates: Cert
     await world.close(agent)
 
 
+@pytest.mark.rule("R18")
 async def test_a_response_that_comes_before_the_request_was_written(world: World, engine: str) -> None:
     """R18: complete is what was both read and written; of this request the rest would be taken for the next one."""
     network = Network(Script(respond(b"no", 413), early=[0], writes={1: httpcore.WriteError("no more")}))
@@ -195,6 +204,7 @@ async def test_a_response_that_comes_before_the_request_was_written(world: World
 # Unread responses (R18, N19) ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rule("R7", "R18", "N19")
 @pytest.mark.parametrize("path", ["bytes/5", "hold-body/rest"], ids=["all of it has arrived", "more is to come"])
 async def test_an_unread_response_keeps_its_socket_and_its_slot(
     world: World, server: Server, engine: str, path: str
@@ -218,6 +228,7 @@ async def test_an_unread_response_keeps_its_socket_and_its_slot(
     await world.close(agent)
 
 
+@pytest.mark.rule("R18")
 async def test_an_unread_response_that_is_closed_gives_its_slot_and_not_its_socket(
     world: World, server: Server, engine: str
 ) -> None:
@@ -237,6 +248,7 @@ async def test_an_unread_response_that_is_closed_gives_its_slot_and_not_its_sock
     await world.close(agent)
 
 
+@pytest.mark.rule("R18", "N25")
 async def test_a_response_frees_its_socket_once(world: World, engine: str) -> None:
     """N25: read to its end and then closed, twice; the socket that another request has by now is not touched."""
     gate = Gate()

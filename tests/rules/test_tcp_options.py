@@ -85,6 +85,7 @@ def way(request: pytest.FixtureRequest, certificates: Certificates) -> Iterator[
         yield Way(request.param, certificates, stack)
 
 
+@pytest.mark.rule("R26")
 async def test_by_default_no_delay_is_on_and_probes_begin_after_a_second(world: World, way: Way, engine: str) -> None:
     """In use, free, and in use again; to the proxy, where there is one."""
     agent = Agent(http1_engine=engine, **way.options)
@@ -99,6 +100,7 @@ async def test_by_default_no_delay_is_on_and_probes_begin_after_a_second(world: 
     assert told_of_sockets_to(way.port) == []
 
 
+@pytest.mark.rule("R26")
 @pytest.mark.parametrize(
     "options", [{"keep_alive_initial_delay": None}, {"keep_alive": False, "max_sockets": 1}], ids=str
 )
@@ -112,6 +114,7 @@ async def test_without_probes_no_delay_is_on_all_the_same(
     await world.close(agent)
 
 
+@pytest.mark.rule("R26", "N26", "A10")
 async def test_socket_options_come_last_and_win(world: World, way: Way, engine: str) -> None:
     """Over each of the three; A10: in agentkeepalive `noDelay: false` had no effect."""
     options = [

@@ -16,6 +16,7 @@ URL = "http://a.test/"
 HINT = [("Keep-Alive", "timeout=4")]
 
 
+@pytest.mark.rule("R17", "R33", "R36", "N10", "N11", "A1")
 @pytest.mark.parametrize("options", [{"timeout": 7}, {}], ids=["the agent's", "the request's"])
 async def test_the_same_timeout_on_every_way_to_a_socket(world: World, engine: str, options: dict[str, Any]) -> None:
     """A new socket; a free one whose time was short; one handed over; one opened in the place of another.
@@ -45,6 +46,7 @@ async def test_the_same_timeout_on_every_way_to_a_socket(world: World, engine: s
     await world.close(agent)
 
 
+@pytest.mark.rule("R17", "R33", "N17")
 @pytest.mark.parametrize("way", ["new", "from the free ones", "handed over"])
 async def test_the_agents_timeout_ends_a_silent_request(world: World, server: Server, engine: str, way: str) -> None:
     """N17: in Node it emits an event, and nothing ends. Over real sockets; the client itself sets no timeout."""
@@ -68,6 +70,7 @@ async def test_the_agents_timeout_ends_a_silent_request(world: World, server: Se
     await world.close(agent)
 
 
+@pytest.mark.rule("R8", "R33", "A2")
 async def test_a_limit_that_fires_frees_one_slot(world: World, engine: str) -> None:
     """A2: agentkeepalive makes two sockets in the place of one, beyond `maxSockets`."""
     network = Network(Script(HANG))
@@ -85,6 +88,7 @@ async def test_a_limit_that_fires_frees_one_slot(world: World, engine: str) -> N
     await world.close(agent)
 
 
+@pytest.mark.rule("R36", "A9")
 async def test_the_time_of_a_free_socket_is_over_when_it_is_picked(world: World, engine: str) -> None:
     """A9: a timer that rings in the moment of the reuse, or later, closes nothing; the time begins anew."""
     clock = VirtualClock()

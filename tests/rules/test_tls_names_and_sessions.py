@@ -33,6 +33,7 @@ def _absolute_names_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
 
 
+@pytest.mark.rule("R28")
 @pytest.mark.parametrize(
     ("host", "arguments", "name", "host_header"),
     [
@@ -78,6 +79,7 @@ async def test_the_name_that_the_server_is_asked_for(
     await world.close(agent)
 
 
+@pytest.mark.rule("R28")
 @pytest.mark.parametrize("way", ["http", "https", "socks5"])
 @pytest.mark.parametrize("http2", [False, True], ids=["HTTP/1.1", "HTTP/2"])
 async def test_an_absolute_name_through_a_proxy(
@@ -131,6 +133,7 @@ async def test_an_absolute_name_has_sockets_of_its_own(world: World) -> None:
     assert [connection.host for connection in network.connections] == ["a.test", "a.test."]
 
 
+@pytest.mark.rule("R27", "N24")
 async def test_each_server_name_has_sockets_of_its_own(
     world: World, tls_server: Server, certificates: Certificates, engine: str
 ) -> None:
@@ -156,6 +159,7 @@ async def test_each_server_name_has_sockets_of_its_own(
     await world.close(agent)
 
 
+@pytest.mark.rule("R27")
 async def test_a_path_and_credentials_make_no_other_key(world: World, server: Server, engine: str) -> None:
     """N24: nothing but scheme, host, port and `sni_hostname` tells two keys apart."""
     agent = Agent(http1_engine=engine)
@@ -184,6 +188,7 @@ def client_context(certificates: Certificates, version: ssl.TLSVersion) -> ssl.S
     return context
 
 
+@pytest.mark.rule("R28")
 @VERSIONS
 @pytest.mark.parametrize("limit", [100, 0])
 async def test_a_second_socket_resumes_the_session_of_the_first(
@@ -200,6 +205,7 @@ async def test_a_second_socket_resumes_the_session_of_the_first(
         await world.close(agent)
 
 
+@pytest.mark.rule("R28")
 @VERSIONS
 async def test_sessions_are_resumed_through_a_proxy_too(
     world: World, certificates: Certificates, engine: str, version: ssl.TLSVersion
@@ -218,6 +224,7 @@ async def test_sessions_are_resumed_through_a_proxy_too(
         await world.close(agent)
 
 
+@pytest.mark.rule("R28")
 @pytest.mark.parametrize("path", ["garbage", "reset", "disconnect"])
 async def test_a_socket_that_ends_with_an_error_takes_its_session_along(
     world: World, tls_server: Server, certificates: Certificates, engine: str, path: str
@@ -232,6 +239,7 @@ async def test_a_socket_that_ends_with_an_error_takes_its_session_along(
     await world.close(agent)
 
 
+@pytest.mark.rule("R28")
 @VERSIONS
 async def test_keys_do_not_share_sessions(
     world: World, certificates: Certificates, engine: str, version: ssl.TLSVersion
@@ -250,6 +258,7 @@ async def test_keys_do_not_share_sessions(
         await world.close(agent)
 
 
+@pytest.mark.rule("R28")
 async def test_at_the_limit_the_session_that_came_first_goes(
     world: World, certificates: Certificates, engine: str
 ) -> None:
@@ -394,6 +403,7 @@ class CountingContext(ssl.SSLContext):
         return super().wrap_bio(*args, **kwargs)
 
 
+@pytest.mark.rule("R28")
 @VERSIONS
 @pytest.mark.parametrize(
     ("limit", "handshakes", "leaks", "sessions"),
@@ -442,6 +452,7 @@ async def test_switched_off_it_costs_nothing(
         assert context.sessions_asked_for == sessions
 
 
+@pytest.mark.rule("R28")
 async def test_a_server_that_gives_no_tickets_costs_almost_nothing(
     world: World, certificates: Certificates, engine: str
 ) -> None:
