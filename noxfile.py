@@ -16,7 +16,7 @@ PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
 def core(session: nox.Session) -> None:
     """Run the tests of the rules: literal times, no I/O."""
     session.install("-e", ".[test]")
-    session.run("pytest", "-q", "tests/core", *session.posargs)
+    session.run("pytest", "-q", "tests/unit/rules", *session.posargs)
 
 
 @nox.session(python=PYTHONS)

@@ -2,7 +2,7 @@
 
 Heads and chunked bodies are read by httptools (llhttp). Where llhttp takes more than h11, this module looks itself;
 where it takes less (line ends without CR, folded lines, lengths said twice), `_read_unusual` reads the head by h11's
-grammar. So both engines accept the same heads. What is left of differences is in `tests/engine/differences.py`.
+grammar. So both engines accept the same heads. What is left of differences is in `tests/unit/protocol/differences.py`.
 
 Bodies of a known length, and those that end with the connection, need no parser: they are passed on as they came.
 """

@@ -43,20 +43,17 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Sync, asyncio, and trio; in some folders with both engines, in `tests/engine` with the fast one.
+    """Sync, asyncio, and trio, unless a test's marks say otherwise.
 
-    With both, too, where a test is marked `both_engines`, because its network is one of real sockets.
-    Only the event loops where a test is marked `in_loops`, because threads cannot do it.
+    With both engines where it is marked `both_engines`, because its network is one of real sockets. Only with the fast
+    one where it is marked `fast_engine`. Only in event loops where it is marked `in_loops`: threads cannot do it.
     """
     named = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]
     if "world" in metafunc.fixturenames and "world" not in named:
-        loops_only = metafunc.definition.get_closest_marker("in_loops") is not None
-        folder = metafunc.definition.path.parent.name
-        both_engines = (
-            folder in ("integration", "security") or metafunc.definition.get_closest_marker("both_engines") is not None
-        )
-        candidates = FAST_WORLDS if folder == "engine" else WORLDS + H11_WORLDS if both_engines else WORLDS
-        worlds = [world for world in candidates if not (loops_only and world.is_sync)]
+        marks = {mark.name for mark in metafunc.definition.iter_markers()}
+        worlds = FAST_WORLDS if "fast_engine" in marks else WORLDS + H11_WORLDS if "both_engines" in marks else WORLDS
+        if "in_loops" in marks:
+            worlds = [world for world in worlds if not world.is_sync]
         metafunc.parametrize("world", worlds, ids=[world.name for world in worlds])
 
 

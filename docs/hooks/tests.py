@@ -9,7 +9,7 @@ from pathlib import Path
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
-#: `(tests/face/test_options.md#test_a_default)` stands for that function in `tests/face/test_options.py`.
+#: `(tests/behaviour/test_options.md#test_a_default)` stands for that function in `tests/behaviour/test_options.py`.
 LINK = re.compile(r"\]\((tests/[\w/]+)\.md(?:#\w+)?\)")
 
 HEAD = """---

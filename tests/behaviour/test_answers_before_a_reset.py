@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from httpx_agent import AgentTransport
-from tests.engine.raw import Peer, raw_server
+from tests.support.raw import Peer, raw_server
 from tests.support.servers import Certificates
 from tests.support.worlds import H11_WORLDS, WORLDS, World
 

@@ -25,7 +25,7 @@ from httpx_agent._network import Wire
 from httpx_agent._resolver import resolver, without_zone_escape
 from httpx_agent.testing import Network
 from httpx_agent.testing._server import fill_backlog
-from tests.engine.raw import Peer, raw_server
+from tests.support.raw import Peer, raw_server
 from tests.support.servers import Certificates, Proxy, Server, Socks
 from tests.support.worlds import World
 

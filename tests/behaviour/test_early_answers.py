@@ -22,7 +22,7 @@ from httpx_agent import Agent, AgentTransport
 from httpx_agent._poll import Poll
 from httpx_agent._upload import WOULD_BLOCK, write_listening
 from httpx_agent.testing import Network, Script, respond
-from tests.engine.raw import Peer, raw_server
+from tests.support.raw import Peer, raw_server
 from tests.support.servers import Certificates
 from tests.support.worlds import ALL_WORLDS, World
 

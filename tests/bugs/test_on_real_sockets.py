@@ -3,7 +3,7 @@
 Most of the tests beside this file have a network without sockets, over which only h11 speaks. Here both HTTP/1.1
 engines do. What is left out has nothing to do with sockets: how a request waits (B3, B5, B6), which free socket is
 taken (B7, B23). The cancellations (B1, B2, B17, B18) are also swept at every suspension:
-`tests/integration/test_cancellation.py`.
+`tests/behaviour/test_cancellation_at_every_suspension.py`.
 
 Each docstring says what happened on the stock transport: see `tests.bugs.on_stock`.
 """
@@ -26,7 +26,7 @@ import pytest
 
 from httpx_agent import _network
 from tests.bugs.stock import Stack
-from tests.engine.raw import Peer, raw_server
+from tests.support.raw import Peer, raw_server
 from tests.support.servers import Certificates, Server
 from tests.support.worlds import World, cancel_at
 

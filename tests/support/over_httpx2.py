@@ -1,7 +1,8 @@
 r"""Turns the tests to httpx2.
 
-    python -m pytest -p tests.support.over_httpx2 tests/behaviour tests/bugs tests/rules tests/face \
-        tests/telemetry tests/integration tests/security tests/faults/test_every_operation.py
+    python -m pytest -p tests.support.over_httpx2 tests/architecture tests/behaviour tests/bugs tests/drop_in \
+        tests/security tests/unit/network tests/unit/values tests/faults/test_every_operation.py \
+        tests/faults/test_real_sockets.py
 
 A plugin for a pytest process of its own. In it `import httpx` means httpx2 and `import httpcore` httpcore2, as
 `httpx2.alias_httpx()` makes it, and the classes that tests import from `httpx_agent` are those of `httpx_agent.httpx2`.
