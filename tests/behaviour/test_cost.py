@@ -18,11 +18,13 @@ import pytest
 from httpx_agent import Agent, AgentTransport, _keepers
 from httpx_agent._http1_connection import Http1Connection
 from httpx_agent.testing import Network
+from tests.bugs.stock import Stack
 from tests.support.counting import Meter, watch
 from tests.support.servers import Server
 from tests.support.worlds import World
 
 FEW = 10
+
 TURNS = 5
 """So often each request is made; the least counts, because a real socket may bring an answer in two parts."""
 
@@ -268,3 +270,19 @@ async def test_a_pool_timeout_in_a_crowd(ground: Ground, world: World) -> None:
 
     assert few == many
     assert few[2] == 0
+
+
+@pytest.mark.bug("B23")
+async def test_only_the_chosen_socket_is_polled(world: World, stack: Stack) -> None:
+    """httpx: 10 free sockets are polled for each request, 220 times in all."""
+    network = Network()
+    transport = stack.transport(is_sync=world.is_sync, **network.options)
+    urls = [f"http://{number}.test/" for number in range(10)]
+    async with world.client(transport=transport) as client:
+        for url in urls:
+            await client.get(url)
+        before = network.polls
+        for url in urls:
+            await client.get(url)
+        assert network.polls - before <= len(urls)
+        assert len(network.connections) == len(urls)

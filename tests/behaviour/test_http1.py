@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import ssl
 import struct
@@ -22,9 +23,13 @@ from tests.support.worlds import AwaitableStream, World
 
 pytestmark = pytest.mark.fast_engine
 
+
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
 REFUSED = b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno"
+
 BLOCK = bytes(1024 * 1024)
+
 MANY = 64
 """Blocks, more than all buffers on the way can hold."""
 
@@ -410,28 +415,6 @@ async def test_attempts_to_connect_are_repeated(world: World, server: Server, mo
     assert events == once + (again + once) * 3
 
 
-async def test_a_failed_handshake(world: World, tls_server: Server) -> None:
-    transport = AgentTransport(verify=ssl.create_default_context())
-    async with world.client(transport=transport) as client:
-        with pytest.raises(httpx.ConnectError, match="certificate verify failed"):
-            await client.get(f"{tls_server.url}/bytes/3")
-    tls_server.wait_closed()
-
-
-async def test_a_server_that_closes_in_the_handshake(world: World) -> None:
-    with raw_server(lambda peer: None) as url:
-        async with world.client(transport=AgentTransport(verify=ssl.create_default_context())) as client:
-            with pytest.raises(httpx.ConnectError):
-                await client.get(url.replace("http", "https"))
-
-
-async def test_a_handshake_that_takes_too_long(world: World) -> None:
-    with raw_server(lambda peer: peer.wait_closed()) as url:
-        async with world.client(transport=AgentTransport(verify=ssl.create_default_context())) as client:
-            with pytest.raises(httpx.ConnectTimeout):
-                await client.get(url.replace("http", "https"), timeout=httpx.Timeout(5.0, connect=0.1))
-
-
 async def test_large_bodies_over_tls(world: World, tls_server: Server, certificates: Certificates) -> None:
     async with world.client(transport=AgentTransport(verify=certificates.client())) as client:
         response = await client.post(f"{tls_server.url}/sink", content=BLOCK * 8)
@@ -439,3 +422,83 @@ async def test_large_bodies_over_tls(world: World, tls_server: Server, certifica
         response = await client.get(f"{tls_server.url}/bytes/{len(BLOCK) * 8}")
         assert len(response.content) == len(BLOCK) * 8
         assert response.extensions["agent"].reused
+
+
+async def test_a_listener_that_fails(world: World) -> None:
+    """Its error comes out, and the socket is closed."""
+
+    def serve(peer: Peer) -> None:
+        peer.read_head()
+        peer.send(OK)
+        peer.wait_closed()
+
+    def listen(name: str, info: Any) -> None:
+        if name == "http11.receive_response_body.started":
+            raise KeyError(name)
+
+    with raw_server(serve) as url:
+        transport = AgentTransport()
+        async with world.client(transport=transport) as client:
+            with pytest.raises(KeyError):
+                await client.get(url, extensions={"trace": world.callback(listen)})
+            assert transport.agent.sockets() == ()
+
+
+@pytest.mark.parametrize("farewell", [True, False])
+async def test_a_body_that_ends_with_the_connection_over_tls(
+    world: World, certificates: Certificates, farewell: bool
+) -> None:
+    """As with httpcore, it ends where the connection does, whether TLS says farewell or not."""
+
+    def serve(peer: Peer) -> None:
+        secured = certificates.server().wrap_socket(peer.sock, server_side=True)
+        secured.recv(65536)
+        secured.sendall(b"HTTP/1.1 200 OK\r\n\r\nto the end")
+        if farewell:
+            secured.setblocking(False)
+            with suppress(ssl.SSLWantReadError, ssl.SSLEOFError):  # the client's end may be there already
+                secured.unwrap()
+        os.close(secured.detach())
+
+    with raw_server(serve) as url:
+        async with world.client(transport=AgentTransport(verify=certificates.client())) as client:
+            response = await client.get(url.replace("http", "https").replace("127.0.0.1", "localhost"))
+            assert response.text == "to the end"
+
+
+async def test_garbage_within_tls(world: World, certificates: Certificates) -> None:
+    def serve(peer: Peer) -> None:
+        secured = certificates.server().wrap_socket(peer.sock, server_side=True)
+        secured.recv(65536)
+        secured.setblocking(True)
+        descriptor = secured.detach()
+        os.write(descriptor, b"\x17\x03\x03\x00\x20" + bytes(32))
+        os.read(descriptor, 100)
+        os.close(descriptor)
+
+    with raw_server(serve) as url:
+        async with world.client(transport=AgentTransport(verify=certificates.client())) as client:
+            with pytest.raises(httpx.ReadError):
+                await client.get(url.replace("http", "https").replace("127.0.0.1", "localhost"))
+
+
+async def test_an_agent_closed_from_a_thread(world: World) -> None:
+    """While a request waits for its head."""
+    arrived = threading.Event()
+
+    def serve(peer: Peer) -> None:
+        peer.read_head()
+        arrived.set()
+        peer.wait_closed()
+
+    with raw_server(serve) as url:
+        transport = AgentTransport()
+        async with world.client(transport=transport, timeout=5.0) as client:
+            async with world.tasks() as tasks:
+                job = tasks.start(client.get, url)
+                await world.until(arrived.is_set)
+                closing = threading.Thread(target=transport.agent.close)
+                closing.start()
+                await job.wait()
+            closing.join(5)
+    assert type(job.exception) is httpx.ReadError

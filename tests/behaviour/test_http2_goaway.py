@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import struct
 from typing import Any
 
@@ -11,12 +12,14 @@ from hpack import Encoder
 
 from httpx_agent import Agent, AgentTransport
 from httpx_agent._exchange import MAX_GOAWAYS
-from httpx_agent._goaway import GoawayHold
-from httpx_agent.testing import RST, Connection, Gate, Network, Script, goaway, http2
+from httpx_agent.testing import FIN, RST, Connection, Gate, Network, Script, goaway, http2
+from tests.bugs.stock import Stack
 from tests.support.worlds import World
 
 URL = "https://a.test/"
+
 END_STREAM, END_HEADERS = 1, 4
+
 NO_ERROR, INTERNAL_ERROR = 0, 2
 
 
@@ -29,112 +32,7 @@ def going_away(last: int, code: int = NO_ERROR) -> bytes:
     return frame("GOAWAY", payload=struct.pack(">II", last, code) + b"for a reason")
 
 
-def with_open_streams(*streams: int) -> GoawayHold:
-    hold = GoawayHold()
-    hold.sent(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame("SETTINGS"))
-    for stream in streams:
-        hold.sent(frame("HEADERS", stream, b"headers") + frame("DATA", stream, b"body", END_STREAM))
-    return hold
-
-
-# What is kept back ----------------------------------------------------------------------------------------------------
-
-
-def test_all_else_passes_however_it_arrives() -> None:
-    """Cut anywhere; a frame passes when it is whole."""
-    frames = [frame("SETTINGS"), frame("HEADERS", 1, b"h"), frame("DATA", 1, b"x" * 30), frame("PING", 0, b"12345678")]
-    stream = b"".join([*frames[:2], going_away(1), *frames[2:]])
-    for cut in range(len(stream) + 1):
-        hold = with_open_streams(1)
-        assert hold.received(stream[:cut] or frame("SETTINGS")) is not None
-        if cut:
-            passed = with_open_streams(1)
-            parts = [passed.received(part) for part in (stream[:cut], stream[cut:]) if part]
-            assert b"".join(parts) == b"".join(frames)
-            assert passed.is_leaving
-
-
-def test_byte_by_byte() -> None:
-    hold = with_open_streams(1)
-    stream = frame("DATA", 1, b"x") + going_away(1) + frame("DATA", 1, b"y")
-    assert b"".join(hold.received(bytes([byte])) for byte in stream) == frame("DATA", 1, b"x") + frame("DATA", 1, b"y")
-
-
-def test_an_error_is_not_kept_back() -> None:
-    hold = with_open_streams(1)
-    assert hold.received(going_away(0, INTERNAL_ERROR)) == going_away(0, INTERNAL_ERROR)
-    assert not hold.is_leaving
-
-
-@pytest.mark.parametrize(
-    "end",
-    [
-        frame("DATA", 1, b"the end", END_STREAM),
-        frame("HEADERS", 1, b"no body", END_STREAM),
-        frame("RST_STREAM", 1, bytes(4)),
-    ],
-    ids=["DATA", "HEADERS", "RST_STREAM"],
-)
-def test_it_is_due_when_those_that_count_are_over_and_others_wait(end: bytes) -> None:
-    hold = with_open_streams(1, 3)
-    assert hold.received(going_away(1)) == b""
-    assert hold.due() == b""
-    assert hold.received(frame("DATA", 1, b"more")) == frame("DATA", 1, b"more")
-    assert hold.due() == b""
-    assert hold.received(end) == end
-    assert hold.due() == going_away(1)
-    assert hold.due() == b""
-
-
-def test_a_stream_that_the_client_ended_does_not_count() -> None:
-    hold = with_open_streams(1, 3)
-    hold.received(going_away(1))
-    hold.sent(frame("RST_STREAM", 1, bytes(4)))
-    assert hold.due() == going_away(1)
-
-
-def test_it_is_not_due_if_nobody_waits() -> None:
-    hold = with_open_streams(1)
-    hold.received(going_away(1) + frame("DATA", 1, b"", END_STREAM))
-    assert hold.due() == b""
-
-
-def test_at_the_end_of_the_connection_it_comes_first() -> None:
-    hold = with_open_streams(1)
-    assert hold.received(going_away(1)) == b""
-    assert hold.received(b"") == going_away(1)
-    assert hold.received(b"") == b""
-
-
-def test_the_last_word_counts() -> None:
-    """A server first says that it is about to leave, and then up to where it went."""
-    hold = with_open_streams(1, 3)
-    hold.received(going_away(2**31 - 1) + frame("DATA", 1, b"", END_STREAM))
-    assert hold.is_leaving
-    assert hold.due() == b""
-    hold.received(going_away(1))
-    assert hold.due() == going_away(1)
-
-
-def test_heads_are_counted_until_the_body_begins_or_the_stream_ends() -> None:
-    hold = with_open_streams(1, 3, 5, 7)
-    head = b"x" * 91
-    for stream in (1, 3, 5, 7):
-        hold.received(frame("HEADERS", stream, head))
-    hold.received(frame("PING", 0, bytes(8)))
-    hold.received(frame("DATA", 1, b"body"))
-    hold.received(frame("HEADERS", 3, b"the last", END_STREAM))
-    hold.sent(frame("RST_STREAM", 5, bytes(4)))
-    for stream in (1, 3, 5):
-        hold.received(frame("HEADERS", stream, head))
-        assert hold.longest_heads == 100
-    hold.received(frame("HEADERS", 7, head))
-    assert hold.longest_heads == 200
-
-
 # What becomes of requests ---------------------------------------------------------------------------------------------
-
-
 async def shared(world: World, tasks: Any, client: Any, network: Network, **second: Any) -> list[Any]:
     """Two requests on the streams 1 and 3 of one connection, neither answered."""
     jobs = [tasks.start(client.get, URL)]
@@ -347,4 +245,55 @@ async def test_interim_responses_are_bounded(world: World) -> None:
         assert (
             str(job.exception) == "GET https://a.test:443: the server sent more than 524288 bytes before its response"
         )
+    await world.close(agent)
+
+
+CONTEXT = ssl.create_default_context()
+
+
+@pytest.mark.bug("B12")
+@pytest.mark.parametrize("last_stream", [0, 1, 9, 19, 39, 2**31 - 1])
+@pytest.mark.in_loops
+async def test_twenty_streams_and_a_goaway(world: World, stack: Stack, last_stream: int) -> None:
+    """httpx: `RemoteProtocolError: <ConnectionTerminated …>` for all streams up to the last one, or for all if it is 0.
+
+    The server finishes the streams up to `last_stream`, and then closes; the others were not processed.
+    """
+    gate = Gate()
+    network = Network(http2(hold=lambda stream: gate if stream <= last_stream else Gate()), default=http2())
+    transport = stack.transport(is_sync=False, http2=True, verify=CONTEXT, **network.options)
+    async with world.client(transport=transport) as client, world.tasks() as tasks:
+        jobs = [tasks.start(client.post, URL, content=b"once") for _ in range(20)]
+        await world.until(lambda: network.connections and len(network.connections[0].streams) == 20)
+        await world.settle()  # every body has come, too
+        network.connections[0].send(going_away(last_stream))
+        gate.open()
+        await world.settle()
+        network.connections[0].send(FIN)
+    assert [job.result().status_code for job in jobs] == [200] * 20
+    assert sum(len(connection.streams) for connection in network.connections) == 20 + sum(
+        stream > last_stream for stream in network.connections[0].streams
+    )
+    assert network.open == 0
+
+
+@pytest.mark.in_loops
+async def test_a_goaway_below_a_stream_that_runs(world: World) -> None:
+    """Both its streams end, the one with an answer and the one without."""
+    gate, never = Gate(), Gate()
+    network = Network(default=http2(hold=lambda stream: gate if stream == 1 else never))
+    agent = Agent(http2=True, **network.options)
+    async with world.client(transport=AgentTransport(agent=agent)) as client, world.tasks() as tasks:
+        jobs = [tasks.start(client.get, "https://a.test/")]
+        await world.until(lambda: network.connections and network.connections[0].streams)
+        jobs.append(tasks.start(client.post, "https://a.test/", content=world.body([b"once"])))
+        await world.until(lambda: len(network.connections[0].streams) == 2)
+        last_stream = 1  # the second is 3
+        network.connections[0].send(b"\0\0\x08\x07\0" + struct.pack(">III", 0, last_stream, 0))
+        gate.open()
+    assert jobs[0].result().status_code == 200
+    assert type(jobs[1].exception) is httpx.RemoteProtocolError
+    assert str(jobs[1].exception).endswith("and the body cannot be sent again")
+    await world.until(lambda: network.open == 0)
+    assert agent.sockets() == ()
     await world.close(agent)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
-import socket
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from httpx_agent import Agent, AgentTransport
-from httpx_agent.testing import FIN, Answer, Connection, Gate, Network, Script, VirtualClock, respond
-from tests.support.servers import Certificates, Proxy, Server, Socks
+from httpx_agent.testing import FIN, Gate, Network, Script, VirtualClock, respond
+from tests.support.servers import Certificates, Server
 from tests.support.worlds import World
 
 URL = "http://a.test/"
@@ -26,8 +24,6 @@ def connection_headers(network: Network) -> list[list[bytes]]:
 
 
 # keep_alive (R13) -----------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.rule("R30")
 async def test_kept_alive_by_default(world: World) -> None:
     network = Network()
@@ -109,8 +105,6 @@ async def test_a_header_of_the_user_s_own_stays(world: World, keep_alive: bool, 
 
 
 # Connection: close, HTTP/1.0 (R11, N9) --------------------------------------------------------------------------------
-
-
 @pytest.mark.rule("R11")
 @pytest.mark.parametrize("value", ["close", "Close", "te, close"])
 async def test_a_server_that_says_close_is_believed(world: World, value: str) -> None:
@@ -185,8 +179,6 @@ async def test_an_old_server_is_believed_when_it_says_keep_alive(world: World) -
 
 
 # The hint (R15) -------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.rule("R15")
 @pytest.mark.parametrize(
     ("values", "expires_in"),
@@ -315,157 +307,49 @@ async def test_the_hint_is_not_looked_at_when_somebody_waits(world: World) -> No
     await world.close(agent)
 
 
-# TCP keep-alive (R26, repair N26) -------------------------------------------------------------------------------------
-
-KEEP_IDLE = getattr(socket, "TCP_KEEPIDLE", None) or socket.TCP_KEEPALIVE
-ON = (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-MINE = (socket.IPPROTO_TCP, KEEP_IDLE, 9)
+KEPT = b"HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nKeep-Alive: timeout=60\r\nContent-Length: 2\r\n\r\nok"
 
 
-def idle(seconds: int) -> tuple[int, int, int]:
-    return (socket.IPPROTO_TCP, KEEP_IDLE, seconds)
+@pytest.fixture(params=["http", "https"])
+def willing(request: pytest.FixtureRequest) -> Server:
+    """A server that never closes, whatever the request says."""
+    found: Server = request.getfixturevalue("server" if request.param == "http" else "tls_server")
+    found.raw["/kept"] = KEPT
+    return found
 
 
-@pytest.mark.rule("R26")
-@pytest.mark.parametrize(
-    ("options", "expected"),
-    [
-        ({}, (ON, idle(1))),
-        ({"keep_alive_initial_delay": 0.001}, (ON, idle(1))),
-        ({"keep_alive_initial_delay": 1.5}, (ON, idle(2))),
-        ({"keep_alive_initial_delay": 60}, (ON, idle(60))),
-        ({"keep_alive_initial_delay": timedelta(minutes=2, milliseconds=1)}, (ON, idle(121))),
-        ({"keep_alive_initial_delay": 10**9}, (ON, idle(32767))),  # the most that Linux takes
-        ({"keep_alive_initial_delay": None}, ()),
-        ({"keep_alive_initial_delay": math.inf}, ()),
-        ({"keep_alive": False}, ()),
-        ({"keep_alive": False, "max_sockets": 1}, ()),
-        ({"keep_alive": False, "socket_options": [MINE]}, (MINE,)),
-        ({"keep_alive_initial_delay": 60, "socket_options": [MINE]}, (ON, idle(60), MINE)),
-        ({"keep_alive_initial_delay": None, "socket_options": [MINE]}, (MINE,)),
-    ],
-    ids=str,
-)
-async def test_what_a_connect_is_told(world: World, options: dict[str, Any], expected: tuple[Any, ...]) -> None:
-    """Rounded up to whole seconds; the user's own options last, so that they win."""
-    network = Network()
-    agent = Agent(**options, **network.options)
-    async with world.client(transport=AgentTransport(agent=agent)) as client:
-        await client.get(URL)
-    (connect,) = [op for op in network.ops if op.name == "connect"]
-    assert tuple(connect.details["socket_options"]) == expected
-    assert connect.details["local_address"] is None
-    await world.close(agent)
-
-
-@pytest.mark.rule("R26", "N26")
-@pytest.mark.parametrize(
-    ("options", "expected"),
-    [
-        ({}, (1, 1)),
-        ({"keep_alive_initial_delay": 41.5}, (1, 42)),
-        ({"keep_alive_initial_delay": 41.5, "socket_options": [MINE]}, (1, 9)),
-        ({"keep_alive_initial_delay": None}, None),
-        ({"keep_alive": False}, None),
-        ({"keep_alive_initial_delay": 10**9}, (1, 32767)),
-    ],
-    ids=str,
-)
-async def test_what_the_system_has_been_told(
-    world: World, server: Server, options: dict[str, Any], expected: tuple[int, int] | None
+@pytest.mark.rule("R13")
+async def test_without_a_limit_each_request_says_close_and_has_a_socket_of_its_own(
+    world: World, willing: Server, certificates: Certificates, engine: str
 ) -> None:
-    """Interval and count of the probes stay the system's."""
-    with socket.socket() as untouched:
-        default = read_options(untouched)
-    agent = Agent(**options)
+    agent = Agent(keep_alive=False, verify=certificates.client(), http1_engine=engine)
     async with world.client(transport=AgentTransport(agent=agent)) as client:
-        async with client.stream("GET", server.url) as response:
-            sock = response.extensions["network_stream"].get_extra_info("socket")
-            got = read_options(sock)
-    assert got[:2] == (default[:2] if expected is None else expected)
-    assert got[2:] == default[2:]
-    await world.close(agent)
+        for _ in range(3):
+            assert (await client.get(f"{willing.url}/kept")).text == "ok"
+            assert agent.sockets() == ()
+            await world.until(lambda: willing.open == 0)
+    assert willing.requests_per_connection == [1, 1, 1]
+    assert [request.get_all("connection") for request in willing.requests] == [["close"]] * 3
+    assert agent.status().close_socket_count == 3
 
 
-def read_options(sock: Any) -> tuple[int, ...]:
-    """Whether probes are sent, after how long, how often and how many."""
-    names = [KEEP_IDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT]
-    on = int(bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)))
-    return (on, *(sock.getsockopt(socket.IPPROTO_TCP, name) for name in names))
-
-
-async def test_a_unix_socket_gets_the_user_s_options_only(world: World) -> None:
-    network = Network()
-    mine = (socket.SOL_SOCKET, socket.SO_SNDBUF, 5000)
-    agent = Agent(uds="/run/a.socket", socket_options=[mine], **network.options)
+@pytest.mark.rule("R13")
+async def test_with_a_limit_a_socket_serves_all_who_wait_and_is_closed_after_the_last(
+    world: World, willing: Server, certificates: Certificates, engine: str
+) -> None:
+    agent = Agent(keep_alive=False, max_sockets=1, verify=certificates.client(), http1_engine=engine)
     async with world.client(transport=AgentTransport(agent=agent)) as client:
-        await client.get(URL)
-    (connect,) = [op for op in network.ops if op.name == "connect"]
-    assert (connect.details["host"], tuple(connect.details["socket_options"])) == ("/run/a.socket", (mine,))
-    await world.close(agent)
-
-
-# Through proxies ------------------------------------------------------------------------------------------------------
-
-
-def socks_proxy(connection: Connection, data: bytes) -> Answer:
-    """The other end of a SOCKS connection without credentials, and of the server behind it."""
-    if data == b"\x05\x01\x00":
-        return b"\x05\x00"
-    return b"\x05\x00\x00\x01\x7f\x00\x00\x01\x00\x50" if data[:2] == b"\x05\x01" else respond()
-
-
-@pytest.mark.rule("R26")
-@pytest.mark.parametrize(
-    ("proxy", "url", "script"),
-    [
-        ("http://proxy.test:3128", "http://a.test/", Script()),
-        ("http://proxy.test:3128", "https://a.test/", Script(b"HTTP/1.1 200 OK\r\n\r\n")),
-        ("https://proxy.test:3128", "http://a.test/", Script()),
-        ("socks5://proxy.test:3128", "http://a.test/", Script(raw=socks_proxy)),
-        ("socks5h://proxy.test:3128", "https://a.test/", Script(raw=socks_proxy)),
-    ],
-    ids=["forward", "tunnel", "TLS to the proxy", "socks5", "socks5h"],
-)
-async def test_address_and_options_hold_through_proxies(world: World, proxy: str, url: str, script: Script) -> None:
-    """Where httpcore drops them."""
-    network = Network(script)
-    agent = Agent(
-        proxy=proxy,
-        local_address="127.0.0.2",
-        keep_alive_initial_delay=7,
-        socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
-        **network.options,
-    )
-    async with world.client(transport=AgentTransport(agent=agent)) as client:
-        assert (await client.get(url)).status_code == 200
-    (connect,) = [op for op in network.ops if op.name == "connect"]
-    assert (connect.details["host"], connect.details["port"]) == ("proxy.test", 3128)
-    assert connect.details["local_address"] == "127.0.0.2"
-    expected = (ON, idle(7), (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1))
-    assert tuple(connect.details["socket_options"]) == expected
-    await world.close(agent)
-
-
-@pytest.mark.parametrize("kind", ["direct", "forward", "tunnel", "socks"])
-async def test_on_real_sockets_too(world: World, kind: str, server: Server, certificates: Certificates) -> None:
-    """What the proxy, or the server, sees as the client's address, and what the socket was told."""
-    with Proxy() as http_proxy, Socks() as socks, Server(tls=certificates.server()) as secure:
-        proxy, peer_of = {
-            "direct": (None, server),
-            "forward": (http_proxy.url, http_proxy),
-            "tunnel": (http_proxy.url, http_proxy),
-            "socks": (socks.url, socks),
-        }[kind]
-        url = secure.url if kind == "tunnel" else server.url
-        agent = Agent(proxy=proxy, local_address="127.0.0.2", keep_alive_initial_delay=7, verify=certificates.client())
-        async with world.client(transport=AgentTransport(agent=agent)) as client:
-            async with client.stream("GET", f"{url}/echo") as response:
-                assert response.status_code == 200
-                assert peer_of.peers[0].sock.getpeername()[0] == "127.0.0.2"
-                (info,) = agent.sockets()
-                assert info.peer_address == ("127.0.0.1", peer_of.port)
-                assert info.local_address == peer_of.peers[0].sock.getpeername()
-                sock = response.extensions["network_stream"].get_extra_info("socket")
-                assert read_options(sock)[:2] == (1, 7)
-        await world.close(agent)
+        async with world.tasks() as tasks:
+            tasks.start(client.get, f"{willing.url}/hold/all")
+            await world.until(lambda: willing.gate("all").waiting == 1)
+            for _ in range(3):
+                tasks.start(client.get, f"{willing.url}/kept")
+            await world.until(lambda: agent.status().requests == {willing.url: 3})
+            willing.gate("all").open()
+        assert agent.sockets() == ()
+        await world.until(lambda: willing.open == 0)
+        await client.get(f"{willing.url}/kept")
+        assert agent.sockets() == ()
+        await world.until(lambda: willing.open == 0)
+    assert willing.requests_per_connection == [4, 1]
+    assert [request.get_all("connection") for request in willing.requests] == [["keep-alive"]] * 5

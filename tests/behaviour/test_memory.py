@@ -15,15 +15,18 @@ from typing import Any
 import httpx
 import pytest
 
-from httpx_agent import AgentTransport
+from httpx_agent import Agent, AgentTransport
+from httpx_agent.testing import Network
 from tests.support.servers import BLOCK, Server
 from tests.support.worlds import World, clean_environment
 
 pytestmark = pytest.mark.both_engines
 
+
 GIGABYTE = 1024**3
 
 TOTAL = 1600 * len(BLOCK)
+
 ALLOWED = 16 * 1024 * 1024
 
 
@@ -142,3 +145,15 @@ async def test_who_iterates_and_closes_by_hand_finds_all_as_it_was(world: World,
             async for _ in response.aiter_raw():
                 pass
         assert (await client.get(url)).extensions["agent"].reused
+
+
+async def test_many_origins_are_not_remembered_for_ever(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("httpx_agent._engine.MAX_KNOWN_KEYS", 3)
+    network = Network()
+    agent = Agent(max_total_sockets=1, **network.options)
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        for number in range(10):
+            await client.get(f"http://{number}.test/")
+    assert len(agent._engine._known_keys) <= 3
+    assert len(agent._engine._known_options) <= 3
+    await world.close(agent)

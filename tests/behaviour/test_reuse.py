@@ -5,13 +5,19 @@ The server keeps every connection open behind its answer, so where one ends it i
 
 from __future__ import annotations
 
+import logging
+import threading
 from typing import Any
 
+import anyio
 import httpcore
+import httpx
 import pytest
 
 from httpx_agent import Agent, AgentTransport
+from httpx_agent._locks import Signal
 from httpx_agent.testing import Gate, Network, Script, respond
+from tests.bugs.stock import Stack
 from tests.support.servers import Certificates, Server
 from tests.support.worlds import World
 
@@ -36,6 +42,7 @@ KEPT = {
     "HTTP/1.0, as a proxy says it": b"HTTP/1.0 200 OK\r\nProxy-Connection: keep-alive\r\nContent-Length: 4\r\n\r\nbody",
     "a 204 after a 100": b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n",
 }
+
 CLOSED = {
     "Connection: close": b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 4\r\n\r\nbody",
     "close among others": b"HTTP/1.1 200 OK\r\nConnection: TE, Close\r\nContent-Length: 4\r\n\r\nbody",
@@ -53,6 +60,7 @@ CLOSED = {
     "more than one response": b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nbody" * 2,
     "a hint that is over at once": b"HTTP/1.1 200 OK\r\nKeep-Alive: timeout=1\r\nContent-Length: 4\r\n\r\nbody",
 }
+
 KEPT_HEADS = {
     "with a length": b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n",
     "chunked": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
@@ -202,8 +210,6 @@ async def test_a_response_that_comes_before_the_request_was_written(world: World
 
 
 # Unread responses (R18, N19) ------------------------------------------------------------------------------------------
-
-
 @pytest.mark.rule("R7", "R18", "N19")
 @pytest.mark.parametrize("path", ["bytes/5", "hold-body/rest"], ids=["all of it has arrived", "more is to come"])
 async def test_an_unread_response_keeps_its_socket_and_its_slot(
@@ -273,3 +279,86 @@ async def test_a_response_frees_its_socket_once(world: World, engine: str) -> No
     status = agent.status()
     assert (status.request_count, status.request_error_count, status.create_socket_count) == (2, 0, 1)
     await world.close(agent)
+
+
+A, B, C = "http://a.test/", "http://b.test/", "http://c.test/"
+
+
+def is_long(timeout: float | None) -> bool:
+    """As no other wait in these tests."""
+    return timeout is not None and 40 < timeout <= 50
+
+
+LONG = httpx.Timeout(5.0, pool=50.0)
+
+
+@pytest.mark.bug("B7")
+def test_a_socket_is_not_closed_under_a_request(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """httpx: `ReadError`; the free socket that had been assigned is closed for another origin.
+
+    `second` is held between its assignment and its first step, until `other` is about to close something, or waits;
+    and `other` is held there until `second` has sent its request.
+    """
+    woken, go_on = threading.Event(), threading.Event()
+
+    def hold(wait: Any) -> Any:
+        def wait_and_be_held(self: Any, timeout: float | None = None) -> Any:
+            happened = wait(self, timeout)
+            if is_long(timeout):
+                woken.set()
+                go_on.wait(10)
+            return happened
+
+        return wait_and_be_held
+
+    class HeldEvent(threading.Event):
+        wait = hold(threading.Event.wait)
+
+    class Closing(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.getMessage().startswith("close.started") and not go_on.is_set():
+                go_on.set()
+                network.wait_for(lambda: network.request_count >= 2)
+
+    monkeypatch.setattr(threading, "Event", HeldEvent)
+    monkeypatch.setattr(Signal, "wait", hold(Signal.wait))
+    first_gate, second_gate = Gate(), Gate()
+    network = Network(Script([first_gate, respond()], [second_gate, respond()]))
+    transport = stack.transport(is_sync=True, max_total_sockets=1, **network.options)
+    logger = logging.getLogger("httpcore.connection")
+    handler = Closing()
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    outcomes: dict[str, Any] = {}
+
+    def get(name: str, url: str, timeout: httpx.Timeout) -> threading.Thread:
+        def run() -> None:
+            try:
+                outcomes[name] = client.get(url, timeout=timeout).status_code
+            except httpx.HTTPError as error:
+                outcomes[name] = repr(error)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        return thread
+
+    with httpx.Client(transport=transport, trust_env=False) as client:
+        threads = [get("first", A, LONG)]
+        network.wait_for(lambda: network.request_count == 1)
+        threads.append(get("second", A, LONG))
+        anyio.run(World("sync").until, lambda: stack.waiting(transport) == 1)
+        first_gate.open()
+        assert woken.wait(10)
+        threads.append(get("other", B, httpx.Timeout(5.0)))
+        anyio.run(World("sync").until, lambda: go_on.is_set() or (not stack.is_stock and stack.waiting(transport) == 1))
+        go_on.set()
+        network.wait_for(lambda: network.request_count >= 2)
+        if stack.is_stock:
+            threads[2].join()  # it has closed the socket, and gone on
+        second_gate.open()
+        for thread in threads:
+            thread.join()
+    logger.setLevel(logging.NOTSET)
+    logger.removeHandler(handler)
+    assert outcomes == {"first": 200, "second": 200, "other": 200}
+    assert network.peak == 1

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import socket
+import struct
 from typing import Any
 
 import httpcore
@@ -11,10 +13,13 @@ import pytest
 
 from httpx_agent import Agent, AgentTransport
 from httpx_agent.testing import FIN, RST, TIMEOUT, Network, Script, respond
+from tests.bugs.stock import Stack
+from tests.support.raw import Peer, raw_server
 from tests.support.servers import Certificates, Server
 from tests.support.worlds import World
 
 URL = "http://a.test/"
+
 ok = respond(b"ok")
 
 
@@ -266,3 +271,76 @@ def test_an_error_without_words_is_given_some(cause: Exception | None, words: st
         with pytest.raises(httpx.NetworkError) as caught:
             client.get("http://a.test/")
     assert str(caught.value) == f"GET http://a.test:80: {words} (connect to a.test:80)"
+
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+@pytest.mark.both_engines
+@pytest.mark.bug("B10")
+@pytest.mark.parametrize("end", ["FIN", "RST"])
+async def test_a_socket_that_the_server_closes_as_the_request_comes(world: World, stack: Stack, end: str) -> None:
+    """httpx: `RemoteProtocolError`, or `ReadError` after a reset."""
+
+    def serve(peer: Peer) -> None:
+        peer.read_head()
+        peer.send(OK)
+        peer.read_head()  # and hangs up
+        if end == "RST":
+            peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    with raw_server(serve) as url:
+        transport = stack.transport(is_sync=world.is_sync)
+        async with world.client(transport=transport) as client:
+            for _ in range(2):
+                assert (await client.get(url)).text == "ok"
+
+
+A, SECURE = "http://a.test/", "https://a.test/"
+
+
+@pytest.mark.bug("B10")
+@pytest.mark.parametrize("end", [FIN, RST], ids=["FIN", "RST"])
+async def test_a_socket_that_the_server_closes_while_a_request_is_written(world: World, stack: Stack, end: Any) -> None:
+    """httpx: `RemoteProtocolError` after a FIN, `ReadError` after a reset."""
+    network = Network(Script(respond(), end))
+    transport = stack.transport(is_sync=world.is_sync, **network.options)
+    async with world.client(transport=transport) as client:
+        for _ in range(2):
+            assert (await client.get(A)).status_code == 200
+    assert [len(connection.requests) for connection in network.connections] == [2, 1]
+
+
+TIMEOUT = {"connect": 5, "read": 5, "write": 5, "pool": 1}
+
+
+def request(method: str = "GET", url: str = URL) -> httpx.Request:
+    return httpx.Request(method, url, extensions={"timeout": TIMEOUT})
+
+
+@pytest.mark.parametrize("body", ["bytes", "generator"])
+async def test_a_connection_that_takes_no_more_requests(world: World, body: str) -> None:
+    """B26: another one is tried if the body can be sent again; httpcore's own control flow never comes out."""
+    network = Network()
+    agent = Agent(**network.options)
+
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        await client.get(URL)
+        only = agent._engine._sockets[0]
+
+        def refuse(request: Any) -> None:
+            only.wire.wrote = True
+            raise httpcore.ConnectionNotAvailable
+
+        async def arefuse(request: Any) -> None:
+            refuse(request)
+
+        only.connection.handle_request = refuse
+        only.connection.handle_async_request = arefuse
+        if body == "bytes":
+            assert (await client.post(URL, content=b"again")).extensions["agent"].retried
+        else:
+            with pytest.raises(httpx.RemoteProtocolError, match="the body cannot be sent again"):
+                await client.post(URL, content=world.body([b"once"]))
+        assert network.connections[0].state == "closed"
+    await world.close(agent)

@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
-import anyio
 import httpx
 import pytest
 
-from httpx_agent import Agent, AgentOptions, AgentStatus, AgentTransport, RequestInfo, SocketInfo
-from httpx_agent._status import format_table, is_number
+from httpx_agent import Agent, AgentStatus, AgentTransport, RequestInfo
 from httpx_agent.testing import FIN, HANG, REFUSED, RST, TIMEOUT, Gate, Network, Script, VirtualClock, respond
-from tests.support.servers import Proxy, Server, Socks
+from tests.support.statuses import status_of
 from tests.support.worlds import World
 
 URL = "http://a.test/"
+
 A = "http://a.test:80"
+
 LARGE = respond(b"x" * 70_000)
+
 UPGRADE = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n"
-
-
-def status_of(**values: Any) -> AgentStatus:
-    """A status whose counters are 0 and whose mappings are empty, but for those given."""
-    names = [field.name for field in dataclasses.fields(AgentStatus)]
-    empty: dict[str, Any] = {name: 0 if name.endswith("_count") else {} for name in names}
-    assert values.keys() <= empty.keys()
-    return AgentStatus(**{**empty, **values})
 
 
 def balance(status: AgentStatus) -> int:
@@ -39,8 +30,6 @@ def balance(status: AgentStatus) -> int:
 
 
 # AgentStatus ----------------------------------------------------------------------------------------------------------
-
-
 def test_a_new_agent_has_done_nothing() -> None:
     assert Agent().status() == status_of()
 
@@ -196,33 +185,6 @@ async def test_created_is_failed_closed_detached_and_held_at_every_moment(world:
     assert (status.create_socket_error_count, status.detached_socket_count, status.error_socket_count) == (1, 1, 1)
 
 
-@pytest.mark.rule("R27")
-@pytest.mark.parametrize(
-    ("url", "extensions", "origin"),
-    [
-        ("http://a.test", {}, "http://a.test:80"),
-        ("https://a.test", {}, "https://a.test:443"),
-        ("http://A.test:8080/path?query#part", {}, "http://a.test:8080"),
-        ("http://[::1]", {}, "http://[::1]:80"),
-        ("https://[2001:db8::1]:8443", {}, "https://[2001:db8::1]:8443"),
-        ("http://127.0.0.1", {}, "http://127.0.0.1:80"),
-        ("http://bücher.test", {}, "http://xn--bcher-kva.test:80"),
-        ("https://a.test", {"sni_hostname": "b.test"}, "https://a.test:443 (b.test)"),
-        ("https://a.test", {"sni_hostname": "a.test"}, "https://a.test:443"),
-        ("https://[::1]", {"sni_hostname": "b.test"}, "https://[::1]:443 (b.test)"),
-        ("http://user:secret@a.test", {}, "http://a.test:80"),
-    ],
-)
-async def test_how_origins_are_written(world: World, url: str, extensions: dict[str, Any], origin: str) -> None:
-    network = Network()
-    agent = Agent(**network.options)
-    async with world.client(transport=AgentTransport(agent=agent)) as client:
-        async with client.stream("GET", url, extensions=extensions):
-            assert agent.status().sockets == {origin: 1}
-            assert [info.origin for info in agent.sockets()] == [origin]
-    await world.close(agent)
-
-
 async def test_a_websocket_s_origin(world: World) -> None:
     """Through the transport itself: a client knows no such scheme."""
     network = Network()
@@ -232,15 +194,6 @@ async def test_a_websocket_s_origin(world: World) -> None:
         await response.aread()
     assert agent.status().free_sockets == {"ws://a.test:80": 1, "wss://a.test:443": 1}
     await world.close(agent)
-
-
-def test_a_status_is_frozen() -> None:
-    status = Agent().status()
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        status.request_count = 5  # type: ignore[misc]
-    for table in (status.sockets, status.free_sockets, status.requests):
-        with pytest.raises(TypeError):
-            table["http://a.test:80"] = 5  # type: ignore[index]
 
 
 async def test_a_status_is_a_snapshot(world: World) -> None:
@@ -254,61 +207,7 @@ async def test_a_status_is_a_snapshot(world: World) -> None:
     await world.close(agent)
 
 
-@pytest.mark.rule("R40")
-def test_a_status_prints_as_a_table() -> None:
-    status = status_of(
-        create_socket_count=12,
-        close_socket_count=3,
-        sockets={"http://a.test:80": 2},
-        free_sockets={"https://[::1]:8443 (b.test)": 10},
-        requests={"http://a.test:80": 1, "http://c.test:80": 4},
-    )
-    assert str(status) == "\n".join(
-        [
-            "counter                    value",
-            "-------------------------  -----",
-            "create_socket_count           12",
-            "create_socket_error_count      0",
-            "close_socket_count             3",
-            "detached_socket_count          0",
-            "error_socket_count             0",
-            "timeout_socket_count           0",
-            "request_count                  0",
-            "request_error_count            0",
-            "",
-            "origin                       sockets  free_sockets  requests",
-            "---------------------------  -------  ------------  --------",
-            "http://a.test:80                   2             0         1",
-            "https://[::1]:8443 (b.test)        0            10         0",
-            "http://c.test:80                   0             0         4",
-        ]
-    )
-
-
-def test_an_empty_status_prints_its_counters_only() -> None:
-    lines = str(Agent().status()).splitlines()
-    assert len(lines) == 10
-    assert lines[0] == "counter                    value"
-    assert lines[-1] == "request_error_count            0"
-
-
-def test_columns_of_numbers_stand_to_the_right() -> None:
-    table = format_table(("name", "n"), [("x", "10"), ("longer", "-"), ("y", ""), ("z", "1.5")])
-    assert table == "name      n\n------  ---\nx        10\nlonger    -\ny\nz       1.5"
-    assert format_table(("a", "b"), []) == "a  b\n-  -"
-
-
-@pytest.mark.parametrize(
-    ("cell", "expected"),
-    [("", True), ("-", True), ("1", True), ("1.5", True), ("1.5.2", False), ("a", False), (".", False)],
-)
-def test_what_looks_like_a_number(cell: str, expected: bool) -> None:
-    assert is_number(cell) is expected
-
-
 # status_changed -------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.rule("R39")
 async def test_whether_a_counter_moved_since_the_last_look(world: World) -> None:
     """R39: a look that returned true is where the next one begins."""
@@ -335,190 +234,7 @@ async def test_whether_a_counter_moved_since_the_last_look(world: World) -> None
         agent.status_changed = False  # type: ignore[misc]
 
 
-# SocketInfo -----------------------------------------------------------------------------------------------------------
-
-
-def info_of(**values: Any) -> SocketInfo:
-    """The first socket, in use for its first request, but for the values given."""
-    usual: dict[str, Any] = {
-        "id": 0,
-        "origin": A,
-        "state": "active",
-        "request_count": 1,
-        "age": 0.0,
-        "idle_for": None,
-        "expires_in": None,
-        "local_address": ("127.0.0.1", 50_000),
-        "peer_address": ("a.test", 80),
-        "http_version": "HTTP/1.1",
-    }
-    assert values.keys() <= usual.keys()
-    return SocketInfo(**{**usual, **values})
-
-
-@pytest.mark.rule("R37", "N27")
-async def test_the_life_of_one_socket(world: World) -> None:
-    connect, answer = Gate(), Gate()
-    network = Network(Script([answer, LARGE], connect=connect))
-    clock = VirtualClock()
-    agent = clock.agent(socket_active_ttl=30, **network.options)
-    assert agent.sockets() == ()
-    async with world.client(transport=AgentTransport(agent=agent)) as client:
-        async with world.tasks() as tasks:
-            job = tasks.start(client.send, client.build_request("GET", URL), stream=True)
-            await world.until(lambda: network.open == 1)
-            clock.time += 1
-            nothing_yet = {"local_address": None, "peer_address": None, "http_version": None}
-            assert agent.sockets() == (info_of(state="connecting", age=1.0, **nothing_yet),)
-            assert repr(agent) == "<Agent sockets: 1 connecting; requests waiting: 0>"
-            connect.open()
-            await world.until(lambda: network.request_count == 1)
-            clock.time += 1
-            assert agent.sockets() == (info_of(age=2.0, http_version=None),)
-            answer.open()
-        assert agent.sockets() == (info_of(age=2.0),)
-        await job.result().aread()
-        assert agent.sockets() == (info_of(state="free", age=2.0, idle_for=0.0, expires_in=15.0),)
-        clock.time += 4
-        assert agent.sockets() == (info_of(state="free", age=6.0, idle_for=4.0, expires_in=11.0),)
-        clock.time += 20  # its timer is late
-        assert agent.sockets() == (info_of(state="free", age=26.0, idle_for=24.0, expires_in=0.0),)
-        clock.time -= 20
-        async with client.stream("GET", URL) as response:
-            assert agent.sockets() == (info_of(age=6.0, request_count=2),)
-            await response.aread()
-        clock.time += 10
-        await client.get(URL)
-        # Older than fifteen seconds before its end of life, that is the nearer limit.
-        assert agent.sockets() == (info_of(state="free", age=16.0, idle_for=0.0, expires_in=14.0, request_count=3),)
-    await world.close(agent)
-    assert agent.sockets() == ()
-
-
-async def test_a_socket_that_is_being_closed(world: World) -> None:
-    """It counts until it is closed."""
-    network = Network(Script(LARGE))
-    agent = Agent(**network.options)
-    seen: list[tuple[str, dict[str, int]]] = []
-    changed = network.changed
-
-    def look() -> None:
-        seen.extend((info.state, dict(agent.status().sockets)) for info in agent.sockets())
-        changed()
-
-    async with world.client(transport=AgentTransport(agent=agent)) as client:
-        await client.get(URL)
-        network.changed = look  # type: ignore[method-assign]
-        await world.close(agent)
-    assert seen
-    assert set(map(str, seen)) == {str(("closing", {A: 1}))}
-    assert agent.sockets() == ()
-
-
-@pytest.mark.rule("R37")
-async def test_sockets_come_oldest_first_and_are_numbered_by_age(world: World) -> None:
-    network = Network(default=Script(then=LARGE))
-    clock = VirtualClock()
-    agent = clock.agent(**network.options)
-    async with world.client(transport=AgentTransport(agent=agent)) as client:
-        async with client.stream("GET", "http://c.test") as first:
-            clock.time += 1
-            async with client.stream("GET", URL):
-                clock.time += 1
-                async with client.stream("GET", "http://b.test") as third:
-                    await first.aread()
-                    await third.aread()
-                    seen = [(info.id, info.origin, info.state, info.age) for info in agent.sockets()]
-        assert seen == [
-            (0, "http://c.test:80", "free", 2.0),
-            (1, "http://a.test:80", "active", 1.0),
-            (2, "http://b.test:80", "free", 0.0),
-        ]
-        assert [info.id for info in agent.sockets()] == [0, 2]  # number 1 was closed before its response had ended
-        await client.get(URL)
-        assert [info.id for info in agent.sockets()] == [0, 2, 3]
-    assert repr(agent) == "<Agent sockets: 3 free; requests waiting: 0>"
-    await world.close(agent)
-
-
-async def test_addresses_of_real_sockets(world: World, server: Server) -> None:
-    agent = Agent()
-    async with world.client(transport=AgentTransport(agent=agent)) as client:
-        await client.get(f"{server.url}/echo")
-        (info,) = agent.sockets()
-        assert info.peer_address == ("127.0.0.1", server.port)
-        assert info.local_address == server.peers[0].sock.getpeername()
-    await world.close(agent)
-
-
-async def test_addresses_of_ipv6(world: World) -> None:
-    """Host and port, without flow and scope."""
-    listener = await anyio.create_tcp_listener(local_host="::1")
-
-    async def serve(stream: anyio.abc.SocketStream) -> None:
-        async with stream:
-            while b"\r\n\r\n" not in await stream.receive():
-                pass
-            await stream.send(respond())
-            await closing.wait()
-
-    closing = anyio.Event()
-    port = listener.extra(anyio.abc.SocketAttribute.local_port)
-    agent = Agent()
-    async with listener, anyio.create_task_group() as group:
-        group.start_soon(listener.serve, serve)
-        async with world.client(transport=AgentTransport(agent=agent)) as client:
-            await client.get(f"http://[::1]:{port}/")
-            (info,) = agent.sockets()
-            assert info.origin == f"http://[::1]:{port}"
-            assert info.peer_address == ("::1", port)
-            assert isinstance(info.local_address, tuple)
-            assert info.local_address[0] == "::1"
-            assert len(info.local_address) == 2
-        await world.close(agent)
-        closing.set()
-        group.cancel_scope.cancel()
-
-
-async def test_addresses_of_a_unix_socket(world: World, tmp_path: Path) -> None:
-    path = str(tmp_path / "socket")
-    agent = Agent(uds=path)
-    with Server(uds=path):
-        async with world.client(transport=AgentTransport(agent=agent)) as client:
-            await client.get("http://anything/echo")
-            (info,) = agent.sockets()
-            assert (info.origin, info.peer_address, info.local_address) == ("http://anything:80", path, None)
-        await world.close(agent)
-
-
-@pytest.mark.rule("R41")
-@pytest.mark.parametrize("kind", [Proxy, Socks])
-async def test_the_address_of_a_proxy(world: World, kind: type[Server], server: Server) -> None:
-    """The other end of the socket is the proxy; the origin is who is behind it."""
-    with kind() as proxy:
-        agent = Agent(proxy=proxy.url)
-        async with world.client(transport=AgentTransport(agent=agent)) as client:
-            await client.get(f"{server.url}/echo")
-            (info,) = agent.sockets()
-            assert info.origin == server.url
-            assert info.peer_address == ("127.0.0.1", proxy.port)
-            assert info.state == "free"
-        await world.close(agent)
-
-
-async def test_the_http_version_of_a_socket(world: World) -> None:
-    with Server(h2=True) as server:
-        agent = Agent(http1=False, http2=True)
-        async with world.client(transport=AgentTransport(agent=agent)) as client:
-            response = await client.get(f"{server.url}/echo")
-            assert response.http_version == "HTTP/2"
-            assert [info.http_version for info in agent.sockets()] == ["HTTP/2"]
-        await world.close(agent)
-
-
 # RequestInfo ----------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.rule("R3", "R10", "R37", "N27")
 async def test_how_a_response_was_got(world: World) -> None:
     """New; from the free ones; handed over after a wait."""
@@ -564,25 +280,7 @@ async def test_a_request_that_was_sent_again(world: World) -> None:
     await world.close(agent)
 
 
-@pytest.mark.parametrize("kind", [SocketInfo, RequestInfo, AgentOptions])
-def test_the_other_values_are_frozen_too(kind: type) -> None:
-    values: Any = info_of() if kind is SocketInfo else None
-    if kind is RequestInfo:
-        values = RequestInfo(
-            socket_id=0, reused=False, requests_on_socket=1, queued_for=0.0, idle_for=None, retried=False
-        )
-    if kind is AgentOptions:
-        values = Agent().options
-    for field in dataclasses.fields(kind):
-        with pytest.raises(dataclasses.FrozenInstanceError):
-            setattr(values, field.name, None)
-    with pytest.raises(TypeError, match="positional argument"):
-        kind(1)
-
-
 # How things print, and what they keep to themselves -------------------------------------------------------------------
-
-
 def test_how_an_agent_and_its_transport_print() -> None:
     transport = AgentTransport()
     assert repr(transport.agent) == "<Agent sockets: none; requests waiting: 0>"

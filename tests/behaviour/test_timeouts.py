@@ -4,18 +4,38 @@ from __future__ import annotations
 
 import math
 import ssl
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
+import anyio
+import httpcore
 import httpx
 import pytest
 
 from httpx_agent import Agent, AgentTransport, _network
-from httpx_agent.testing import HANG, REFUSED, TIMEOUT, Gate, Network, Script, VirtualClock, chunked, respond
+from httpx_agent.testing import (
+    HANG,
+    REFUSED,
+    TIMEOUT,
+    Gate,
+    Network,
+    Script,
+    VirtualClock,
+    chunked,
+    respond,
+)
+from tests.bugs.stock import Stack
+from tests.support.servers import Server
 from tests.support.worlds import World
 
 URL = "http://a.test/"
+
 NONE = {"connect": None, "read": None, "write": None, "pool": None}
+
 NUMBERS = {"connect": 1, "read": 2, "write": 3, "pool": 4}
 
 #: The agent's options, the request's extension, and the timeouts of connect, read and write that the network meets.
@@ -116,8 +136,8 @@ async def test_the_agent_s_timeout_does_not_limit_the_wait_for_a_socket(world: W
 
 
 # Messages and counters ------------------------------------------------------------------------------------------------
-
 OWN = "the request's own, or the agent's `timeout`"
+
 UNCONNECTED = "no connection within 1 s (connect"
 
 
@@ -216,7 +236,6 @@ async def test_a_socket_that_is_never_kept_fires_no_limit(world: World) -> None:
 
 
 # Waiting for a socket -------------------------------------------------------------------------------------------------
-
 ADVICE = "Raise the limit or the pool timeout, and read or close every response."
 
 
@@ -333,4 +352,221 @@ async def test_a_wait_of_no_time_at_all(world: World) -> None:
             assert response.extensions["agent"].reused
             with pytest.raises(httpx.PoolTimeout, match="no socket within 0 s"):
                 await client.get(URL)
+    await world.close(agent)
+
+
+A, B, C = "http://a.test/", "http://b.test/", "http://c.test/"
+
+AT_ONCE = httpx.Timeout(5.0, pool=0.2)
+"""More than a request needs that finds a slot; one that has to wait for a lost one gives up."""
+
+UNFINISHED = chunked(b"first", HANG, end=False)
+
+
+class LateEvent(threading.Event):
+    """A wait of some fifty seconds ends when the event is set, and says that the time was over."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        happened = super().wait(timeout)
+        return happened and not is_long(timeout)
+
+
+def is_long(timeout: float | None) -> bool:
+    """As no other wait in these tests."""
+    return timeout is not None and 40 < timeout <= 50
+
+
+LONG = httpx.Timeout(5.0, pool=50.0)
+
+
+@pytest.mark.bug("B3")
+def test_a_pool_timeout_that_meets_the_assignment_gives_the_slot_back(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """httpx: `PoolTimeout` of the next request."""
+    monkeypatch.setattr(threading, "Event", LateEvent)
+    network = Network(Script(UNFINISHED))
+    transport = stack.transport(is_sync=True, max_total_sockets=1, **network.options)
+    with httpx.Client(transport=transport, timeout=LONG, trust_env=False) as client:
+        holder = client.send(client.build_request("GET", A), stream=True)
+
+        def wait_in_line() -> None:
+            with suppress(httpx.PoolTimeout):
+                client.get(B)
+
+        waiter = threading.Thread(target=wait_in_line)
+        waiter.start()
+        anyio.run(World("sync").until, lambda: stack.waiting(transport) == 1)
+        holder.close()
+        waiter.join()
+        assert client.get(C, timeout=AT_ONCE).status_code == 200
+    assert network.peak == 1
+
+
+@pytest.mark.bug("B6")
+async def test_the_pool_timeout_is_one_deadline(world: World, stack: Stack) -> None:
+    """httpx: served after some 0.75 s, where 0.3 were allowed; the time begins anew whenever another is faster."""
+    gates = [Gate() for _ in range(5)]
+    network = Network(Script(*[[gate, respond()] for gate in gates]))
+    transport = stack.transport(is_sync=world.is_sync, max_total_sockets=1, **network.options)
+    async with world.client(transport=transport, timeout=10) as client, world.tasks() as tasks:
+        for number in range(5):
+            tasks.start(client.get, A)
+            await world.until(lambda number=number: network.request_count + stack.waiting(transport) == number + 1)
+        impatient = tasks.start(client.get, A, timeout=httpx.Timeout(10, pool=0.3))
+        for gate in gates:  # one after the other is served, in less than its timeout
+            await anyio.sleep(0.15)
+            gate.open()
+    assert isinstance(impatient.exception, httpx.PoolTimeout)
+
+
+@pytest.mark.both_engines
+@pytest.mark.bug("B25")
+async def test_what_tcp_took_is_not_there_for_tls(
+    world: World, stack: Stack, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """httpx: the handshake has the whole timeout once more."""
+    passed = 0.0
+    monkeypatch.setattr(_network, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + passed))
+
+    def pass_time(name: str, info: dict[str, Any]) -> None:
+        nonlocal passed
+        if name == "connection.connect_tcp.complete":
+            passed = 20.0
+
+    transport = stack.transport(is_sync=world.is_sync, verify=False)
+    began = time.monotonic()
+    async with world.client(transport=transport, timeout=8) as client:
+        with pytest.raises(httpx.ConnectTimeout):  # the server waits for HTTP, and does not answer a hello
+            await client.get(f"https://{server.netloc}/", extensions={"trace": world.callback(pass_time)})
+    assert time.monotonic() - began < 6
+    server.wait_closed()
+
+
+SECURE = "https://a.test/"
+
+CONTEXT = ssl.create_default_context()
+
+
+@pytest.mark.bug("B25")
+async def test_the_connect_timeout_is_one_deadline_for_tcp_and_tls(world: World, stack: Stack) -> None:
+    """httpx: the handshake begins with five seconds, however long the connect took.
+
+    And the decision on `retries`: an attempt has a deadline of its own, and the slot is kept between attempts.
+    """
+    network = Network(Script(connect=httpcore.ConnectError("refused")))
+    transport = stack.transport(
+        is_sync=world.is_sync, retries=1, max_total_sockets=1, verify=CONTEXT, **network.options
+    )
+    async with world.client(transport=transport, timeout=5.0) as client:
+        assert (await client.get(SECURE)).status_code == 200
+    connects = [op.details["timeout"] for op in network.ops if op.name == "connect"]
+    (handshake,) = [op.details["timeout"] for op in network.ops if op.name == "start_tls"]
+    assert connects == [5.0, 5.0]
+    assert 0 < handshake < 5.0
+
+
+@pytest.mark.parametrize("event", ["the agent is closed", "a socket comes free"])
+def test_what_happens_in_the_moment_in_which_the_time_is_over(event: str) -> None:
+    """It counts, and no limit is blamed."""
+
+    class Interrupted(VirtualClock):
+        happens: Callable[[], None] | None = None
+
+        def __call__(self) -> float:
+            engine = agent._engine
+            waits = not engine.is_locked_here() and any(exchange.queued for exchange in engine._exchanges.values())
+            if waits and self.happens is not None:
+                happens, self.happens = self.happens, None
+                happens()
+            return super().__call__()
+
+    network = Network(default=Script(then=respond(b"ok")))
+    clock = Interrupted()
+    agent = clock.agent(max_sockets=1, **network.options)
+    with httpx.Client(transport=AgentTransport(agent=agent), timeout=httpx.Timeout(5, pool=0)) as client:
+        with client.stream("GET", URL) as first:
+            if event == "the agent is closed":
+                clock.happens = agent.close
+                with pytest.raises(httpx.ConnectError, match="the agent was closed"):
+                    client.get(URL)
+            else:
+                clock.happens = lambda: bool(first.read()) and None
+                assert client.get(URL).text == "ok"
+        assert clock.happens is None
+    agent.close()
+
+
+HINT = [("Keep-Alive", "timeout=4")]
+
+
+@pytest.mark.rule("R17", "R33", "R36", "N10", "N11", "A1")
+@pytest.mark.parametrize("options", [{"timeout": 7}, {}], ids=["the agent's", "the request's"])
+async def test_the_same_timeout_on_every_way_to_a_socket(world: World, engine: str, options: dict[str, Any]) -> None:
+    """A new socket; a free one whose time was short; one handed over; one opened in the place of another.
+
+    In Node the second runs under the time for which its socket could stay free (N11), the third under none at all
+    (N10), and with agentkeepalive the last two under `freeSocketTimeout` (A1).
+    """
+    gate = Gate()
+    closing = respond(headers=[("Connection", "close")])
+    network = Network(Script(respond(headers=HINT), [gate, respond()], closing))
+    agent = Agent(max_sockets=1, free_socket_timeout=2, http1_engine=engine, **options, **network.options)
+    timeout = None if options else 7
+    async with world.client(transport=AgentTransport(agent=agent), timeout=timeout) as client:
+        await client.get(URL)
+        async with world.tasks() as tasks:
+            jobs = [tasks.start(client.get, URL)]
+            await world.until(lambda: network.request_count == 2)
+            for waiting in (1, 2):
+                jobs.append(tasks.start(client.get, URL))
+                await world.until(lambda waiting=waiting: agent.status().requests == {"http://a.test:80": waiting})
+            gate.open()
+        infos = [job.result().extensions["agent"] for job in jobs]
+        assert [(info.socket_id, info.requests_on_socket) for info in infos] == [(0, 2), (0, 3), (1, 1)]
+        assert infos[0].idle_for is not None
+    timeouts = {(op.connection, op.name, op.details["timeout"]) for op in network.ops if "timeout" in op.details}
+    assert timeouts == {(number, name, 7) for number in (0, 1) for name in ("connect", "read", "write")}
+    await world.close(agent)
+
+
+@pytest.mark.rule("R17", "R33", "N17")
+@pytest.mark.parametrize("way", ["new", "from the free ones", "handed over"])
+async def test_the_agents_timeout_ends_a_silent_request(world: World, server: Server, engine: str, way: str) -> None:
+    """N17: in Node it emits an event, and nothing ends. Over real sockets; the client itself sets no timeout."""
+    agent = Agent(max_sockets=1, timeout=0.05, http1_engine=engine)
+    async with world.client(transport=AgentTransport(agent=agent), timeout=None) as client, world.tasks() as tasks:
+        if way == "from the free ones":
+            await client.get(f"{server.url}/echo", timeout=10)
+        if way == "handed over":
+            first = await client.send(client.build_request("GET", f"{server.url}/bytes/3", timeout=10), stream=True)
+        extensions = {"timeout": {"connect": 10, "write": 10}}  # only reading is left to the agent
+        silent = tasks.start(client.get, f"{server.url}/silence", extensions=extensions)
+        if way == "handed over":
+            await world.until(lambda: agent.status().requests == {server.url: 1})
+            await first.aread()
+        await silent.wait()
+        assert type(silent.exception) is httpx.ReadTimeout
+        assert agent.sockets() == ()
+        await world.until(lambda: server.open == 0)
+    assert server.accepted == 1
+    assert agent.status().timeout_socket_count == 1
+    await world.close(agent)
+
+
+@pytest.mark.rule("R8", "R33", "A2")
+async def test_a_limit_that_fires_frees_one_slot(world: World, engine: str) -> None:
+    """A2: agentkeepalive makes two sockets in the place of one, beyond `maxSockets`."""
+    network = Network(Script(HANG))
+    agent = Agent(max_sockets=1, http1_engine=engine, **network.options)
+    async with world.client(transport=AgentTransport(agent=agent), timeout=None) as client, world.tasks() as tasks:
+        silent = tasks.start(client.get, URL, timeout=httpx.Timeout(None, read=0.02))
+        await world.until(lambda: network.request_count == 1)
+        others = [tasks.start(client.get, URL) for _ in range(3)]
+        for job in [silent, *others]:
+            await job.wait()
+        assert type(silent.exception) is httpx.ReadTimeout
+        assert {job.result().extensions["agent"].socket_id for job in others} == {1}
+    assert network.peak == 1
+    assert agent.status().create_socket_count == 2
     await world.close(agent)

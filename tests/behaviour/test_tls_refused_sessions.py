@@ -6,9 +6,7 @@ Servers do so that ask for client certificates and have no session id context: O
 from __future__ import annotations
 
 import itertools
-import socket
 import ssl
-import struct
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -20,71 +18,20 @@ from httpx_agent import Agent, AgentTransport
 from httpx_agent._sessions import SessionCache
 from httpx_agent.testing import HANG, REFUSED, RST, TIMEOUT, Network, Script, assert_no_leaks
 from httpx_agent.testing._server import Hangup, LoopbackServer, Peer
-from tests.behaviour.test_tls_sessions import Connection, Session
 from tests.support.servers import Certificates, Proxy, Server, Socks
+from tests.support.tls import (
+    Choosy,
+    Connection,
+    Session,
+    Spoiling,
+    alert,
+    client_context,
+)
 from tests.support.worlds import WORLDS, World, cancel_at
 
 VERSIONS = pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+
 LOOPS_TOO = pytest.mark.parametrize("world", [*WORLDS, World("uvloop")], ids=lambda world: world.name)
-
-ALERT = b"\x15\x03\x03\x00\x02\x02\x50"
-"""Fatal: internal error."""
-
-
-def offers_session(hello: bytes) -> bool:
-    """Whether a ClientHello wants to resume: by a PSK (TLS 1.3), a ticket, or the number of a session (TLS 1.2)."""
-    at = 43
-    number_length = hello[at]
-    at += 1 + number_length
-    at += 2 + int.from_bytes(hello[at : at + 2], "big")
-    at += 1 + hello[at] + 2
-    extensions = {}
-    while at < len(hello):
-        kind, length = struct.unpack(">HH", hello[at : at + 4])
-        extensions[kind] = length
-        at += 4 + length
-    if 43 in extensions:  # supported_versions; the number is never empty there
-        return 41 in extensions
-    return extensions.get(35, 0) > 0 or number_length > 0
-
-
-def read_record(read: Callable[[int], bytes]) -> bytes:
-    """One record of TLS; less at the end."""
-    data = b""
-    while len(data) < 5 or len(data) < 5 + int.from_bytes(data[3:5], "big"):
-        piece = read((5 if len(data) < 5 else 5 + int.from_bytes(data[3:5], "big")) - len(data))
-        if not piece:
-            break
-        data += piece
-    return data
-
-
-class Choosy(Server):
-    """Resumes no session, and says so by ending the handshake.
-
-    Args:
-        refuse: What it does then, in the thread of the connection.
-    """
-
-    def __init__(self, refuse: Callable[[Peer], None], **options: Any) -> None:
-        super().__init__(**options)
-        self.refuse = refuse
-        self.refused = 0
-
-    def welcome(self, peer: Peer) -> None:
-        while True:  # without taking it from whoever shakes hands
-            head = peer.sock.recv(65536, socket.MSG_PEEK)
-            if len(head) >= 5 and len(head) >= 5 + int.from_bytes(head[3:5], "big"):
-                break
-        if offers_session(head):
-            self.refused += 1
-            peer.sock.recv(65536)
-            self.refuse(peer)
-            raise Hangup
-
-
-def alert(peer: Peer) -> None:
-    peer.sock.sendall(ALERT)
 
 
 def hang_up(peer: Peer) -> None:
@@ -93,12 +40,6 @@ def hang_up(peer: Peer) -> None:
 
 def reset(peer: Peer) -> None:
     raise Hangup(reset=True)
-
-
-def client_context(certificates: Certificates, version: ssl.TLSVersion) -> ssl.SSLContext:
-    context = certificates.client()
-    context.maximum_version = context.minimum_version = version
-    return context
 
 
 def check_books(agent: Agent, sockets: int) -> None:
@@ -232,7 +173,6 @@ async def test_a_retry_after_a_timeout_offers_no_session_again(
 
 
 # On a scripted network ------------------------------------------------------------------------------------------------
-
 URL = "https://a.test/"
 
 
@@ -348,44 +288,6 @@ async def test_closing_what_failed_may_fail(world: World) -> None:
     await world.close(agent)
 
 
-# After the handshake --------------------------------------------------------------------------------------------------
-
-
-class Spoiling(LoopbackServer):
-    """Stands before a server, and spoils the end of each handshake of TLS 1.3 that resumes.
-
-    The client has done its part by then, and sends its request; the server says in an alert what it thinks of that.
-    """
-
-    scheme = "https"
-
-    def __init__(self, target: Server) -> None:
-        super().__init__()
-        self.target = target
-        self.spoiled = 0
-
-    def serve(self, peer: Peer) -> None:
-        with socket.create_connection(("127.0.0.1", self.target.port)) as server:
-            hello = read_record(peer.sock.recv)
-            server.sendall(hello)
-            spoils = offers_session(hello)
-            self.spoiled += spoils
-            while ready := peer.wait(server):
-                if server in ready:
-                    peer.sock.sendall(self.some(server.recv(65536)))
-                if peer.sock in ready:
-                    record = self.some(read_record(peer.sock.recv))
-                    if spoils and record[0] == 0x17:  # the first that is encrypted
-                        spoils = False
-                        record = record[:-1] + bytes([record[-1] ^ 1])
-                    server.sendall(record)
-
-    def some(self, data: bytes) -> bytes:
-        if not data:
-            raise Hangup
-        return data
-
-
 @pytest.mark.parametrize("http2", [False, True], ids=["HTTP/1.1", "HTTP/2"])
 @LOOPS_TOO
 async def test_a_refusal_after_the_handshake(
@@ -445,8 +347,6 @@ async def test_the_end_of_a_connection_that_resumed_is_no_refusal(
 
 
 # What is remembered ---------------------------------------------------------------------------------------------------
-
-
 def test_a_session_that_failed_goes_and_a_newer_one_stays() -> None:
     cache = SessionCache(2)
     old, new = Session("old"), Session("new")

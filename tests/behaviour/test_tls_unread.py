@@ -3,68 +3,22 @@
 from __future__ import annotations
 
 import fcntl
-import ssl
 import sys
 import termios
-from collections.abc import Callable
 from typing import Any
 
 import httpx
 import pytest
 
 from httpx_agent import Agent, AgentTransport
-from httpx_agent._network import _holds_data
 from httpx_agent.testing import UNASKED, ChaosServer, Gate, respond
 from tests.support.servers import Certificates, Proxy
 from tests.support.worlds import World
 
 pytestmark = pytest.mark.both_engines
 
+
 OK = respond(b"ok")
-
-
-class Pair:
-    """The two ends of a TLS connection over memory."""
-
-    def __init__(self, certificates: Certificates) -> None:
-        self.up, self.down = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self.client = certificates.client().wrap_bio(self.down, self.up, server_hostname="localhost")
-        self.server = certificates.server().wrap_bio(self.up, self.down, server_side=True)
-        for end in (self.client, self.server, self.client, self.server):
-            try:
-                end.do_handshake()
-            except ssl.SSLWantReadError:
-                continue
-
-
-def nothing(pair: Pair) -> None:
-    """Not even session tickets are for the reader."""
-
-
-def bytes_(pair: Pair) -> None:
-    pair.server.write(b"unasked")
-
-
-def the_end(pair: Pair) -> None:
-    with pytest.raises(ssl.SSLWantReadError):
-        pair.server.unwrap()
-
-
-def garbage(pair: Pair) -> None:
-    pair.down.write(b"\x17\x03\x03\x00\x20" + bytes(32))
-
-
-@pytest.mark.parametrize(
-    ("what", "held"), [(nothing, False), (bytes_, True), (the_end, True), (garbage, True)], ids=lambda x: str(x)[:14]
-)
-def test_what_is_held(certificates: Certificates, what: Callable[[Pair], None], held: bool) -> None:
-    pair = Pair(certificates)
-    what(pair)
-    assert _holds_data(pair.client) is held
-
-
-def test_what_does_no_tls_holds_nothing() -> None:
-    assert not _holds_data(None)
 
 
 async def ask_twice(world: World, agent: Agent, server: ChaosServer, method: str, *, proxied: bool) -> None:

@@ -7,17 +7,11 @@ from typing import Any
 import pytest
 
 from httpx_agent import Agent, AgentTransport
+from httpx_agent.testing import Network, Script
 from tests.support.servers import Certificates, Proxy, Server
 from tests.support.worlds import AwaitableStream, World
 
 UPGRADE = {"Connection": "Upgrade", "Upgrade": "echo"}
-
-
-@pytest.fixture(params=["http", "https"])
-def any_server(request: pytest.FixtureRequest) -> Server:
-    """With TLS and without."""
-    found: Server = request.getfixturevalue("server" if request.param == "http" else "tls_server")
-    return found
 
 
 @pytest.mark.rule("R25")
@@ -131,3 +125,38 @@ async def test_an_upgrade_that_the_server_ignores_leaves_the_socket_in_the_pool(
             assert response.extensions["agent"].requests_on_socket == turn + 1
     assert agent.status().free_sockets == {server.url: 1}
     await world.close(agent)
+
+
+URL = "http://a.test/"
+
+
+async def test_an_upgraded_socket_leaves_the_pool(world: World) -> None:
+    """R25: it is the caller's; its slot is free at once, and closing the response closes it."""
+    network = Network(Script(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: echo\r\nConnection: Upgrade\r\n\r\nhello"))
+    agent = Agent(max_sockets=1, **network.options)
+    headers = {"Connection": "Upgrade", "Upgrade": "echo"}
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        async with client.stream("GET", URL, headers=headers) as response:
+            assert response.status_code == 101
+            assert agent.status().detached_socket_count == 1
+            assert agent.sockets() == ()
+            stream = response.extensions["network_stream"]
+            assert await world.call(stream.read, 100) == b"hello"
+            assert (await client.get(URL)).status_code == 200
+            assert network.open == 2
+        assert network.open == 1
+        status = agent.status()
+        assert (status.create_socket_count, status.close_socket_count, status.request_count) == (2, 0, 2)
+    await world.close(agent)
+    assert network.open == 0
+
+
+async def test_a_connect_tunnel_leaves_the_pool(world: World) -> None:
+    network = Network(Script(b"HTTP/1.1 200 OK\r\n\r\n"))
+    agent = Agent(max_sockets=1, **network.options)
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        async with client.stream("CONNECT", URL, extensions={"target": b"b.test:443"}) as response:
+            assert response.status_code == 200
+            assert agent.sockets() == ()
+        assert network.open == 0
+    assert agent.status().detached_socket_count == 1

@@ -21,10 +21,10 @@ import pytest
 from httpx_agent import Agent, AgentTransport
 from httpx_agent._exchange import MAX_GOAWAYS
 from httpx_agent.testing import FIN, HANG, ChaosServer, Connection, Gate, Network, Script, http2, respond
-from tests.support.raw import raw_server
-from tests.behaviour.test_tls_refused_sessions import Choosy, Spoiling, alert
-from tests.support.servers import Certificates, Proxy, Server, Socks
 from tests.docs.test_examples import _page, rows
+from tests.support.raw import raw_server
+from tests.support.servers import Certificates, Proxy, Server, Socks
+from tests.support.tls import Choosy, Spoiling, alert
 
 TABLES = (
     "Before a socket is there",

@@ -13,8 +13,8 @@ import pytest
 
 from httpx_agent import Agent, AgentTransport
 from httpx_agent._sessions import SessionCache
-from tests.behaviour.test_tls_sessions import Connection, Session, resumed
 from tests.support.servers import Certificates, Server
+from tests.support.tls import Connection, Session, resumed
 from tests.support.worlds import World
 
 pytestmark = pytest.mark.both_engines

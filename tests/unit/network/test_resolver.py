@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from httpx_agent import _resolver
-from httpx_agent._resolver import LookUp, Resolver
+from httpx_agent._resolver import LookUp, Resolver, without_zone_escape
 
 FOUND = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", 80))]
 
@@ -223,3 +223,19 @@ def test_a_finaliser_that_looks_up_the_same_name(silence: Silence, monkeypatch: 
     assert inner.wait(10)
     assert resolver._look_ups == {}
     until(lambda: resolver._threads == 0)
+
+
+@pytest.mark.both_engines
+@pytest.mark.parametrize(
+    ("host", "system"),
+    [
+        ("fe80::1%25eth0", "fe80::1%eth0"),
+        ("fe80::1%252", "fe80::1%2"),
+        ("fe80::1%25my%2Dlink", "fe80::1%my-link"),
+        ("fe80::1%eth0", "fe80::1%eth0"),
+        ("::1", "::1"),
+        ("a%25b.test", "a%25b.test"),
+    ],
+)
+def test_how_a_zone_is_decoded(host: str, system: str) -> None:
+    assert without_zone_escape(host) == system

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,8 +24,11 @@ from httpx_agent._network import Wire
 from httpx_agent._socket import keep_open
 
 URL = "http://server.example/path"
+
 FAMILY = Agent.family
+
 OPTIONS = Agent(http1_engine="auto").options
+
 KEY = Key("http", "server.example", 80, None)
 
 
@@ -302,3 +305,24 @@ def event_loop() -> Any:
     """A loop for many cases."""
     with asyncio.Runner() as runner:
         yield lambda case: runner.run(through_asyncio(case))
+
+
+def in_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[[], None]:
+    """Run a test in an event loop of its own."""
+
+    def run() -> None:
+        asyncio.run(test())
+
+    run.__name__ = test.__name__
+    run.__doc__ = test.__doc__
+    return run
+
+
+def connected(*parts: bytes) -> tuple[Any, Any, Any]:
+    """A connection, its stream and its transport."""
+    stream = FAMILY.asyncio_stream(httpcore, _Listener())
+    transport = _Transport(stream, parts)
+    connection = FAMILY.asyncio_http1_connection(
+        KEY, _wire(), _AsyncBackend(_Shell(stream)), OPTIONS, None, RecentFields()
+    )
+    return connection, stream, transport

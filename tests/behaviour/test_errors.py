@@ -1,11 +1,14 @@
-"""Errors whose causes lead back to themselves, and what is looked for among the causes of an error."""
+"""What comes out when a request fails: which exception, with which words and which causes."""
 
 from __future__ import annotations
 
 import errno
 import os
+import socket
 import ssl
-from collections.abc import Callable
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpcore
@@ -13,130 +16,75 @@ import httpx
 import pytest
 
 from httpx_agent import Agent, AgentTransport
-from httpx_agent._causes import walk_causes
-from httpx_agent._descriptors import is_out_of_descriptors
-from httpx_agent._network import close_forgotten
-from httpx_agent.testing import Network, Script, assert_no_leaks
+from httpx_agent.testing import FIN, Network, Script, assert_no_leaks
+from tests.bugs.stock import Stack
+from tests.support.errors import ring
+from tests.support.servers import Certificates
 from tests.support.worlds import World
 
-# A walk that does not end is ended before it has filled the memory.
-pytestmark = pytest.mark.timeout(10)
+
+@contextmanager
+def strict_server(context: ssl.SSLContext) -> Iterator[int]:
+    """A TLS server that wants a certificate, says so, and reads on, so that its alert is not lost in a reset."""
+
+    def serve() -> None:
+        with listener.accept()[0] as plain:
+            secure = context.wrap_socket(plain, server_side=True, do_handshake_on_connect=False)
+            with pytest.raises(ssl.SSLError):
+                secure.do_handshake()
+            with socket.socket(fileno=secure.detach()) as rest:
+                rest.shutdown(socket.SHUT_WR)
+                while rest.recv(65536):
+                    pass
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield listener.getsockname()[1]
+        thread.join()
+
+
+@pytest.mark.bug("B22")
+@pytest.mark.both_engines
+async def test_every_error_of_the_network_is_one_of_httpxs(
+    world: World, stack: Stack, certificates: Certificates
+) -> None:
+    """httpx: `ssl.SSLError` in asyncio; the other worlds have a `ReadError`."""
+    with strict_server(certificates.server(client_certificate=True)) as port:
+        transport = stack.transport(is_sync=world.is_sync, verify=certificates.client())
+        async with world.client(transport=transport) as client:
+            with pytest.raises(httpx.TransportError):
+                await client.get(f"https://127.0.0.1:{port}/")
+
+
+URL = "http://a.test/"
+
+
+async def test_a_response_that_ends_unexpectedly(world: World) -> None:
+    network = Network(Script([b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf", FIN]))
+    agent = Agent(**network.options)
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        with pytest.raises(httpx.RemoteProtocolError, match=r"^GET http://a\.test:80: peer closed connection"):
+            await client.get(URL)
+    await world.close(agent)
+
+
+async def test_what_tls_says_of_a_connection_in_use(world: World) -> None:
+    """On asyncio and trio it comes as it is, where the other end says no after the handshake."""
+    network = Network(Script(ssl.SSLError("tlsv13 alert certificate required")))
+    agent = Agent(**network.options)
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        with pytest.raises(httpx.ReadError) as caught:
+            await client.get("https://a.test/")
+    assert str(caught.value).startswith("GET https://a.test:443: ")
+    assert "tlsv13 alert certificate required" in str(caught.value)
+    await world.close(agent)
+
 
 TOO_MANY = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
-def caught(function: Callable[[], object]) -> Exception:
-    """Return what a function raises."""
-    try:
-        function()
-    except Exception as error:
-        return error
-    raise AssertionError("nothing was raised")
-
-
-def ring(*errors: Exception) -> Exception:
-    """Make each error the cause of the one before, and the first that of the last."""
-    for error, cause in zip(errors, [*errors[1:], errors[0]], strict=True):
-        error.__cause__ = cause
-    return errors[0]
-
-
-def raise_first_from_last() -> None:
-    """Raise as respx does what a `side_effect` function raised: the first error, from the one it was wrapped in."""
-    first = httpcore.ConnectError("refused")
-    try:
-        try:
-            raise first
-        except httpcore.ConnectError as error:
-            raise RuntimeError("wrapped") from error
-    except RuntimeError as error:
-        raise first from error
-
-
-# The walk -------------------------------------------------------------------------------------------------------------
-
-
-def test_every_error_of_a_ring_is_met_once() -> None:
-    one, two, three = ValueError("1"), ValueError("2"), ValueError("3")
-    assert list(walk_causes(ring(one, two, three))) == [one, two, three]
-    assert list(walk_causes(ring(one))) == [one]
-
-
-def test_a_group_is_looked_into_and_may_be_part_of_a_ring() -> None:
-    one, two = ValueError("1"), ValueError("2")
-    group = ExceptionGroup("both", [one, ExceptionGroup("inner", [two])])
-    two.__cause__ = group
-    assert list(walk_causes(group)) == [group, one, group.exceptions[1], two]
-
-
-def test_an_error_raised_while_another_was_handled_leads_to_it() -> None:
-    first = OSError("first")
-
-    def fail() -> None:
-        try:
-            raise first
-        except OSError:
-            raise RuntimeError("then")  # noqa: B904
-
-    error = caught(fail)
-    assert list(walk_causes(error)) == [error, first]
-
-
-def test_what_a_caller_handles_while_he_makes_a_request_is_no_cause() -> None:
-    """Python calls it the context of all that fails meanwhile; it has nothing to do with that."""
-
-    def fail() -> None:
-        raise RuntimeError("then")
-
-    try:
-        raise TOO_MANY
-    except OSError:
-        error = caught(fail)
-    assert error.__context__ is TOO_MANY
-    assert list(walk_causes(error)) == [error]
-
-
-def test_a_context_that_was_put_away_or_never_raised_is_no_cause() -> None:
-    def fail() -> None:
-        try:
-            raise OSError("first")
-        except OSError:
-            raise RuntimeError("then") from None
-
-    error = caught(fail)
-    assert list(walk_causes(error)) == [error]
-    error = ValueError("made by hand")
-    error.__context__ = OSError("made by hand")
-    assert list(walk_causes(error)) == [error]
-
-
-# Whoever walks --------------------------------------------------------------------------------------------------------
-
-
-def test_the_limit_on_open_files_is_found_in_a_ring() -> None:
-    assert is_out_of_descriptors(ring(httpcore.ConnectError("1"), RuntimeError("2"), TOO_MANY))
-    assert not is_out_of_descriptors(caught(raise_first_from_last))
-
-
-def test_a_socket_in_the_frames_of_a_ring_is_closed() -> None:
-    """Whichever error of the ring it was that a handshake left it in; it may be half made, as `ssl` makes it."""
-
-    class Handshake(ssl.SSLSocket):
-        def __init__(self) -> None:
-            super(ssl.SSLSocket, self).__init__()
-
-        def fail(self) -> None:
-            del self._io_refs  # type: ignore[attr-defined]
-            raise ConnectionResetError("reset")
-
-    forgotten = Handshake()
-    reset = caught(forgotten.fail)
-    close_forgotten(ring(RuntimeError("no socket is here")))
-    assert forgotten.fileno() >= 0
-    close_forgotten(ring(httpcore.ConnectError("1"), RuntimeError("2"), reset))
-    assert forgotten.fileno() == -1
-
-
+@pytest.mark.timeout(10)
 @pytest.mark.parametrize(
     "error",
     [
@@ -160,6 +108,7 @@ async def test_a_backend_that_raises_its_first_error_from_a_later_one(
     assert_no_leaks(agent)
 
 
+@pytest.mark.timeout(10)
 async def test_a_ring_without_words(world: World) -> None:
     """An error that says nothing is given the words of its cause; where none has any, the usual ones."""
     silent = ring(httpcore.ConnectError(), RuntimeError())
@@ -175,6 +124,7 @@ async def test_a_ring_without_words(world: World) -> None:
     assert_no_leaks(agent)
 
 
+@pytest.mark.timeout(10)
 @pytest.mark.parametrize("event", ["connection.connect_tcp.started", "http11.send_request_headers.started"])
 async def test_a_trace_callback_that_raises_its_first_error_from_a_later_one(world: World, event: str) -> None:
     network = Network()
@@ -192,6 +142,7 @@ async def test_a_trace_callback_that_raises_its_first_error_from_a_later_one(wor
     assert_no_leaks(agent)
 
 
+@pytest.mark.timeout(10)
 async def test_a_request_made_while_the_limit_on_open_files_is_handled(world: World) -> None:
     """That was the caller's own; a server that refuses closes no free socket, and is not said to be for that."""
     network = Network(Script(), Script(connect=httpcore.ConnectError("refused")))
@@ -222,6 +173,7 @@ class NoFiles:
             raise httpcore.ConnectError("no connection")  # noqa: B904
 
 
+@pytest.mark.timeout(10)
 def test_a_backend_that_does_not_name_the_cause() -> None:
     """What it handled when it raised is looked at, too."""
     backend = NoFiles()

@@ -1,21 +1,15 @@
-"""The clock of free sockets counts the time that the machine sleeps; the waits of requests do not."""
+"""The clock of free sockets counts the time that the machine sleeps."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-import httpx
 import pytest
 
-from httpx_agent import Agent, AgentTransport, _clock
+from httpx_agent import Agent, _clock
 from httpx_agent._clock import BothClocks
-from httpx_agent.testing import Network
-from tests.support.worlds import World
-
-URL = "http://a.test/"
 
 
 def set_clocks(monkeypatch: pytest.MonkeyPatch, **clocks: Any) -> None:
@@ -99,43 +93,3 @@ def test_two_threads_that_notice_the_same_sleep_count_it_once() -> None:
     clocks: list[BothClocks] = []
     clocks.append(BothClocks(lambda: next(monotonic), read_wall))
     assert (clocks[0](), *second) == (7605.0, 7605.0)
-
-
-@pytest.fixture
-def asleep(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """How long the machine slept, to be set; agents are made with a clock that knows."""
-    slept = [0.0]
-    monkeypatch.setattr(Agent, "_clock", staticmethod(lambda: time.monotonic() + slept[0]))
-    return slept
-
-
-async def test_a_socket_that_was_free_for_a_night_does_not_serve(world: World, asleep: list[float]) -> None:
-    """No timer has rung: they stood still."""
-    network = Network()
-    agent = Agent(**network.options)
-    async with world.client(transport=AgentTransport(agent=agent)) as client:
-        await client.get(URL)
-        asleep[0] = 8 * 3600.0
-        assert (await client.get(URL)).extensions["agent"].socket_id == 1
-        assert agent.status().timeout_socket_count == 1
-        assert network.open == 1
-    await world.close(agent)
-
-
-async def test_a_request_does_not_run_out_of_time_while_the_machine_sleeps(world: World, asleep: list[float]) -> None:
-    """Its pool timeout goes on where it was, as the others of a request do."""
-    network = Network()
-    agent = Agent(max_sockets=1, **network.options)
-    engine = agent._engine
-    async with world.client(transport=AgentTransport(agent=agent)) as client:
-        async with client.stream("GET", URL) as response, world.tasks() as tasks:
-            waiting = tasks.start(client.get, URL, timeout=httpx.Timeout(10, pool=5))
-            await world.until(lambda: agent.status().requests)
-            (home,) = {exchange.home for exchange in engine.exchanges()}
-            asleep[0] = 3600.0
-            for event in engine.renew_events(home):  # it looks at the clock
-                home.wake(event, None)
-            await world.settle()
-            await response.aread()
-        assert waiting.result().extensions["agent"].queued_for >= 3600
-    await world.close(agent)
