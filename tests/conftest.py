@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.bugs.stock import Stack
 from tests.support.servers import Certificates, Server
 from tests.support.worlds import FAST_WORLDS, H11_WORLDS, WORLDS, World
 
@@ -85,6 +86,12 @@ def nothing_is_left_unclosed(_what_was_there_before: None) -> Iterator[None]:
     """What a test left for the collector is found at its end, and not in some later test's time."""
     yield
     gc.collect()
+
+
+@pytest.fixture
+def stack(request: pytest.FixtureRequest) -> Stack:
+    """Our transport, or with `--stock` another: see `tests.bugs.stock`."""
+    return Stack(request.config.getoption("--stock", default=None))
 
 
 @pytest.fixture(scope="session")

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import gzip
 import json
 import re
-from functools import cache
-from pathlib import Path
 
 import pytest
 
 from httpx_agent import AgentOptions
+from tests.docs.node_rules import PAGE, with_links
+from tests.support.marks import ROOT, marked
 
-ROOT = Path(__file__).parents[2]
 SCENARIOS = ROOT / "tests/conformance/traces/conformance.jsonl.gz"
 
 RULES = [f"R{number}" for number in range(1, 42)]
 WITHOUT_TESTS = {"R29", "R35"}
 """Rules that the agent does not have."""
 
-LINK = re.compile(r"\[([^]]+)\]\((tests/[\w/]+)\.md#(test_\w+)\)")
+LINK = re.compile(r"\[[^]]+\]\(\.\./tests/[\w/]+\.py#test_\w+\)")
 SCENARIO = re.compile(r"\b[CKT]\d\d\b")
 
 
 def page() -> str:
-    return (ROOT / "docs/node-rules.md").read_text(encoding="utf-8")
+    return PAGE.read_text(encoding="utf-8")
 
 
 def sections() -> dict[str, str]:
@@ -48,13 +46,6 @@ def fields(section: str) -> dict[str, list[str]]:
             name = line
             found[name] = []
     return found
-
-
-@cache
-def functions(path: str) -> set[str]:
-    """The functions at the top of a file of tests, which is not imported for it."""
-    body = ast.parse((ROOT / path).read_text(encoding="utf-8")).body
-    return {node.name for node in body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
 
 
 def repairs() -> set[str]:
@@ -83,12 +74,15 @@ def test_a_rule_says_what_node_does_what_happens_here_and_what_shows_it(rule: st
         assert all(LINK.fullmatch(entry) for entry in entries["Tests"])
 
 
-def test_every_test_that_is_named_exists() -> None:
+def test_the_tests_that_are_named_are_those_that_say_so() -> None:
+    """After a mark or a name has changed: `python -m tests.docs.node_rules`."""
+    assert page() == with_links(page())
     links = LINK.findall(page())
-    assert len(links) == page().count("](tests/")
-    for title, path, name in links:
-        assert name in functions(f"{path}.py"), f"{path}.py has no {name}"
-        assert title == name.removeprefix("test_").replace("_s_", "'s ").replace("_", " ")
+    assert len(links) == page().count("](../tests/") == sum(len(tests) for tests in marked("rule").values())
+
+
+def test_tests_are_marked_with_rules_and_repairs_that_exist() -> None:
+    assert marked("rule").keys() == (set(RULES) - WITHOUT_TESTS) | repairs()
 
 
 def test_every_option_that_is_named_exists() -> None:
