@@ -362,7 +362,7 @@ async def test_tls_within_tls_is_left_to_h11(world: World, tls_server: Server, c
 
 async def test_the_log(world: World, server: Server, caplog: pytest.LogCaptureFixture) -> None:
     """The same lines in the same loggers as httpcore's, which people read to find what is wrong."""
-    logging.getLogger("httpcore").setLevel(logging.DEBUG)
+    logging.getLogger(httpcore.__name__).setLevel(logging.DEBUG)
     try:
         found = []
         for engine in ("auto", "h11"):
@@ -373,9 +373,9 @@ async def test_the_log(world: World, server: Server, caplog: pytest.LogCaptureFi
                 [(r.name, r.getMessage().split(" ")[0]) for r in caplog.records if "close" not in r.getMessage()]
             )
         assert found[0] == found[1]
-        assert ("httpcore.http11", "send_request_headers.complete") in found[0]
+        assert (f"{httpcore.__name__}.http11", "send_request_headers.complete") in found[0]
     finally:
-        logging.getLogger("httpcore").setLevel(logging.NOTSET)
+        logging.getLogger(httpcore.__name__).setLevel(logging.NOTSET)
 
 
 async def test_a_trace_callback_of_the_other_kind(world: World, server: Server) -> None:

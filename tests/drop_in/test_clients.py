@@ -12,7 +12,7 @@ from tests.drop_in.compare import both, same
 from tests.support.servers import Server
 from tests.support.worlds import World
 
-pytestmark = pytest.mark.both_engines
+pytestmark = [pytest.mark.both_engines, pytest.mark.sweep(strength=1)]
 
 
 async def test_redirects(world: World, server: Server) -> None:

@@ -16,7 +16,7 @@ from tests.drop_in.compare import Answer, Failure, attempt, both, network_stream
 from tests.support.servers import BLOCK, Server, hanging_port, refusing_port
 from tests.support.worlds import World
 
-pytestmark = pytest.mark.both_engines
+pytestmark = [pytest.mark.both_engines, pytest.mark.sweep(strength=1)]
 
 ANSWERS: list[tuple[str, str, int, bytes | None]] = [
     ("GET", "/echo", 200, None),

@@ -11,7 +11,7 @@ from tests.drop_in.compare import agent, both
 from tests.support.servers import Certificates, Server
 from tests.support.worlds import World
 
-pytestmark = pytest.mark.both_engines
+pytestmark = [pytest.mark.both_engines, pytest.mark.sweep(strength=1)]
 
 
 def https(certificates: Certificates) -> dict[str, Any]:

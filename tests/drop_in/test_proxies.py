@@ -14,7 +14,7 @@ from tests.drop_in.compare import Failure, both, outcomes, same
 from tests.support.servers import Certificates, Proxy, Server, Socks, refusing_port
 from tests.support.worlds import World
 
-pytestmark = pytest.mark.both_engines
+pytestmark = [pytest.mark.both_engines, pytest.mark.sweep(strength=1)]
 
 USER = ("user", "pa:ss")
 BASIC = "Basic " + base64.b64encode(b"user:pa:ss").decode()

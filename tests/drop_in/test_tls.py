@@ -16,7 +16,7 @@ from tests.drop_in.compare import Failure, attempt, both, outcomes, same
 from tests.support.servers import BLOCK, Certificates, Server
 from tests.support.worlds import World
 
-pytestmark = pytest.mark.both_engines
+pytestmark = [pytest.mark.both_engines, pytest.mark.sweep(strength=1)]
 
 
 async def test_answers_over_tls(world: World, tls_server: Server, certificates: Certificates) -> None:

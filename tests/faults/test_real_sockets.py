@@ -17,7 +17,7 @@ from httpx_agent.testing import FAULTS, FIN, HANG, RST, ChaosServer, Step, asser
 from tests.support.servers import Certificates
 from tests.support.worlds import World
 
-pytestmark = pytest.mark.both_engines
+pytestmark = [pytest.mark.both_engines, pytest.mark.sweep]
 
 ENDED, RESET, SILENT = httpx.RemoteProtocolError, httpx.ReadError, httpx.ReadTimeout
 

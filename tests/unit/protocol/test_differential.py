@@ -151,6 +151,7 @@ def check(case: Case, others: list[tuple[int, ...]], through_asyncio: Callable[[
     return found
 
 
+@pytest.mark.slow
 def test_the_corpus(through_asyncio: Callable[[Case], Outcome]) -> None:
     """Whole, in two at each place of interest, byte by byte; and each accepted difference is met."""
     met = set()
@@ -162,6 +163,7 @@ def test_the_corpus(through_asyncio: Callable[[Case], Outcome]) -> None:
     assert met == {difference.name for difference in DIFFERENCES}
 
 
+@pytest.mark.slow
 @settings(derandomize=True, max_examples=2000, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 @given(st.integers(0, 2**32))
 def test_whatever_a_server_says(through_asyncio: Callable[[Case], Outcome], seed: int) -> None:
@@ -172,7 +174,7 @@ def test_whatever_a_server_says(through_asyncio: Callable[[Case], Outcome], seed
 
 
 def test_the_page_on_engines_lists_them_all() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "engines.md").read_text()
+    page = (Path(__file__).parents[3] / "docs" / "engines.md").read_text()
     listed = [(difference.name, difference.reason) for difference in DIFFERENCES] + list(OTHERS.items())
 
     assert [f"| {name} | {reason} |" in page for name, reason in listed] == [True] * len(listed)

@@ -226,7 +226,9 @@ class Invariants(Driver):
         assert not self.core._unclaimed
 
 
-TestInvariants = pytest.mark.timeout(600)(Invariants.TestCase)  # a failure takes its time to be shortened
+TestInvariants = pytest.mark.slow(
+    pytest.mark.timeout(600)(Invariants.TestCase)
+)  # a failure takes its time to be shortened
 TestInvariants.settings = settings(
     max_examples=200, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
 )

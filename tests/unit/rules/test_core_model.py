@@ -73,7 +73,9 @@ class Comparison(Driver):
                 assert announced <= min(deadlines)
 
 
-TestComparison = pytest.mark.timeout(600)(Comparison.TestCase)  # a failure takes its time to be shortened
+TestComparison = pytest.mark.slow(
+    pytest.mark.timeout(600)(Comparison.TestCase)
+)  # a failure takes its time to be shortened
 TestComparison.settings = settings(
     max_examples=250, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
 )

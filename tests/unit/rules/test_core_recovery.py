@@ -86,7 +86,7 @@ class Recovery(Invariants):
         """Who was passed over by what was lost is not counted."""
 
 
-TestRecovery = pytest.mark.timeout(600)(Recovery.TestCase)
+TestRecovery = pytest.mark.slow(pytest.mark.timeout(600)(Recovery.TestCase))
 TestRecovery.settings = settings(
     max_examples=200, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck)
 )
