@@ -21,6 +21,10 @@ from httpx_agent.testing import FIN, HANG, Network, Script, chunked, respond
 from tests.support.servers import Server
 from tests.support.worlds import World
 
+URL = "http://a.test/"
+
+TIMEOUT = {"connect": 5, "read": 5, "write": 5, "pool": 1}
+
 
 async def drain(world: World, response: Any) -> bytes:
     """What a new iteration of the body gives."""
@@ -94,11 +98,6 @@ async def test_a_body_may_be_closed_by_whoever_has_it(world: World, server: Serv
             assert outer.stream is stream
     await world.close(transport)
     assert server.accepted == 1
-
-
-URL = "http://a.test/"
-
-TIMEOUT = {"connect": 5, "read": 5, "write": 5, "pool": 1}
 
 
 def request(method: str = "GET", url: str = URL) -> httpx.Request:

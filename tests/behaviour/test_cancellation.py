@@ -30,6 +30,15 @@ SECURE = "https://a.test/"
 
 Scenario = Callable[[httpx.AsyncClient], Awaitable[Any]]
 
+A, B, C = "http://a.test/", "http://b.test/", "http://c.test/"
+
+AT_ONCE = httpx.Timeout(5.0, pool=0.2)
+"""More than a request needs that finds a slot; one that has to wait for a lost one gives up."""
+
+UNFINISHED = chunked(b"first", HANG, end=False)
+
+TIMEOUT = {"connect": 5, "read": 5, "write": 5, "pool": 1}
+
 
 async def get(client: httpx.AsyncClient) -> None:
     await client.get(URL)
@@ -226,14 +235,6 @@ async def cancel_task(scenario: Scenario, client: httpx.AsyncClient, steps: int)
     return False
 
 
-A, B, C = "http://a.test/", "http://b.test/", "http://c.test/"
-
-AT_ONCE = httpx.Timeout(5.0, pool=0.2)
-"""More than a request needs that finds a slot; one that has to wait for a lost one gives up."""
-
-UNFINISHED = chunked(b"first", HANG, end=False)
-
-
 @pytest.mark.bug("B1")
 @pytest.mark.in_loops
 async def test_a_cancellation_between_connect_and_request_gives_the_slot_back(world: World, stack: Stack) -> None:
@@ -329,9 +330,6 @@ async def test_cancelled_while_the_slot_comes_free(world: World, stack: Stack, s
             response = await client.get(f"{here}/close", timeout=httpx.Timeout(10, pool=0.5))
             assert response.status_code == 200
     server.wait_closed()
-
-
-TIMEOUT = {"connect": 5, "read": 5, "write": 5, "pool": 1}
 
 
 def request(method: str = "GET", url: str = URL) -> httpx.Request:

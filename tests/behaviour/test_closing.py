@@ -18,6 +18,8 @@ from tests.support.worlds import World
 
 URL = "http://a.test/"
 
+A, B, C = "http://a.test/", "http://b.test/", "http://c.test/"
+
 
 @pytest.mark.rule("R24", "N13")
 async def test_closing_an_agent_fails_every_request_at_once(world: World) -> None:
@@ -161,9 +163,6 @@ async def test_closing_a_client_ends_its_request_in_flight(world: World) -> None
         await job.wait()
     assert type(job.exception) is httpx.ReadError
     assert network.open == 0
-
-
-A, B, C = "http://a.test/", "http://b.test/", "http://c.test/"
 
 
 @pytest.mark.bug("B20")

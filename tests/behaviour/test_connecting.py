@@ -30,6 +30,8 @@ pytestmark = pytest.mark.both_engines
 
 PATIENT = httpx.Timeout(5.0)
 
+URL = "http://a.test/"
+
 
 @contextmanager
 def dead_address(port: int, host: str = "127.0.0.2") -> Iterator[None]:
@@ -45,7 +47,6 @@ def dead_address(port: int, host: str = "127.0.0.2") -> Iterator[None]:
                 client.close()
 
 
-# Several addresses ----------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("retries", [0, 2])
 async def test_the_first_address_is_dead(world: World, server: Server, names: Names, retries: int) -> None:
     """RFC 8305: the next one is tried after a quarter of a second, whatever the connect timeout."""
@@ -341,9 +342,6 @@ def test_a_certificate_is_checked_for_the_name_that_was_asked(certificates: Cert
         client.get(tls_server.url)
     assert "CERTIFICATE_VERIFY_FAILED" in str(caught.value)
     assert "(TLS with " in str(caught.value)
-
-
-URL = "http://a.test/"
 
 
 async def test_a_connection_that_cannot_even_be_made(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,6 @@ PATIENT = httpx.Timeout(5.0)
 BRIEF = httpx.Timeout(5.0, connect=0.05)
 
 
-# Names ----------------------------------------------------------------------------------------------------------------
 async def test_a_silent_name_ends_with_the_connect_timeout(world: World, names: Names) -> None:
     names.silent.add("silent.test")
     async with world.client(transport=AgentTransport(), timeout=BRIEF) as client:

@@ -26,6 +26,15 @@ URL = "http://a.test/"
 
 UNFINISHED = Script(chunked(b"first", HANG, end=False), then=respond(b"ok"))
 
+A, B = "http://a.test/", "http://b.test/"
+
+AT_ONCE = httpx.Timeout(5.0, pool=0.2)
+"""More than a request needs that finds a slot; one that has to wait for a lost one gives up."""
+
+HALF = chunked(b"first", HANG, end=False)
+
+POOL = {"connect": 5.0, "read": 5.0, "write": 5.0, "pool": 0.5}
+
 
 class Waste:
     """A response that only the collector can find."""
@@ -249,14 +258,6 @@ def test_what_a_finaliser_closes_under_a_lock(lock: str, what: str) -> None:
     assert network.open == 0
 
 
-A, B, C = "http://a.test/", "http://b.test/", "http://c.test/"
-
-AT_ONCE = httpx.Timeout(5.0, pool=0.2)
-"""More than a request needs that finds a slot; one that has to wait for a lost one gives up."""
-
-HALF = chunked(b"first", HANG, end=False)
-
-
 @pytest.mark.bug("B8")
 def test_the_collector_may_run_in_the_middle_of_a_decision(stack: Stack) -> None:
     """httpx: a deadlock; the finaliser of a response that is half read wants the lock that its own thread holds."""
@@ -332,9 +333,6 @@ async def test_a_half_read_response_leaves_nothing_behind(world: World, stack: S
     assert len(transport._pool._requests) == 0
     await world.close(transport)
     await world.until(lambda: network.open == 0)
-
-
-POOL = {"connect": 5.0, "read": 5.0, "write": 5.0, "pool": 0.5}
 
 
 @pytest.mark.both_engines

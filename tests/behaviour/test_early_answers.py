@@ -36,6 +36,12 @@ PART = bytes(256 * 1024)
 
 PARTS = 64
 
+REFUSED = b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno"
+
+BLOCK = bytes(256 * 1024)
+
+EVERYWHERE = [*WORLDS, *H11_WORLDS, World("uvloop"), World("uvloop", engine="h11")]
+
 
 def answer(status: int) -> bytes:
     body = b"" if status == 204 else b"said early"
@@ -479,13 +485,6 @@ def test_an_upload_over_tls_within_tls_comes_to_its_end() -> None:
         while len(received) < len(data):
             received += theirs.recv(65536)
     assert received == data
-
-
-REFUSED = b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno"
-
-BLOCK = bytes(256 * 1024)
-
-EVERYWHERE = [*WORLDS, *H11_WORLDS, World("uvloop"), World("uvloop", engine="h11")]
 
 
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])

@@ -22,6 +22,10 @@ from tests.support.errors import ring
 from tests.support.servers import Certificates
 from tests.support.worlds import World
 
+URL = "http://a.test/"
+
+TOO_MANY = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
 
 @contextmanager
 def strict_server(context: ssl.SSLContext) -> Iterator[int]:
@@ -57,9 +61,6 @@ async def test_every_error_of_the_network_is_one_of_httpxs(
                 await client.get(f"https://127.0.0.1:{port}/")
 
 
-URL = "http://a.test/"
-
-
 async def test_a_response_that_ends_unexpectedly(world: World) -> None:
     network = Network(Script([b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf", FIN]))
     agent = Agent(**network.options)
@@ -79,9 +80,6 @@ async def test_what_tls_says_of_a_connection_in_use(world: World) -> None:
     assert str(caught.value).startswith("GET https://a.test:443: ")
     assert "tlsv13 alert certificate required" in str(caught.value)
     await world.close(agent)
-
-
-TOO_MANY = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
 @pytest.mark.timeout(10)

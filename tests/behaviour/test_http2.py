@@ -20,6 +20,10 @@ from tests.bugs.stock import Stack
 from tests.support.servers import Certificates, Server
 from tests.support.worlds import World
 
+URL = "https://a.test/"
+
+CONTEXT = ssl.create_default_context()
+
 
 @pytest.fixture
 def verify(certificates: Certificates) -> Any:
@@ -237,11 +241,6 @@ async def test_a_free_http2_socket_that_the_server_closed(
             h2_server.peers[-1].command("fin")
             h2_server.wait_closed()
     assert h2_server.accepted == 3
-
-
-URL = "https://a.test/"
-
-CONTEXT = ssl.create_default_context()
 
 
 def goaway(last_stream: int) -> bytes:

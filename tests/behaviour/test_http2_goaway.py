@@ -18,9 +18,11 @@ from tests.support.worlds import World
 
 URL = "https://a.test/"
 
-END_STREAM, END_HEADERS = 1, 4
+END_HEADERS = 4
 
 NO_ERROR, INTERNAL_ERROR = 0, 2
+
+CONTEXT = ssl.create_default_context()
 
 
 def frame(kind: str, stream: int = 0, payload: bytes = b"", flags: int = 0) -> bytes:
@@ -32,7 +34,6 @@ def going_away(last: int, code: int = NO_ERROR) -> bytes:
     return frame("GOAWAY", payload=struct.pack(">II", last, code) + b"for a reason")
 
 
-# What becomes of requests ---------------------------------------------------------------------------------------------
 async def shared(world: World, tasks: Any, client: Any, network: Network, **second: Any) -> list[Any]:
     """Two requests on the streams 1 and 3 of one connection, neither answered."""
     jobs = [tasks.start(client.get, URL)]
@@ -246,9 +247,6 @@ async def test_interim_responses_are_bounded(world: World) -> None:
             str(job.exception) == "GET https://a.test:443: the server sent more than 524288 bytes before its response"
         )
     await world.close(agent)
-
-
-CONTEXT = ssl.create_default_context()
 
 
 @pytest.mark.bug("B12")

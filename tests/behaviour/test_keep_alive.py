@@ -14,6 +14,8 @@ from tests.support.worlds import World
 
 URL = "http://a.test/"
 
+KEPT = b"HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nKeep-Alive: timeout=60\r\nContent-Length: 2\r\n\r\nok"
+
 
 def connection_headers(network: Network) -> list[list[bytes]]:
     """The `Connection` headers of every request, by connection."""
@@ -305,9 +307,6 @@ async def test_the_hint_is_not_looked_at_when_somebody_waits(world: World) -> No
         assert len(network.connections) == 1
         assert network.open == 0
     await world.close(agent)
-
-
-KEPT = b"HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nKeep-Alive: timeout=60\r\nContent-Length: 2\r\n\r\nok"
 
 
 @pytest.fixture(params=["http", "https"])

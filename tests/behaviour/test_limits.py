@@ -22,6 +22,10 @@ from tests.support.worlds import World
 
 A, B, C = "http://a.test/", "http://b.test/", "http://c.test/"
 
+ORIGINS = ["http://a.test", "http://b.test", "http://c.test"]
+
+CONNECTED = b"HTTP/1.1 200 Connection established\r\n\r\n"
+
 
 @pytest.mark.bug("B4")
 async def test_the_limit_of_free_sockets_counts_free_sockets(world: World, stack: Stack) -> None:
@@ -110,9 +114,6 @@ async def test_a_socket_counts_until_it_is_closed_over_real_sockets(world: World
         if not stack.is_stock:
             assert len(transport.agent.sockets()) <= 2
     server.wait_closed()
-
-
-ORIGINS = ["http://a.test", "http://b.test", "http://c.test"]
 
 
 @pytest.mark.rule("R4", "N1")
@@ -278,9 +279,6 @@ async def test_the_total_of_free_sockets_closes_the_least_recently_used(
         assert [info.id for info in agent.sockets()] == [2, 3]
         await world.until(lambda: server.open == 2)
     await world.close(agent)
-
-
-CONNECTED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 
 
 @pytest.mark.rule("R4", "R41", "N15")

@@ -20,6 +20,10 @@ from tests.bugs.stock import Stack
 from tests.support.servers import Certificates, Server
 from tests.support.worlds import WORLDS, World
 
+LOOPS = [world for world in WORLDS if not world.is_sync]
+
+LIMIT = 10.0
+
 
 def run_asyncio(main: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
     return asyncio.run(main())
@@ -139,8 +143,6 @@ def test_trio_as_a_guest_of_asyncio(server: Server) -> None:
 
 both_engines = pytest.mark.parametrize("engine", ["httptools", "h11"])
 
-LOOPS = [world for world in WORLDS if not world.is_sync]
-
 
 @pytest.mark.bug("B15")
 @both_engines
@@ -233,9 +235,6 @@ def agent_books_balance(agent: Agent) -> bool:
     return status.create_socket_count == (
         status.create_socket_error_count + status.close_socket_count + status.detached_socket_count + held
     )
-
-
-LIMIT = 10.0
 
 
 @pytest.mark.parametrize(("owner", "asker"), [("asyncio", "trio"), ("trio", "asyncio")])

@@ -15,6 +15,8 @@ from tests.support.worlds import World
 
 URL = "http://a.test/"
 
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
 
 def test_a_mock_that_answers_at_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     """As others than respx may do; the socket that was meant for the request is forgotten."""
@@ -38,10 +40,6 @@ def test_without_respx_nothing_is_registered(monkeypatch: pytest.MonkeyPatch) ->
     AgentTransport().close()
 
 
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-
-
-# Mocks ----------------------------------------------------------------------------------------------------------------
 @pytest.mark.fast_engine
 def test_methods_that_are_replaced() -> None:
     """Whatever it is called, and whenever it comes."""
@@ -86,7 +84,3 @@ async def test_a_mock_at_a_free_socket(world: World) -> None:
                 assert (await client.get(url)).status_code == 299
             assert (await client.get(url)).status_code == 200
     assert len(requests) == 2
-
-
-def request(**extensions: Any) -> httpcore.Request:
-    return httpcore.Request("GET", URL, headers=[("Host", "a")], extensions=extensions)

@@ -13,6 +13,8 @@ from httpx_agent._options import ORIGIN_OPTIONS
 from httpx_agent.testing import Gate, Network, Script, VirtualClock, respond
 from tests.support.worlds import World
 
+A, B = "http://a.test/", "http://b.test/"
+
 
 @pytest.mark.parametrize(
     "name",
@@ -73,10 +75,6 @@ def test_what_is_no_option(names: list[Any], message: str) -> None:
     with pytest.raises(TypeError) as caught:
         Agent(per_origin={"all://": dict.fromkeys(names, 1)})
     assert str(caught.value).startswith(f"per_origin['all://']: {message}")
-
-
-# What each of them does -----------------------------------------------------------------------------------------------
-A, B = "http://a.test/", "http://b.test/"
 
 
 def of_a(**changes: Any) -> dict[str, Any]:

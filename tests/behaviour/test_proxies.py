@@ -13,7 +13,7 @@ from tests.support.raw import Peer, raw_server
 from tests.support.servers import Proxy, Server, refusing_port
 from tests.support.worlds import World
 
-A, SECURE = "http://a.test/", "https://a.test/"
+A = "http://a.test/"
 
 
 @pytest.mark.bug("B18")

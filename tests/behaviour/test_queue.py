@@ -12,15 +12,16 @@ from httpx_agent.testing import Gate, Network, Script, respond
 from tests.bugs.stock import Stack
 from tests.support.worlds import World, _Counted
 
-A, B, C = "http://a.test/", "http://b.test/", "http://c.test/"
+A, B = "http://a.test/", "http://b.test/"
+
+LONG = httpx.Timeout(5.0, pool=50.0)
+
+ORIGINS = ["http://a.test", "http://b.test", "http://c.test"]
 
 
 def is_long(timeout: float | None) -> bool:
     """As no other wait in these tests."""
     return timeout is not None and 40 < timeout <= 50
-
-
-LONG = httpx.Timeout(5.0, pool=50.0)
 
 
 @pytest.mark.bug("B5")
@@ -68,9 +69,6 @@ async def test_a_release_wakes_one_request(world: World, stack: Stack, monkeypat
 
     few, many = await cost(5), await cost(20)
     assert many <= few + 1
-
-
-ORIGINS = ["http://a.test", "http://b.test", "http://c.test"]
 
 
 @pytest.mark.rule("R5")

@@ -69,6 +69,10 @@ KEPT_HEADS = {
     "after a 103": b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n",
 }
 
+A, B, C = "http://a.test/", "http://b.test/", "http://c.test/"
+
+LONG = httpx.Timeout(5.0, pool=50.0)
+
 
 def cases(table: dict[str, bytes]) -> Any:
     return pytest.mark.parametrize("answer", table.values(), ids=table.keys())
@@ -209,7 +213,6 @@ async def test_a_response_that_comes_before_the_request_was_written(world: World
     await world.close(agent)
 
 
-# Unread responses (R18, N19) ------------------------------------------------------------------------------------------
 @pytest.mark.rule("R7", "R18", "N19")
 @pytest.mark.parametrize("path", ["bytes/5", "hold-body/rest"], ids=["all of it has arrived", "more is to come"])
 async def test_an_unread_response_keeps_its_socket_and_its_slot(
@@ -281,15 +284,9 @@ async def test_a_response_frees_its_socket_once(world: World, engine: str) -> No
     await world.close(agent)
 
 
-A, B, C = "http://a.test/", "http://b.test/", "http://c.test/"
-
-
 def is_long(timeout: float | None) -> bool:
     """As no other wait in these tests."""
     return timeout is not None and 40 < timeout <= 50
-
-
-LONG = httpx.Timeout(5.0, pool=50.0)
 
 
 @pytest.mark.bug("B7")

@@ -27,6 +27,12 @@ KEEP_IDLE = getattr(socket, "TCP_KEEPIDLE", None) or socket.TCP_KEEPALIVE
 
 ROUTES = ["http", "https", "forward", "tunnel", "tunnel in TLS", "socks"]
 
+URL = "http://a.test/"
+
+ON = (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+MINE = (socket.IPPROTO_TCP, KEEP_IDLE, 9)
+
 
 class Told(NamedTuple):
     """What `getsockopt` says."""
@@ -131,13 +137,6 @@ async def test_socket_options_come_last_and_win(world: World, way: Way, engine: 
         async with client.stream("GET", way.url):
             assert told_of_sockets_to(way.port) == [Told(0, 0, 77)]
     await world.close(agent)
-
-
-URL = "http://a.test/"
-
-ON = (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-
-MINE = (socket.IPPROTO_TCP, KEEP_IDLE, 9)
 
 
 def idle(seconds: int) -> tuple[int, int, int]:

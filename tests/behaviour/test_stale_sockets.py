@@ -22,6 +22,10 @@ URL = "http://a.test/"
 
 ok = respond(b"ok")
 
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+A = "http://a.test/"
+
 
 @pytest.mark.rule("R2", "R14", "N8", "N16", "N23")
 @pytest.mark.parametrize("end", ["fin", "rst", "data"])
@@ -273,9 +277,6 @@ def test_an_error_without_words_is_given_some(cause: Exception | None, words: st
     assert str(caught.value) == f"GET http://a.test:80: {words} (connect to a.test:80)"
 
 
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-
-
 @pytest.mark.both_engines
 @pytest.mark.bug("B10")
 @pytest.mark.parametrize("end", ["FIN", "RST"])
@@ -296,9 +297,6 @@ async def test_a_socket_that_the_server_closes_as_the_request_comes(world: World
                 assert (await client.get(url)).text == "ok"
 
 
-A, SECURE = "http://a.test/", "https://a.test/"
-
-
 @pytest.mark.bug("B10")
 @pytest.mark.parametrize("end", [FIN, RST], ids=["FIN", "RST"])
 async def test_a_socket_that_the_server_closes_while_a_request_is_written(world: World, stack: Stack, end: Any) -> None:
@@ -309,13 +307,6 @@ async def test_a_socket_that_the_server_closes_while_a_request_is_written(world:
         for _ in range(2):
             assert (await client.get(A)).status_code == 200
     assert [len(connection.requests) for connection in network.connections] == [2, 1]
-
-
-TIMEOUT = {"connect": 5, "read": 5, "write": 5, "pool": 1}
-
-
-def request(method: str = "GET", url: str = URL) -> httpx.Request:
-    return httpx.Request(method, url, extensions={"timeout": TIMEOUT})
 
 
 @pytest.mark.parametrize("body", ["bytes", "generator"])

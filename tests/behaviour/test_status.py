@@ -29,7 +29,6 @@ def balance(status: AgentStatus) -> int:
     return status.create_socket_count - gone - held
 
 
-# AgentStatus ----------------------------------------------------------------------------------------------------------
 def test_a_new_agent_has_done_nothing() -> None:
     assert Agent().status() == status_of()
 

@@ -59,6 +59,21 @@ TABLE: list[tuple[dict[str, Any], dict[str, Any] | None, tuple[float | None, flo
     ({"timeout": math.inf}, {}, (None, None, None)),
 ]
 
+A, B, C = "http://a.test/", "http://b.test/", "http://c.test/"
+
+AT_ONCE = httpx.Timeout(5.0, pool=0.2)
+"""More than a request needs that finds a slot; one that has to wait for a lost one gives up."""
+
+UNFINISHED = chunked(b"first", HANG, end=False)
+
+LONG = httpx.Timeout(5.0, pool=50.0)
+
+SECURE = "https://a.test/"
+
+CONTEXT = ssl.create_default_context()
+
+HINT = [("Keep-Alive", "timeout=4")]
+
 
 @pytest.mark.rule("R17")
 @pytest.mark.parametrize(("options", "extension", "expected"), TABLE)
@@ -137,8 +152,6 @@ async def test_the_agent_s_timeout_does_not_limit_the_wait_for_a_socket(world: W
 
 # Messages and counters ------------------------------------------------------------------------------------------------
 OWN = "the request's own, or the agent's `timeout`"
-
-UNCONNECTED = "no connection within 1 s (connect"
 
 
 @pytest.mark.rule("R17")
@@ -355,14 +368,6 @@ async def test_a_wait_of_no_time_at_all(world: World) -> None:
     await world.close(agent)
 
 
-A, B, C = "http://a.test/", "http://b.test/", "http://c.test/"
-
-AT_ONCE = httpx.Timeout(5.0, pool=0.2)
-"""More than a request needs that finds a slot; one that has to wait for a lost one gives up."""
-
-UNFINISHED = chunked(b"first", HANG, end=False)
-
-
 class LateEvent(threading.Event):
     """A wait of some fifty seconds ends when the event is set, and says that the time was over."""
 
@@ -374,9 +379,6 @@ class LateEvent(threading.Event):
 def is_long(timeout: float | None) -> bool:
     """As no other wait in these tests."""
     return timeout is not None and 40 < timeout <= 50
-
-
-LONG = httpx.Timeout(5.0, pool=50.0)
 
 
 @pytest.mark.bug("B3")
@@ -443,11 +445,6 @@ async def test_what_tcp_took_is_not_there_for_tls(
     server.wait_closed()
 
 
-SECURE = "https://a.test/"
-
-CONTEXT = ssl.create_default_context()
-
-
 @pytest.mark.bug("B25")
 async def test_the_connect_timeout_is_one_deadline_for_tcp_and_tls(world: World, stack: Stack) -> None:
     """httpx: the handshake begins with five seconds, however long the connect took.
@@ -495,9 +492,6 @@ def test_what_happens_in_the_moment_in_which_the_time_is_over(event: str) -> Non
                 assert client.get(URL).text == "ok"
         assert clock.happens is None
     agent.close()
-
-
-HINT = [("Keep-Alive", "timeout=4")]
 
 
 @pytest.mark.rule("R17", "R33", "R36", "N10", "N11", "A1")

@@ -31,7 +31,6 @@ LOOPS = pytest.mark.parametrize(
 ALL = pytest.mark.parametrize("world", [*WORLDS, World("uvloop")], ids=lambda world: world.name)
 
 
-# Certificates are loaded elsewhere ------------------------------------------------------------------------------------
 class Loading:
     """Certificates that take their time to load: until the test says so."""
 
@@ -263,7 +262,6 @@ def test_a_fork_while_certificates_are_loaded(tls_server: Server, loading: Loadi
     build.result(10)
 
 
-# Making an agent ------------------------------------------------------------------------------------------------------
 DEPRECATED = pytest.mark.filterwarnings("ignore:.*deprecated:DeprecationWarning")
 
 

@@ -15,6 +15,8 @@ from tests.bugs.stock import Stack
 from tests.support.servers import Certificates, Proxy, Server, Socks
 from tests.support.worlds import World
 
+CONTEXT = ssl.create_default_context()
+
 
 @pytest.fixture(autouse=True)
 def _absolute_names_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,9 +180,6 @@ async def test_the_server_name_is_part_of_the_key_over_real_sockets(
             await client.get(f"{tls_server.url}/echo", extensions={"sni_hostname": name})
     assert tls_server.server_names == names[:2]
     assert tls_server.requests_per_connection == [2, 1]
-
-
-CONTEXT = ssl.create_default_context()
 
 
 @pytest.mark.bug("B21")

@@ -123,7 +123,6 @@ def test_a_session_is_not_taken_anew_where_that_costs_memory(
     assert cache.get("b") is None
 
 
-# What it costs --------------------------------------------------------------------------------------------------------
 class CountingContext(ssl.SSLContext):
     """Notes for which name a handshake asks and whether it offers a session, and how often a session is asked for."""
 

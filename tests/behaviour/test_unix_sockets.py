@@ -24,8 +24,9 @@ PATIENT = httpx.Timeout(5.0)
 
 BRIEF = httpx.Timeout(5.0, connect=0.05)
 
+URL = "http://a.test/"
 
-# Unix sockets ---------------------------------------------------------------------------------------------------------
+
 @contextmanager
 def full_queue(path: Path) -> Iterator[Callable[[], None]]:
     """A Unix socket whose queue is full; call it to make room, and have one request answered."""
@@ -145,9 +146,6 @@ async def test_no_unix_socket_is_there(world: World, tmp_path: Path) -> None:
         with pytest.raises(httpx.ConnectError, match="No such file") as caught:
             await client.get("http://unix/")
     assert f"(Unix socket; tried {path})" in str(caught.value)
-
-
-URL = "http://a.test/"
 
 
 async def test_a_unix_socket_has_paths_for_addresses(world: World, tmp_path: Any) -> None:

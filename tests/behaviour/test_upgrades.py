@@ -13,6 +13,8 @@ from tests.support.worlds import AwaitableStream, World
 
 UPGRADE = {"Connection": "Upgrade", "Upgrade": "echo"}
 
+URL = "http://a.test/"
+
 
 @pytest.mark.rule("R25")
 @pytest.mark.parametrize("used_before", [False, True], ids=["new socket", "reused socket"])
@@ -125,9 +127,6 @@ async def test_an_upgrade_that_the_server_ignores_leaves_the_socket_in_the_pool(
             assert response.extensions["agent"].requests_on_socket == turn + 1
     assert agent.status().free_sockets == {server.url: 1}
     await world.close(agent)
-
-
-URL = "http://a.test/"
 
 
 async def test_an_upgraded_socket_leaves_the_pool(world: World) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 from httpx_agent import AgentStatus, SocketInfo
 
+A = "http://a.test:80"
+
 
 def status_of(**values: Any) -> AgentStatus:
     """A status whose counters are 0 and whose mappings are empty, but for those given."""
@@ -16,10 +18,6 @@ def status_of(**values: Any) -> AgentStatus:
     return AgentStatus(**{**empty, **values})
 
 
-A = "http://a.test:80"
-
-
-# SocketInfo -----------------------------------------------------------------------------------------------------------
 def info_of(**values: Any) -> SocketInfo:
     """The first socket, in use for its first request, but for the values given."""
     usual: dict[str, Any] = {

@@ -117,7 +117,6 @@ def alert(peer: Peer) -> None:
     peer.sock.sendall(ALERT)
 
 
-# After the handshake --------------------------------------------------------------------------------------------------
 class Spoiling(LoopbackServer):
     """Stands before a server, and spoils the end of each handshake of TLS 1.3 that resumes.
 

@@ -29,7 +29,6 @@ from tests.unit.protocol.drivers import _wire as new_wire
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
-# Breaking in threads --------------------------------------------------------------------------------------------------
 class Refusing(_Socket):
     """Takes nothing."""
 

@@ -51,7 +51,6 @@ async def test_a_request_that_is_dropped_while_it_connects() -> None:
     await connection.aclose()
 
 
-# Connecting -----------------------------------------------------------------------------------------------------------
 async def test_a_name_with_several_addresses(world: World) -> None:
     """The one that answers serves."""
 

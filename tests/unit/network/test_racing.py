@@ -21,6 +21,10 @@ from tests.support.worlds import World
 
 in_loops = pytest.mark.in_loops
 
+REFUSED = ConnectionRefusedError(errno.ECONNREFUSED, "refused")
+
+TOO_MANY = OSError(errno.EMFILE, "too many open files")
+
 
 def four(host: str) -> AddressInfo:
     return socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, 80)
@@ -72,9 +76,7 @@ def test_the_next_attempt_starts_when_one_fails() -> None:
     assert race.is_lost()
 
 
-REFUSED = ConnectionRefusedError(errno.ECONNREFUSED, "refused")
 UNREACHABLE = OSError(errno.ENETUNREACH, "unreachable")
-TOO_MANY = OSError(errno.EMFILE, "too many open files")
 
 
 @pytest.mark.parametrize(

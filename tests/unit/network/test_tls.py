@@ -12,7 +12,6 @@ from httpx_agent._tls import server_name
 from tests.support.servers import Certificates
 
 
-# Names ----------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("host", "name"),
     [

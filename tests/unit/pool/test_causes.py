@@ -42,7 +42,6 @@ def raise_first_from_last() -> None:
         raise first from error
 
 
-# The walk -------------------------------------------------------------------------------------------------------------
 def test_every_error_of_a_ring_is_met_once() -> None:
     one, two, three = ValueError("1"), ValueError("2"), ValueError("3")
     assert list(walk_causes(ring(one, two, three))) == [one, two, three]
@@ -97,7 +96,6 @@ def test_a_context_that_was_put_away_or_never_raised_is_no_cause() -> None:
     assert list(walk_causes(error)) == [error]
 
 
-# Whoever walks --------------------------------------------------------------------------------------------------------
 def test_the_limit_on_open_files_is_found_in_a_ring() -> None:
     assert is_out_of_descriptors(ring(httpcore.ConnectError("1"), RuntimeError("2"), TOO_MANY))
     assert not is_out_of_descriptors(caught(raise_first_from_last))

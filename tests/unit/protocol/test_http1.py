@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from types import SimpleNamespace
-from typing import Any
 
 import httpcore
 import pytest
@@ -16,7 +15,6 @@ from tests.unit.protocol.drivers import (
 )
 
 
-# What goes out --------------------------------------------------------------------------------------------------------
 def outgoing(*headers: tuple[str, str], method: str = "GET", target: str = "/") -> Outgoing:
     request = httpcore.Request(method, URL, headers=list(headers), extensions={"target": target.encode()})
     return Outgoing(httpcore, request)
@@ -102,7 +100,3 @@ def test_httptools_that_is_not_there_or_too_old(monkeypatch: pytest.MonkeyPatch)
     for found in (None, old):
         monkeypatch.setitem(sys.modules, "httptools", found)
         assert _http1._find_httptools() is None
-
-
-def request(**extensions: Any) -> httpcore.Request:
-    return httpcore.Request("GET", URL, headers=[("Host", "a")], extensions=extensions)

@@ -8,7 +8,7 @@ import pytest
 
 from httpx_agent._goaway import GoawayHold
 
-END_STREAM, END_HEADERS = 1, 4
+END_STREAM = 1
 
 NO_ERROR, INTERNAL_ERROR = 0, 2
 
@@ -30,7 +30,6 @@ def with_open_streams(*streams: int) -> GoawayHold:
     return hold
 
 
-# What is kept back ----------------------------------------------------------------------------------------------------
 def test_all_else_passes_however_it_arrives() -> None:
     """Cut anywhere; a frame passes when it is whole."""
     frames = [frame("SETTINGS"), frame("HEADERS", 1, b"h"), frame("DATA", 1, b"x" * 30), frame("PING", 0, b"12345678")]
