@@ -147,6 +147,7 @@ CASES: dict[str, tuple[Scenario, Callable[[], Network], dict[str, Any]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("way", ["asyncio scope", "asyncio task", "trio scope"])
 def test_cancelled_at_every_step(case: str, way: str) -> None:

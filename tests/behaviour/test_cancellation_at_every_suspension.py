@@ -69,6 +69,7 @@ def balance(transport: AgentTransport) -> tuple[int, int]:
     return status.create_socket_count, gone + sum(status.sockets.values()) + sum(status.free_sockets.values())
 
 
+@pytest.mark.slow
 @pytest.mark.rule("R23")
 @pytest.mark.in_loops
 @pytest.mark.parametrize("fresh", [True, False], ids=["new socket", "reused socket"])

@@ -114,6 +114,7 @@ async def ending(world: World, agent: Agent) -> AsyncIterator[Agent]:
         await world.close(agent)
 
 
+@pytest.mark.slow
 async def test_over_free_sockets(ground: Ground, world: World) -> None:
     """One poll, of the socket that is used; nobody is woken; no other socket is looked at."""
 
@@ -133,6 +134,7 @@ async def test_over_free_sockets(ground: Ground, world: World) -> None:
     assert few[2] == 0
 
 
+@pytest.mark.slow
 async def test_over_many_origins(ground: Ground, world: World) -> None:
     """Each has a free socket; those of the others are not looked at."""
 
@@ -150,6 +152,7 @@ async def test_over_many_origins(ground: Ground, world: World) -> None:
     assert few[2] == 0
 
 
+@pytest.mark.slow
 async def test_a_new_socket_among_many_in_use(ground: Ground, world: World) -> None:
     """Opening one and closing it looks at no other; no poll."""
 
@@ -228,6 +231,7 @@ async def crowd(ground: Ground, count: int) -> AsyncIterator[AgentTransport]:
         del held  # not before: a response that is dropped frees its socket
 
 
+@pytest.mark.slow
 @pytest.mark.in_loops
 async def test_a_request_that_waits_in_a_crowd_and_is_cancelled(ground: Ground, world: World) -> None:
     """Coming and going, it looks at no other that waits, and at no free socket that it cannot use."""
@@ -252,6 +256,7 @@ async def test_a_request_that_waits_in_a_crowd_and_is_cancelled(ground: Ground, 
     assert few[2] == 0
 
 
+@pytest.mark.slow
 async def test_a_pool_timeout_in_a_crowd(ground: Ground, world: World) -> None:
     """When thousands run out of time together, each must not look at all the others to say what it waited for."""
 

@@ -160,6 +160,7 @@ async def test_free_sockets_serve_where_nothing_is_left_to_watch_them_by(
     assert_no_leaks(agent)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts descriptors as Linux shows them")
 @pytest.mark.parametrize("tls", [False, True], ids=["http", "https"])
 @pytest.mark.parametrize("way", ["sync", "asyncio", "trio"])

@@ -113,6 +113,7 @@ def client_for(world: World, transport: AgentTransport) -> Any:
     return client
 
 
+@pytest.mark.slow
 @pytest.mark.rule("R18")
 @everywhere
 @schemes
@@ -359,6 +360,7 @@ async def test_a_server_that_ends_and_says_nothing(world: World) -> None:
         done.set()
 
 
+@pytest.mark.slow
 @everywhere
 @schemes
 async def test_a_server_that_reads_nothing_and_says_nothing(

@@ -38,6 +38,7 @@ anyio.run(main, backend="asyncio" if loop == "uvloop" else loop, backend_options
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", ["local", "global"])
 @pytest.mark.parametrize("name", ["asyncio", "uvloop", "trio"])
 @pytest.mark.parametrize("engine", ["httptools", "h11"])
@@ -49,6 +50,7 @@ def test_async_programs(certificates: Certificates, name: str, kept: str, engine
         assert server.accepted == 1
 
 
+@pytest.mark.slow
 def test_sync_programs(server: Server) -> None:
     """Python itself tells of the socket that is left, with either transport; the agent adds nothing to that."""
     errors = [run(SYNC, server, kind) for kind in ("httpx", "agent")]

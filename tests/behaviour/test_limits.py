@@ -116,6 +116,7 @@ async def test_a_socket_counts_until_it_is_closed_over_real_sockets(world: World
     server.wait_closed()
 
 
+@pytest.mark.slow
 @pytest.mark.rule("R4", "N1")
 @pytest.mark.parametrize("per_origin", [None, 7])
 def test_fifty_threads_and_two_loops_share_twenty_sockets(per_origin: int | None) -> None:
@@ -226,6 +227,7 @@ async def test_the_limit_of_an_origin_holds_over_homes(world: World) -> None:
     assert network.open == 0
 
 
+@pytest.mark.slow
 async def test_a_thousand_requests_over_ten_sockets(world: World) -> None:
     """Each of the ten sockets is opened once."""
     gate = Gate()
@@ -350,6 +352,7 @@ async def test_a_connection_that_cannot_be_made_costs_those_that_wait_nothing(wo
     await world.close(agent)
 
 
+@pytest.mark.slow
 @pytest.mark.both_engines
 @pytest.mark.in_loops
 async def test_a_thousand_tasks_over_ten_sockets(world: World, server: Server) -> None:

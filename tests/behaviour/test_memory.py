@@ -47,6 +47,7 @@ def transfer(world: World, direction: str, url: str, total: int) -> dict[str, in
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("direction", ["down", "up"])
 def test_a_hundred_megabytes(world: World, server: Server, direction: str) -> None:
     found = transfer(world, direction, server.url, TOTAL)
@@ -56,6 +57,7 @@ def test_a_hundred_megabytes(world: World, server: Server, direction: str) -> No
     assert server.accepted == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("direction", ["unread", "unheard"])
 def test_a_gigabyte_that_nobody_takes(world: World, direction: str) -> None:
     """A download that nobody reads, an upload to a server that does not read: each end makes the other wait."""

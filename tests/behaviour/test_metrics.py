@@ -493,6 +493,7 @@ async def test_collecting_from_another_thread_than_that_of_the_requests(
     await world.close(agent)
 
 
+@pytest.mark.slow
 def test_the_global_provider_may_be_set_later() -> None:
     """Whoever names it, and when: its instruments are made once. In a new interpreter, for it can be set once only."""
     code = """

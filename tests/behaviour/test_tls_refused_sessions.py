@@ -158,6 +158,7 @@ async def test_a_refusal_costs_no_retry(world: World, certificates: Certificates
     await world.close(agent)
 
 
+@pytest.mark.slow
 async def test_a_retry_after_a_timeout_offers_no_session_again(
     world: World, certificates: Certificates, engine: str
 ) -> None:
@@ -246,6 +247,7 @@ async def test_the_second_failure_is_told(world: World, second: Script, error: t
     assert_no_leaks(agent)
 
 
+@pytest.mark.slow
 async def test_an_agent_that_is_closed_meanwhile_opens_nothing_anew(world: World) -> None:
     network = Network(Script(tls=HANG), default=Script())
     agent = agent_with_session(network)
@@ -260,6 +262,7 @@ async def test_an_agent_that_is_closed_meanwhile_opens_nothing_anew(world: World
     assert_no_leaks(agent)
 
 
+@pytest.mark.slow
 @pytest.mark.in_loops
 async def test_a_request_can_be_cancelled_anywhere(world: World) -> None:
     """Also between the two handshakes: nothing is left, and the next request is served."""
@@ -288,6 +291,7 @@ async def test_closing_what_failed_may_fail(world: World) -> None:
     await world.close(agent)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("http2", [False, True], ids=["HTTP/1.1", "HTTP/2"])
 @LOOPS_TOO
 async def test_a_refusal_after_the_handshake(
