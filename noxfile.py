@@ -9,22 +9,31 @@ import nox
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.sessions = ["lint", "types", "docs", "tests"]
 
+NOT_SLOW = "not slow and not servers"
 PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
 
 
 @nox.session
-def core(session: nox.Session) -> None:
-    """Run the tests of the rules: literal times, no I/O."""
+def unit(session: nox.Session) -> None:
+    """Run the unit tests but for those that search at random: seconds."""
     session.install("-e", ".[test]")
-    session.run("pytest", "-q", "tests/core", *session.posargs)
+    session.run("pytest", "-q", "-m", NOT_SLOW, "tests/unit", *session.posargs)
+
+
+@nox.session
+def fast(session: nox.Session) -> None:
+    """Run what shows most mistakes within a minute: how the package is built, its units, and its behaviour."""
+    session.install("-e", ".[test]")
+    folders = ["tests/architecture", "tests/unit", "tests/behaviour"]
+    session.run("pytest", "-q", "-n", "auto", "-m", NOT_SLOW, *folders, *session.posargs)
 
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """Run every test, and measure coverage."""
+    """Run every case of every test, and measure coverage."""
     session.install("-e", ".[test]")
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", "-q", *session.posargs)
+    session.run("coverage", "run", "-m", "pytest", "-q", "--every-case", *session.posargs)
     session.run("coverage", "combine", "-q")
     session.run("coverage", "report")
 

@@ -2,7 +2,7 @@
 
 httptools (llhttp) reads heads and chunked bodies. Where llhttp accepts more than h11, this module checks for itself;
 where it accepts less (line ends without CR, folded lines, repeated lengths), `_read_unusual` reads the head by h11's
-grammar. So both engines accept the same heads. The remaining differences are in `tests/engine/differences.py`.
+grammar. So both engines accept the same heads. The remaining differences are in `tests/unit/protocol/differences.py`.
 
 Bodies of a known length, and those that end with the connection, need no parser: they are passed on as they come.
 """

@@ -9,8 +9,8 @@ from pathlib import Path
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
-#: `(tests/face/test_options.md#test_a_default)` stands for that function in `tests/face/test_options.py`.
-LINK = re.compile(r"\]\((tests/[\w/]+)\.md(?:#\w+)?\)")
+#: `(../tests/behaviour/test_options.py#test_a_default)`, as a page has it that is read as a file.
+LINK = re.compile(r"\]\(((?:\.\./)*)\.\./(tests/[\w/]+)\.py(#\w+)?\)")
 
 HEAD = """---
 hide: [navigation]
@@ -26,11 +26,16 @@ search:
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Called by mkdocs when it has found the files: adds one page for each test file."""
     root = Path(config.config_file_path).parent
-    linked = {name for page in files.documentation_pages() for name in LINK.findall(page.content_string)}
+    linked = {name for page in files.documentation_pages() for _, name, _ in LINK.findall(page.content_string)}
     for name in sorted(linked):
         source = (root / f"{name}.py").read_text(encoding="utf-8")
         files.append(File.generated(config, f"{name}.md", content=as_page(f"{name}.py", source)))
     return files
+
+
+def on_page_markdown(markdown: str, **_: object) -> str:
+    """Called by mkdocs with the text of each page: links lead to those pages, which stand beside it."""
+    return LINK.sub(r"](\1\2.md\3)", markdown)
 
 
 def as_page(path: str, source: str) -> str:

@@ -19,7 +19,7 @@ import pytest
 import trio
 
 from httpx_agent import Agent, AgentTransport
-from tests.engine.raw import Peer, raw_server
+from tests.support.raw import Peer, raw_server
 from tests.support.servers import Certificates, Server
 from tests.support.worlds import ALL_WORLDS, AwaitableStream, World
 

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import gc
+from typing import Any
 
 import anyio
+import httpcore
 import httpx
 import pytest
 
-from httpx_agent import Agent, AgentTransport
-from httpx_agent.testing import FIN, HANG, Gate, Network, Script, chunked, respond
+from httpx_agent import Agent, AgentTransport, _network
+from httpx_agent.testing import HANG, Gate, Network, Script, chunked, respond
+from tests.bugs.stock import Stack
 from tests.support.servers import Server, hanging_port
 from tests.support.worlds import World
 
 URL = "http://a.test/"
 
+A, B, C = "http://a.test/", "http://b.test/", "http://c.test/"
 
+
+@pytest.mark.rule("R24", "N13")
 async def test_closing_an_agent_fails_every_request_at_once(world: World) -> None:
     """One in flight fails with `ReadError`; one that connects and one that waits with `ConnectError`: nothing sent."""
     gate = Gate()
@@ -51,6 +56,7 @@ async def test_closing_an_agent_fails_every_request_at_once(world: World) -> Non
     assert network.open == 0
 
 
+@pytest.mark.rule("R24")
 @pytest.mark.parametrize("scheme", ["http", "https"])
 async def test_closing_wakes_whoever_is_blocked_on_a_real_socket(world: World, scheme: str, server: Server) -> None:
     """In a connect that hangs, in a TLS handshake that hangs, and in a read."""
@@ -145,179 +151,6 @@ async def test_closing_without_entering(world: World) -> None:
     await world.close(transport)
 
 
-async def test_a_response_closed_early_costs_its_socket(world: World) -> None:
-    """R23: what is on its way would be taken for the next response."""
-    network = Network(Script(chunked(b"first", HANG, end=False)))
-    agent = Agent(**network.options)
-    async with world.client(transport=AgentTransport(agent=agent)) as client:
-        async with client.stream("GET", URL):
-            assert agent.status().sockets == {"http://a.test:80": 1}
-        assert network.open == 0
-        status = agent.status()
-        assert (status.request_count, status.request_error_count) == (0, 1)
-        assert (status.close_socket_count, status.error_socket_count) == (1, 0)
-        assert not (await client.get(URL)).extensions["agent"].reused
-    await world.close(agent)
-
-
-@pytest.mark.parametrize(
-    ("method", "answer"),
-    [
-        ("HEAD", respond(b"", headers=[("Content-Length", "5")], length=False)),
-        ("GET", respond(b"", 204, length=False)),
-        ("GET", respond(b"", 304, headers=[("Content-Length", "5")], length=False)),
-        ("GET", respond(b"")),
-        ("GET", respond(b"short")),
-    ],
-    ids=["HEAD", "204", "304", "length 0", "all of it has arrived"],
-)
-async def test_a_response_whose_rest_has_arrived_keeps_its_socket(world: World, method: str, answer: bytes) -> None:
-    network = Network(default=Script(then=answer))
-    agent = Agent(**network.options)
-    async with world.client(transport=AgentTransport(agent=agent)) as client:
-        for turn in range(2):
-            async with client.stream(method, URL) as response:
-                assert response.extensions["agent"].reused is bool(turn)
-        assert agent.status().free_sockets == {"http://a.test:80": 1}
-        assert agent.status().request_count == 2
-    await world.close(agent)
-
-
-async def test_a_large_rest_is_not_read_to_save_a_socket(world: World) -> None:
-    network = Network(default=Script(then=respond(b"x" * 1_000_000)))
-    agent = Agent(**network.options)
-    async with world.client(transport=AgentTransport(agent=agent)) as client:
-        async with client.stream("GET", URL):
-            pass
-        assert network.open == 0
-    await world.close(agent)
-
-
-async def test_what_comes_after_a_response_is_not_the_next_one(world: World) -> None:
-    """N23: a second response, whether it came with the first or later."""
-    network = Network(Script(respond(b"first") + respond(b"forged")), default=Script(then=respond(b"true")))
-    agent = Agent(**network.options)
-    async with world.client(transport=AgentTransport(agent=agent)) as client:
-        assert (await client.get(URL)).text == "first"
-        assert network.open == 0
-        assert (await client.get(URL)).text == "true"
-        network.connections[1].send(respond(b"forged"))
-        assert (await client.get(URL)).text == "true"
-        assert len(network.connections) == 3
-    await world.close(agent)
-
-
-async def test_an_upgraded_socket_leaves_the_pool(world: World) -> None:
-    """R25: it is the caller's; its slot is free at once, and closing the response closes it."""
-    network = Network(Script(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: echo\r\nConnection: Upgrade\r\n\r\nhello"))
-    agent = Agent(max_sockets=1, **network.options)
-    headers = {"Connection": "Upgrade", "Upgrade": "echo"}
-    async with world.client(transport=AgentTransport(agent=agent)) as client:
-        async with client.stream("GET", URL, headers=headers) as response:
-            assert response.status_code == 101
-            assert agent.status().detached_socket_count == 1
-            assert agent.sockets() == ()
-            stream = response.extensions["network_stream"]
-            assert await world.call(stream.read, 100) == b"hello"
-            assert (await client.get(URL)).status_code == 200
-            assert network.open == 2
-        assert network.open == 1
-        status = agent.status()
-        assert (status.create_socket_count, status.close_socket_count, status.request_count) == (2, 0, 2)
-    await world.close(agent)
-    assert network.open == 0
-
-
-async def test_a_connect_tunnel_leaves_the_pool(world: World) -> None:
-    network = Network(Script(b"HTTP/1.1 200 OK\r\n\r\n"))
-    agent = Agent(max_sockets=1, **network.options)
-    async with world.client(transport=AgentTransport(agent=agent)) as client:
-        async with client.stream("CONNECT", URL, extensions={"target": b"b.test:443"}) as response:
-            assert response.status_code == 200
-            assert agent.sockets() == ()
-        assert network.open == 0
-    assert agent.status().detached_socket_count == 1
-
-
-async def test_a_dropped_response_gives_its_slot_back(world: World) -> None:
-    """Not closed and not read: once it is collected, the next request gets its slot."""
-    network = Network(default=Script(then=chunked(b"first", HANG, end=False)))
-    agent = Agent(max_sockets=1, debug=True, **network.options)
-    transport = AgentTransport(agent=agent)
-    for _ in range(3):
-        request = httpx.Request("GET", URL, extensions={"timeout": {"pool": 1}})
-        if world.is_sync:  # here, not in a thread that keeps what it gave last
-            response = transport.handle_request(request)
-        else:
-            response = await transport.handle_async_request(request)
-        assert response.status_code == 200
-        kept = [response]
-        del response
-        with pytest.warns(ResourceWarning) as warned:
-            kept.clear()
-        assert str(warned[0].message).startswith(f"the response to GET http://a.test:80, asked for at {__file__}:")
-        assert str(warned[0].message).endswith("was neither read nor closed, which costs its socket")
-    assert len(transport._pool._requests) == 0  # type: ignore[arg-type]
-    await world.close(agent)
-    await world.until(lambda: network.open == 0)
-
-
-def test_a_loop_that_ends_without_aclose_leaves_nothing_open(server: Server) -> None:
-    """The agent's guard in the loop closes the sockets there and frees their slots: ten loops in a row."""
-    transport = AgentTransport(max_sockets=1)
-    agent = transport.agent
-
-    async def ask() -> int:
-        client = httpx.AsyncClient(transport=transport, trust_env=False)
-        return (await client.get(f"{server.url}/echo")).status_code
-
-    for _ in range(10):
-        assert asyncio.run(ask()) == 200
-        assert agent.sockets() == ()
-        server.wait_closed()
-    assert agent.status().close_socket_count == 10
-    assert agent._dispatcher._homes == {}
-
-
-@pytest.mark.filterwarnings("ignore:unclosed transport")  # asyncio's word on such a loop
-def test_a_loop_that_was_closed_without_a_word_is_noticed_when_a_request_has_to_wait(server: Server) -> None:
-    transport = AgentTransport(max_total_sockets=1)
-
-    async def ask(transport: AgentTransport) -> None:
-        await transport.handle_async_request(httpx.Request("GET", f"{server.url}/hold/never"))
-
-    loop = asyncio.new_event_loop()
-    task = loop.create_task(ask(transport))
-    while len(server.requests) < 1:
-        loop.run_until_complete(asyncio.sleep(0))
-    task._log_destroy_pending = False  # type: ignore[attr-defined]
-    loop.close()
-    with httpx.Client(transport=transport, timeout=5, trust_env=False) as client:
-        assert client.get(f"{server.url}/echo").status_code == 200
-    assert agent_books_balance(transport.agent)
-    del task, loop, client, transport
-    gc.collect()
-
-
-def agent_books_balance(agent: Agent) -> bool:
-    status = agent.status()
-    held = sum(status.sockets.values()) + sum(status.free_sockets.values())
-    return status.create_socket_count == (
-        status.create_socket_error_count + status.close_socket_count + status.detached_socket_count + held
-    )
-
-
-async def test_a_response_without_length_costs_its_socket(world: World) -> None:
-    """R11: a body that ends with the connection."""
-    network = Network(default=Script(then=[respond(b"abc", length=False), FIN]))
-    agent = Agent(**network.options)
-    async with world.client(transport=AgentTransport(agent=agent)) as client:
-        assert (await client.get(URL)).text == "abc"
-        assert agent.sockets() == ()
-        assert agent.status().error_socket_count == 0
-        assert agent.status().request_count == 1
-
-
 async def test_closing_a_client_ends_its_request_in_flight(world: World) -> None:
     gate = Gate()
     network = Network(Script([gate, respond(b"late")]))
@@ -330,3 +163,214 @@ async def test_closing_a_client_ends_its_request_in_flight(world: World) -> None
         await job.wait()
     assert type(job.exception) is httpx.ReadError
     assert network.open == 0
+
+
+@pytest.mark.bug("B20")
+async def test_closing_fails_those_that_wait(world: World, stack: Stack) -> None:
+    """httpx: they go on waiting; when the one in flight is over, they open sockets in the closed pool."""
+    gate = Gate()
+    network = Network(Script([gate, respond()]))
+    transport = stack.transport(is_sync=world.is_sync, max_total_sockets=1, **network.options)
+    async with world.client(transport=transport) as client, world.tasks() as tasks:
+        tasks.start(client.get, A)
+        await world.until(lambda: network.request_count == 1)
+        waiting = [tasks.start(client.get, url) for url in (A, B)]
+        await world.until(lambda: stack.waiting(transport) == 2)
+        await world.close(transport)
+        gate.open()
+        for job in waiting:
+            assert isinstance((await job.wait()).exception, httpx.ConnectError)
+    assert len(network.connections) == 1
+    assert network.open == 0
+
+
+@pytest.mark.both_engines
+@pytest.mark.bug("B20")
+async def test_closing_fails_those_that_wait_over_real_sockets(world: World, stack: Stack, server: Server) -> None:
+    """httpx: they go on waiting, and then open sockets in the closed pool."""
+    transport = stack.transport(is_sync=world.is_sync, max_total_sockets=1)
+    async with world.client(transport=transport, timeout=5) as client, world.tasks() as tasks:
+        in_flight = tasks.start(client.get, f"{server.url}/hold/a")
+        await world.until(lambda: len(server.requests) == 1)
+        waiting = [tasks.start(client.get, f"{server.url}/echo") for _ in range(2)]
+        await world.until(lambda: stack.waiting(transport) == 2)
+        await world.close(transport)
+        server.gate("a").open()
+        for job in waiting:
+            assert isinstance((await job.wait()).exception, httpx.ConnectError)
+        assert isinstance((await in_flight.wait()).exception, httpx.ReadError)
+    assert server.accepted == 1
+    server.wait_closed()
+
+
+@pytest.mark.bug("B27")
+@pytest.mark.in_loops
+@pytest.mark.parametrize("has_socket", [True, False], ids=["a socket", "no socket"])
+async def test_a_close_that_never_ends(
+    world: World, stack: Stack, server: Server, monkeypatch: pytest.MonkeyPatch, has_socket: bool
+) -> None:
+    """httpx: the client's `aclose` does not come back, and a cancellation does not reach it.
+
+    The decision: what has not closed after a second is aborted, so that the other end sees it, and its slot is free.
+    """
+    monkeypatch.setattr(_network, "CLOSE_TIMEOUT", 0.05)
+    backend = httpcore.TrioBackend() if world.name == "trio" else httpcore.AnyIOBackend()
+    patience = anyio.Event()
+    streams: list[Any] = []
+
+    class Stream(httpcore.AsyncNetworkStream):
+        def __init__(self, inner: Any) -> None:
+            self.inner = inner
+            self.read, self.write = inner.read, inner.write
+
+        def get_extra_info(self, info: str) -> Any:
+            return self.inner.get_extra_info(info) if info != "socket" or has_socket else None
+
+        async def aclose(self) -> None:
+            await patience.wait()
+
+    class Backend(httpcore.AsyncNetworkBackend):
+        async def connect_tcp(self, *args: Any, **kwargs: Any) -> Any:
+            streams.append(await backend.connect_tcp(*args, **kwargs))
+            return Stream(streams[-1])
+
+    transport = stack.transport(is_sync=False, max_total_sockets=1, async_network_backend=Backend())
+    async with world.client(transport=transport) as client, world.tasks() as tasks:
+        for host in ("127.0.0.1", "localhost"):  # the second needs the slot of the first
+            job = tasks.start(client.get, f"http://{host}:{server.port}/echo")
+            with anyio.move_on_after(3):
+                await job._done.wait()
+            if not job.done:
+                patience.set()
+            assert job.result().status_code == 200
+        server.wait_for(lambda: not has_socket or not server.peers[0].is_open)
+    patience.set()
+    for stream in streams:
+        await stream.aclose()
+    server.wait_closed()
+
+
+async def test_an_agent_that_is_closed_while_a_dead_socket_is_found(world: World) -> None:
+    """The request neither goes on nor round in circles."""
+    network = Network()
+    agent = Agent(**network.options)
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        await client.get(URL)
+        wire = agent._dispatcher._sockets[0].wire
+
+        def close_and_say_dead() -> bool:
+            agent.close()
+            return True
+
+        wire.is_readable = close_and_say_dead  # type: ignore[method-assign]
+        with pytest.raises(httpx.ConnectError, match="the agent was closed; nothing was sent"):
+            await client.get(URL)
+    await world.until(lambda: network.open == 0)
+    await world.close(agent)
+
+
+async def test_an_agent_that_is_closed_while_a_socket_is_upgraded(world: World) -> None:
+    network = Network(Script(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n"))
+    agent = Agent(**network.options)
+
+    def trace(name: str, info: dict[str, Any]) -> None:
+        if name == "http11.receive_response_headers.complete":
+            agent.close()
+
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        headers = {"Connection": "Upgrade", "Upgrade": "x"}
+        async with client.stream("GET", URL, headers=headers, extensions={"trace": world.callback(trace)}) as response:
+            assert response.status_code == 101
+    assert agent.status().detached_socket_count == 0
+    await world.until(lambda: network.open == 0)
+    await world.close(agent)
+
+
+async def test_a_close_that_fails_is_a_close(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of a connection; what goes wrong with a socket's close reaches nobody in the first place."""
+    network = Network()
+    agent = Agent(**network.options)
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        await client.get(URL)
+
+        def fail() -> None:
+            raise OSError("close failed")
+
+        connection = agent._dispatcher._sockets[0].connection
+        monkeypatch.setattr(connection, "close" if world.is_sync else "aclose", world.callback(fail))
+        await world.close(agent)
+        assert agent.sockets() == ()
+        assert agent.status().close_socket_count == 1
+        assert network.open == 0
+
+
+def test_closing_twice_at_once(server: Server) -> None:
+    """What one thread closes, the other need not."""
+    agent = Agent()
+    with httpx.Client(transport=AgentTransport(agent=agent), trust_env=False) as client:
+        client.get(f"{server.url}/echo")
+        only = agent._dispatcher._sockets[0]
+        agent.close()
+        assert agent._dispatcher._note_end_of(only) is None
+
+
+@pytest.mark.parametrize("step", ["before the connect", "connect", "tls"])
+async def test_a_connect_that_ends_after_its_agent_was_closed(world: World, step: str) -> None:
+    """Nobody else knows of the late connection: it is closed by whoever opened it."""
+    gate = Gate()
+    network = Network(Script(connect=gate) if step == "connect" else Script(tls=gate))
+    agent = Agent(**network.options)
+
+    def trace(name: str, info: dict[str, Any]) -> None:
+        if step == "before the connect" and name == "connection.connect_tcp.started":
+            agent._dispatcher._sockets[0].wire.broken = True  # as by a close in another thread, in this moment
+
+    async with world.client(transport=AgentTransport(agent=agent)) as client, world.tasks() as tasks:
+        job = tasks.start(client.get, "https://a.test/", extensions={"trace": world.callback(trace)})
+        if step != "before the connect":
+            await world.until(lambda: network.open == 1)
+            await world.until(lambda: network.ops[-1].name == ("connect" if step == "connect" else "start_tls"))
+            agent._dispatcher._sockets[0].wire.broken = True
+        gate.open()
+        await job.wait()
+    assert type(job.exception) is httpx.ConnectError
+    assert network.open == 0
+    await world.close(agent)
+
+
+def test_whoever_waits_for_sockets_to_close_can_be_dropped() -> None:
+    """All of them are closed all the same, by the loop."""
+    network = Network()
+    agent = Agent(**network.options)
+
+    async def main() -> None:
+        async with httpx.AsyncClient(transport=AgentTransport(agent=agent), trust_env=False) as client:
+            for host in "abc":
+                await client.get(f"http://{host}.test/")
+            coroutine = agent.aclose()
+            coroutine.send(None)
+            coroutine.close()
+            with anyio.fail_after(5):
+                while network.open or agent.sockets():
+                    await anyio.sleep(0)
+            assert agent.status().close_socket_count == 3
+        await agent.aclose()
+
+    asyncio.run(main())
+
+
+@pytest.mark.in_loops
+async def test_a_home_with_a_request_in_it_is_not_left_when_its_agent_is_closed(world: World) -> None:
+    """The upgraded socket is its caller's, and goes on; only the end of its response ends the request."""
+    network = Network(Script(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n"))
+    agent = Agent(**network.options)
+    headers = {"Connection": "Upgrade", "Upgrade": "x"}
+    async with httpx.AsyncClient(transport=AgentTransport(agent=agent), trust_env=False) as client:
+        async with client.stream("GET", URL, headers=headers):
+            home = agent._dispatcher.find_async_home()
+            await agent.aclose()
+            assert agent._dispatcher.find_async_home() is home is not None
+            assert network.open == 1
+        await agent.aclose()
+        assert agent._dispatcher.find_async_home() is None
+        assert agent.status().request_count == 1

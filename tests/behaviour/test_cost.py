@@ -1,6 +1,6 @@
 """What a request costs the pool is the same among ten and among thousands: counted end to end, not timed.
 
-At most one poll, one wake-up and no scan per request. `tests/core` shows the same for the core alone, and
+At most one poll, one wake-up and no scan per request. `tests/unit/rules` shows the same for the core alone, and
 `python -m benchmarks cost` in seconds.
 """
 
@@ -18,11 +18,13 @@ import pytest
 from httpx_agent import Agent, AgentTransport, _watchers
 from httpx_agent._http1_connection import Http1Connection
 from httpx_agent.testing import Network
+from tests.bugs.stock import Stack
 from tests.support.counting import Meter, watch
 from tests.support.servers import Server
 from tests.support.worlds import World
 
 FEW = 10
+
 TURNS = 5
 """So often each request is made; the least counts, because a real socket may bring an answer in two parts."""
 
@@ -112,6 +114,7 @@ async def ending(world: World, agent: Agent) -> AsyncIterator[Agent]:
         await world.close(agent)
 
 
+@pytest.mark.slow
 async def test_over_free_sockets(ground: Ground, world: World) -> None:
     """One poll, of the socket that is used; nobody is woken; no other socket is looked at."""
 
@@ -131,6 +134,7 @@ async def test_over_free_sockets(ground: Ground, world: World) -> None:
     assert few[2] == 0
 
 
+@pytest.mark.slow
 async def test_over_many_origins(ground: Ground, world: World) -> None:
     """Each has a free socket; those of the others are not looked at."""
 
@@ -148,6 +152,7 @@ async def test_over_many_origins(ground: Ground, world: World) -> None:
     assert few[2] == 0
 
 
+@pytest.mark.slow
 async def test_a_new_socket_among_many_in_use(ground: Ground, world: World) -> None:
     """Opening one and closing it looks at no other; no poll."""
 
@@ -226,6 +231,7 @@ async def crowd(ground: Ground, count: int) -> AsyncIterator[AgentTransport]:
         del held  # not before: a response that is dropped frees its socket
 
 
+@pytest.mark.slow
 @pytest.mark.in_loops
 async def test_a_request_that_waits_in_a_crowd_and_is_cancelled(ground: Ground, world: World) -> None:
     """Coming and going, it looks at no other that waits, and at no free socket that it cannot use."""
@@ -250,6 +256,7 @@ async def test_a_request_that_waits_in_a_crowd_and_is_cancelled(ground: Ground, 
     assert few[2] == 0
 
 
+@pytest.mark.slow
 async def test_a_pool_timeout_in_a_crowd(ground: Ground, world: World) -> None:
     """When thousands run out of time together, each must not look at all the others to say what it waited for."""
 
@@ -268,3 +275,19 @@ async def test_a_pool_timeout_in_a_crowd(ground: Ground, world: World) -> None:
 
     assert few == many
     assert few[2] == 0
+
+
+@pytest.mark.bug("B23")
+async def test_only_the_chosen_socket_is_polled(world: World, stack: Stack) -> None:
+    """httpx: 10 free sockets are polled for each request, 220 times in all."""
+    network = Network()
+    transport = stack.transport(is_sync=world.is_sync, **network.options)
+    urls = [f"http://{number}.test/" for number in range(10)]
+    async with world.client(transport=transport) as client:
+        for url in urls:
+            await client.get(url)
+        before = network.polls
+        for url in urls:
+            await client.get(url)
+        assert network.polls - before <= len(urls)
+        assert len(network.connections) == len(urls)

@@ -132,21 +132,6 @@ def test_a_name_that_cannot_be_looked_up_for_want_of_descriptors(monkeypatch: py
     assert not is_out_of_descriptors(error)
 
 
-def test_a_handshake_without_a_descriptor_to_break_it_by(
-    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The sync world has a second one for each handshake; it does without."""
-
-    def fail(_: object) -> None:
-        raise too_many()
-
-    monkeypatch.setattr(os, "dup", fail)
-    with ChaosServer(ssl_context=certificates.server()) as server:
-        with httpx.Client(transport=AgentTransport(verify=certificates.client())) as client:
-            assert client.get(server.url).text == "ok"
-    assert server.accepted == 1
-
-
 async def test_free_sockets_serve_where_nothing_is_left_to_watch_them_by(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,6 +160,7 @@ async def test_free_sockets_serve_where_nothing_is_left_to_watch_them_by(
     assert_no_leaks(agent)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts descriptors as Linux shows them")
 @pytest.mark.parametrize("tls", [False, True], ids=["http", "https"])
 @pytest.mark.parametrize("way", ["sync", "asyncio", "trio"])

@@ -18,10 +18,22 @@ from anyio import to_thread
 
 from httpx_agent import Agent, AgentTransport
 from httpx_agent.testing import HANG, Network, Script, chunked, respond
+from tests.bugs.stock import Stack
+from tests.support.servers import Server
 from tests.support.worlds import World
 
 URL = "http://a.test/"
+
 UNFINISHED = Script(chunked(b"first", HANG, end=False), then=respond(b"ok"))
+
+A, B = "http://a.test/", "http://b.test/"
+
+AT_ONCE = httpx.Timeout(5.0, pool=0.2)
+"""More than a request needs that finds a slot; one that has to wait for a lost one gives up."""
+
+HALF = chunked(b"first", HANG, end=False)
+
+POOL = {"connect": 5.0, "read": 5.0, "write": 5.0, "pool": 0.5}
 
 
 class Waste:
@@ -244,3 +256,164 @@ def test_what_a_finaliser_closes_under_a_lock(lock: str, what: str) -> None:
     anyio.run(World("sync").until, lambda: agent.status().request_error_count == 1)
     agent.close()
     assert network.open == 0
+
+
+@pytest.mark.bug("B8")
+def test_the_collector_may_run_in_the_middle_of_a_decision(stack: Stack) -> None:
+    """httpx: a deadlock; the finaliser of a response that is half read wants the lock that its own thread holds."""
+    network = Network(Script(HALF))
+    transport = stack.transport(is_sync=True, max_total_sockets=2, **network.options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        gc.disable()
+        client = httpx.Client(transport=transport, trust_env=False)
+        response = client.send(client.build_request("GET", A), stream=True)
+        iterator = response.iter_raw()
+        next(iterator)
+        garbage: list[Any] = [response, iterator]
+        garbage.append(garbage)
+        del response, iterator, garbage
+        stack.under_the_lock(transport, gc.collect)
+        statuses: list[int] = []
+        thread = threading.Thread(target=lambda: statuses.append(client.get(B).status_code), daemon=True)
+        thread.start()
+        thread.join(5)
+        gc.enable()
+    assert statuses == [200]
+    client.close()
+
+
+@pytest.mark.bug("B9")
+async def test_a_dropped_response_gives_its_slot_back(world: World, stack: Stack) -> None:
+    """httpx: `PoolTimeout`."""
+    network = Network(default=Script(then=HALF))
+    transport = stack.transport(is_sync=world.is_sync, max_total_sockets=1, **network.options)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(3):
+            request = httpx.Request("GET", A, extensions={"timeout": AT_ONCE.as_dict()})
+            if world.is_sync:  # here, not in a thread that keeps what it gave last
+                response = transport.handle_request(request)
+            else:
+                response = await transport.handle_async_request(request)
+            assert response.status_code == 200
+            del response
+            gc.collect()
+    assert [str(warning.message).partition(" was ")[0] for warning in caught] == [
+        "the response to GET http://a.test:80"
+    ] * 3
+    await world.close(transport)
+    await world.until(lambda: network.open == 0)
+
+
+@pytest.mark.bug("B14")
+async def test_a_half_read_response_leaves_nothing_behind(world: World, stack: Stack) -> None:
+    """httpx2 (httpx does not have it): ten requests stay in the pool's list, and the next one has a `PoolTimeout`."""
+    network = Network(default=Script(then=HALF), library=stack.httpcore)
+    transport = stack.transport(is_sync=world.is_sync, max_total_sockets=1, **network.options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for _ in range(10):
+            request = stack.httpx.Request("GET", A, extensions={"timeout": AT_ONCE.as_dict()})
+            if world.is_sync:
+                response = transport.handle_request(request)
+                iterator = iter(response.stream)
+                assert next(iterator) == b"first"
+            else:
+                response = await transport.handle_async_request(request)
+                aiterator = aiter(response.stream)
+                assert await anext(aiterator) == b"first"
+                if hasattr(aiterator, "aclose"):
+                    await aiterator.aclose()
+                del aiterator
+            iterator = None
+            del response
+            gc.collect()
+            await world.settle()
+    assert len(transport._pool._requests) == 0
+    await world.close(transport)
+    await world.until(lambda: network.open == 0)
+
+
+@pytest.mark.both_engines
+@pytest.mark.bug("B8")
+@pytest.mark.parametrize("engine", ["httptools", "h11"])
+def test_the_collector_may_run_in_the_middle_of_a_decision_over_real_sockets(
+    stack: Stack, server: Server, engine: str
+) -> None:
+    """httpx: a deadlock, in the first of these tests; no collection of the process does anything after it."""
+    transport = stack.transport(is_sync=True, max_total_sockets=2, http1_engine=engine)
+    statuses: list[int] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        gc.disable()
+        client = httpx.Client(transport=transport, timeout=10, trust_env=False)
+        response = client.send(client.build_request("GET", f"{server.url}/bytes/3000000"), stream=True)
+        iterator = response.iter_raw()
+        next(iterator)
+        garbage: list[Any] = [response, iterator]
+        garbage.append(garbage)
+        del response, iterator, garbage
+        stack.under_the_lock(transport, gc.collect)
+        url = f"http://localhost:{server.port}/echo"
+        thread = threading.Thread(target=lambda: statuses.append(client.get(url).status_code), daemon=True)
+        thread.start()
+        thread.join(5)
+        gc.enable()
+    assert statuses == [200]
+    client.close()
+    server.wait_closed()
+
+
+@pytest.mark.both_engines
+@pytest.mark.bug("B9", "B14")
+@pytest.mark.parametrize("how", ["unread", "half read"])
+async def test_a_dropped_response(world: World, stack: Stack, server: Server, how: str) -> None:
+    """httpx: `PoolTimeout` where it is unread; half read its generator closes it. httpx2: both are lost."""
+    transport = stack.transport(is_sync=world.is_sync, max_total_sockets=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for _ in range(5):
+            await drop(world, transport, f"{server.url}/bytes/3000000", how)
+            gc.collect()
+            await world.settle()  # the loop ends httpx's own generator, which held it
+    assert len(transport._pool._requests) == 0
+    await world.close(transport)
+    server.wait_closed()
+
+
+async def drop(world: World, transport: Any, url: str, how: str) -> None:
+    """Asks for a response, in this thread, and forgets it."""
+    request = httpx.Request("GET", url, extensions={"timeout": POOL})
+    if world.is_sync:
+        response = transport.handle_request(request)
+        if how == "half read":
+            assert next(iter(response.stream))
+    else:
+        response = await transport.handle_async_request(request)
+        if how == "half read":
+            assert await anext(aiter(response.stream))
+
+
+@pytest.mark.rule("R18")
+async def test_a_dropped_response_gives_its_slot_back_and_is_named(world: World) -> None:
+    """Not closed and not read: once it is collected, the next request gets its slot."""
+    network = Network(default=Script(then=chunked(b"first", HANG, end=False)))
+    agent = Agent(max_sockets=1, debug=True, **network.options)
+    transport = AgentTransport(agent=agent)
+    for _ in range(3):
+        request = httpx.Request("GET", URL, extensions={"timeout": {"pool": 1}})
+        if world.is_sync:  # here, not in a thread that keeps what it gave last
+            response = transport.handle_request(request)
+        else:
+            response = await transport.handle_async_request(request)
+        assert response.status_code == 200
+        kept = [response]
+        del response
+        with pytest.warns(ResourceWarning) as warned:
+            kept.clear()
+        assert str(warned[0].message).startswith(f"the response to GET http://a.test:80, asked for at {__file__}:")
+        assert str(warned[0].message).endswith("was neither read nor closed, which costs its socket")
+    assert len(transport._pool._requests) == 0  # type: ignore[arg-type]
+    await world.close(agent)
+    await world.until(lambda: network.open == 0)

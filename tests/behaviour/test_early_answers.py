@@ -22,15 +22,25 @@ from httpx_agent import Agent, AgentTransport
 from httpx_agent._poll import Poll
 from httpx_agent._upload import WOULD_BLOCK, write_listening
 from httpx_agent.testing import Network, Script, respond
-from tests.engine.raw import Peer, raw_server
+from tests.support.raw import Peer, raw_server
 from tests.support.servers import Certificates
-from tests.support.worlds import ALL_WORLDS, World
+from tests.support.worlds import ALL_WORLDS, H11_WORLDS, WORLDS, World
 
 everywhere = pytest.mark.parametrize("world", ALL_WORLDS, ids=[world.name for world in ALL_WORLDS])
+
 schemes = pytest.mark.parametrize("scheme", ["http", "https"])
+
 STATUSES = [200, 204, 307, 401, 413, 500]
+
 PART = bytes(256 * 1024)
+
 PARTS = 64
+
+REFUSED = b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno"
+
+BLOCK = bytes(256 * 1024)
+
+EVERYWHERE = [*WORLDS, *H11_WORLDS, World("uvloop"), World("uvloop", engine="h11")]
 
 
 def answer(status: int) -> bytes:
@@ -103,6 +113,8 @@ def client_for(world: World, transport: AgentTransport) -> Any:
     return client
 
 
+@pytest.mark.slow
+@pytest.mark.rule("R18")
 @everywhere
 @schemes
 @pytest.mark.parametrize("and_then", ["keeps open", "half-closes"])
@@ -348,6 +360,7 @@ async def test_a_server_that_ends_and_says_nothing(world: World) -> None:
         done.set()
 
 
+@pytest.mark.slow
 @everywhere
 @schemes
 async def test_a_server_that_reads_nothing_and_says_nothing(
@@ -474,3 +487,36 @@ def test_an_upload_over_tls_within_tls_comes_to_its_end() -> None:
         while len(received) < len(data):
             received += theirs.recv(65536)
     assert received == data
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
+@pytest.mark.parametrize("world", EVERYWHERE, ids=[f"{world.name}-{world.engine}" for world in EVERYWHERE])
+async def test_an_answer_is_given_though_a_write_finds_the_connection_reset(
+    world: World, certificates: Certificates, secure: bool
+) -> None:
+    """Event loops give up a connection over which a write fails, and trio its TLS; what came before is unread then."""
+
+    def serve(peer: Peer) -> None:
+        sock = certificates.server().wrap_socket(peer.sock, server_side=True) if secure else peer.sock
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else the answer may wait for an acknowledgement
+        peer = Peer(sock)
+        peer.read_head()
+        peer.send(REFUSED)
+        sock.close()  # with data unread, which makes it a reset
+        done.set()
+
+    done = threading.Event()
+
+    def parts() -> Iterator[bytes]:
+        for number in range(64):
+            if number == 1:
+                done.wait(10)  # and the event loop with it: it has no time to read
+            yield BLOCK
+
+    with raw_server(serve) as url:
+        transport = AgentTransport(verify=certificates.client())
+        async with world.client(transport=transport, timeout=5.0) as client:
+            target = url.replace("http:", "https:") if secure else url
+            response = await client.post(target, content=world.body(parts()))
+            assert (response.status_code, response.content) == (413, b"no")
+            assert transport.agent.sockets() == ()

@@ -34,6 +34,7 @@ from anyio import to_thread
 from httpx_agent import Agent, AgentTransport, _fork, _pickling
 from httpx_agent._watchers import ThreadWatcher
 from httpx_agent.testing import Network
+from tests.bugs.stock import Stack
 from tests.support.servers import Certificates, Server, hanging_port
 from tests.support.worlds import World, clean_environment
 
@@ -519,3 +520,27 @@ def test_a_descriptor_that_means_something_else_by_now_is_left_alone() -> None:
     second.detach()
     descriptors.note(number)  # closed: nothing to note
     descriptors.close()
+
+
+both_engines = pytest.mark.parametrize("engine", ["httptools", "h11"])
+
+
+@pytest.mark.bug("B29")
+@both_engines
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_a_child_does_not_use_its_parents_sockets(stack: Stack, server: Server, engine: str) -> None:
+    """httpx: the child's request goes out on the parent's socket. See also `tests/behaviour/test_fork.py`."""
+    transport = stack.transport(is_sync=True, http1_engine=engine)
+    with httpx.Client(transport=transport, timeout=5, trust_env=False) as client:
+        client.get(f"{server.url}/echo")
+        process = os.fork()
+        if process == 0:
+            code = 1
+            try:
+                code = int(client.get(f"{server.url}/echo").status_code != 200)
+            finally:
+                os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0
+        client.get(f"{server.url}/echo")
+    assert server.requests_per_connection == [2, 1]

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import ssl
+import struct
+import sys
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import anyio
@@ -10,9 +15,14 @@ import httpx
 import pytest
 
 from httpx_agent import Agent, AgentTransport
-from httpx_agent.testing import HANG, REFUSED, Gate, Network, Script, respond
+from httpx_agent.testing import FIN, HANG, REFUSED, Connection, Gate, Network, Script, http2, respond
+from tests.bugs.stock import Stack
 from tests.support.servers import Certificates, Server
 from tests.support.worlds import World
+
+URL = "https://a.test/"
+
+CONTEXT = ssl.create_default_context()
 
 
 @pytest.fixture
@@ -217,3 +227,112 @@ async def test_cancelling_one_stream_leaves_the_others_alone(world: World, h2_se
     assert agent.sockets() == ()  # it had been retired, and has closed after its last stream
     await world.close(agent)
     await anyio.lowlevel.checkpoint()
+
+
+@pytest.mark.bug("B11")
+async def test_a_free_http2_socket_that_the_server_closed(
+    world: World, stack: Stack, h2_server: Server, certificates: Certificates
+) -> None:
+    """httpx: `RemoteProtocolError: Server disconnected`."""
+    transport = stack.transport(is_sync=world.is_sync, http2=True, verify=certificates.client())
+    async with world.client(transport=transport) as client:
+        for _ in range(3):
+            assert (await client.post(f"{h2_server.url}/echo", content=b"x")).http_version == "HTTP/2"
+            h2_server.peers[-1].command("fin")
+            h2_server.wait_closed()
+    assert h2_server.accepted == 3
+
+
+def goaway(last_stream: int) -> bytes:
+    """The frame, with no error in it."""
+    return b"\0\0\x08\x07\0" + struct.pack(">III", 0, last_stream, 0)
+
+
+@contextmanager
+def switching_often() -> Iterator[None]:
+    """Threads take turns every ten microseconds."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+
+
+@pytest.mark.bug("B13")
+def test_threads_do_not_share_a_connection(stack: Stack, h2_server: Server, certificates: Certificates) -> None:
+    """httpx: most requests fail, with `KeyError`, `LocalProtocolError`, "deque mutated during iteration" and others."""
+    transport = stack.transport(is_sync=True, http2=True, verify=certificates.client())
+    failures: list[Exception] = []
+
+    def ask() -> None:
+        for _ in range(20):
+            try:
+                assert client.get(f"{h2_server.url}/echo").status_code == 200
+            except Exception as error:
+                failures.append(error)
+
+    with switching_often(), httpx.Client(transport=transport, timeout=5, trust_env=False) as client:
+        threads = [threading.Thread(target=ask) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert failures == []
+
+
+@pytest.mark.bug("B26")
+async def test_a_body_that_can_be_read_once_is_not_sent_twice(world: World, stack: Stack) -> None:
+    """httpx: `StreamConsumed`, which is no `TransportError`: the body's generator is iterated again."""
+    script = http2()
+    receive = script.raw
+    assert receive is not None
+
+    def refuse_the_second(connection: Connection, data: bytes) -> Any:
+        answer = receive(connection, data)
+        return [goaway(1), FIN] if 3 in connection.streams else answer
+
+    network = Network(Script(raw=refuse_the_second, alpn="h2"), default=http2())
+    transport = stack.transport(is_sync=world.is_sync, http2=True, verify=CONTEXT, **network.options)
+    async with world.client(transport=transport) as client:
+        await client.get(URL)
+        with pytest.raises(httpx.RemoteProtocolError):
+            await client.post(URL, content=world.body([b"once"]))
+        assert (await client.post(URL, content=b"again")).status_code == 200
+    assert network.open == 0
+
+
+@pytest.mark.bug("B28")
+@pytest.mark.in_loops
+@pytest.mark.parametrize("protocol", ["h2", "http/1.1"])
+async def test_twenty_requests_at_once_to_a_server_of_unknown_protocol(
+    world: World, stack: Stack, certificates: Certificates, protocol: str
+) -> None:
+    """On httpx this part passes: all wait for the first connection. But see below how."""
+    with Server(tls=certificates.server(alpn=[protocol])) as server:
+        gate = server.gate("all")
+        transport = stack.transport(is_sync=False, http2=True, verify=certificates.client())
+        async with world.client(transport=transport) as client, world.tasks() as tasks:
+            jobs = [tasks.start(client.get, f"{server.url}/hold/all") for _ in range(20)]
+            await world.until(lambda: len(server.requests) == 20)
+            gate.open()
+            for job in jobs:
+                assert (await job.wait()).result().status_code == 200
+            assert server.accepted == (1 if protocol == "h2" else 20)
+
+
+@pytest.mark.bug("B28")
+@pytest.mark.in_loops
+async def test_who_waits_to_learn_the_protocol_waits_within_its_pool_timeout(world: World, stack: Stack) -> None:
+    """httpx: it waits for the other's connect, whatever its own timeouts are, and then connects by itself."""
+    network = Network(Script(connect=HANG))
+    transport = stack.transport(is_sync=False, http2=True, verify=CONTEXT, **network.options)
+    async with world.client(transport=transport) as client, world.tasks() as tasks:
+        first = tasks.start(client.get, URL, timeout=3.0)
+        await world.until(lambda: network.open == 1)
+        follower = tasks.start(client.get, URL, timeout=httpx.Timeout(3.0, pool=0.1))
+        await follower.wait()
+        assert not first.done
+        first.cancel()
+    assert isinstance(follower.exception, httpx.PoolTimeout)
+    assert network.open == 0

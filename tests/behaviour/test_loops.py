@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -13,7 +15,14 @@ import pytest
 import trio
 
 from httpx_agent import Agent, AgentTransport
+from httpx_agent.testing import ChaosServer, assert_no_leaks
+from tests.bugs.stock import Stack
 from tests.support.servers import Certificates, Server
+from tests.support.worlds import WORLDS, World
+
+LOOPS = [world for world in WORLDS if not world.is_sync]
+
+LIMIT = 10.0
 
 
 def run_asyncio(main: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
@@ -130,3 +139,130 @@ def test_trio_as_a_guest_of_asyncio(server: Server) -> None:
     assert theirs == [False, True, True]
     assert ours == [False, *[True] * (len(ours) - 1)]
     assert server.accepted == 2
+
+
+both_engines = pytest.mark.parametrize("engine", ["httptools", "h11"])
+
+
+@pytest.mark.bug("B15")
+@both_engines
+@pytest.mark.parametrize("kept_for", [0.02, 15.0], ids=["expired", "kept"])
+@pytest.mark.parametrize("loop", LOOPS, ids=str)
+def test_one_transport_in_several_loops_one_after_the_other(
+    stack: Stack, server: Server, loop: World, kept_for: float, engine: str
+) -> None:
+    """httpx: `RuntimeError: Event loop is closed` in asyncio, and `ClosedResourceError` or the like in trio."""
+    transport = stack.transport(is_sync=False, free_socket_timeout=kept_for, http1_engine=engine)
+
+    async def ask() -> int:
+        client = httpx.AsyncClient(transport=transport, trust_env=False)
+        return (await client.get(f"{server.url}/echo")).status_code
+
+    for _ in range(3):
+        assert loop.run(ask) == 200
+        if kept_for < 1:
+            time.sleep(2 * kept_for)  # its time is over when the next loop begins
+    server.wait_closed()
+
+
+@pytest.mark.bug("B16")
+@both_engines
+def test_one_transport_in_several_loops_at_once(stack: Stack, server: Server, engine: str) -> None:
+    """httpx: `RuntimeError: … is bound to a different event loop`, timeouts, and other errors."""
+    transport = stack.transport(is_sync=False, http1_engine=engine)
+    outcomes: list[Any] = []
+
+    async def ask() -> None:
+        client = httpx.AsyncClient(transport=transport, timeout=5, trust_env=False)
+        for _ in range(20):
+            outcomes.append((await client.get(f"{server.url}/echo")).status_code)
+
+    def run(loop: World) -> None:
+        try:
+            loop.run(ask)
+        except BaseException as error:
+            outcomes.append(error)
+
+    threads = [threading.Thread(target=run, args=(loop,)) for loop in LOOPS * 2]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert outcomes == [200] * 80
+    server.wait_closed()
+
+
+def test_a_loop_that_ends_without_aclose_leaves_nothing_open(server: Server) -> None:
+    """The agent's guard in the loop closes the sockets there and frees their slots: ten loops in a row."""
+    transport = AgentTransport(max_sockets=1)
+    agent = transport.agent
+
+    async def ask() -> int:
+        client = httpx.AsyncClient(transport=transport, trust_env=False)
+        return (await client.get(f"{server.url}/echo")).status_code
+
+    for _ in range(10):
+        assert asyncio.run(ask()) == 200
+        assert agent.sockets() == ()
+        server.wait_closed()
+    assert agent.status().close_socket_count == 10
+    assert agent._dispatcher._homes == {}
+
+
+@pytest.mark.filterwarnings("ignore:unclosed transport")  # asyncio's word on such a loop
+def test_a_loop_that_was_closed_without_a_word_is_noticed_when_a_request_has_to_wait(server: Server) -> None:
+    transport = AgentTransport(max_total_sockets=1)
+
+    async def ask(transport: AgentTransport) -> None:
+        await transport.handle_async_request(httpx.Request("GET", f"{server.url}/hold/never"))
+
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(ask(transport))
+    while len(server.requests) < 1:
+        loop.run_until_complete(asyncio.sleep(0))
+    task._log_destroy_pending = False  # type: ignore[attr-defined]
+    loop.close()
+    with httpx.Client(transport=transport, timeout=5, trust_env=False) as client:
+        assert client.get(f"{server.url}/echo").status_code == 200
+    assert agent_books_balance(transport.agent)
+    del task, loop, client, transport
+    gc.collect()
+
+
+def agent_books_balance(agent: Agent) -> bool:
+    status = agent.status()
+    held = sum(status.sockets.values()) + sum(status.free_sockets.values())
+    return status.create_socket_count == (
+        status.create_socket_error_count + status.close_socket_count + status.detached_socket_count + held
+    )
+
+
+@pytest.mark.parametrize(("owner", "asker"), [("asyncio", "trio"), ("trio", "asyncio")])
+def test_a_free_socket_is_closed_for_a_request_elsewhere(owner: str, asker: str) -> None:
+    agent = Agent(max_total_sockets=1)
+    idle, over = threading.Event(), threading.Event()
+
+    async def get(url: str, then: Callable[[], Any]) -> None:
+        async with httpx.AsyncClient(transport=AgentTransport(agent=agent), trust_env=False) as client:
+            assert (await client.get(url, timeout=LIMIT)).text == "ok"
+            await then()
+
+    async def stay() -> None:
+        idle.set()
+        assert await anyio.to_thread.run_sync(over.wait, LIMIT)
+
+    async def leave() -> None:
+        assert agent.sockets()[0].origin == other.url
+        one.wait_closed()  # while the loop that had opened it still runs
+
+    with ChaosServer() as one, ChaosServer() as other:
+        thread = threading.Thread(target=anyio.run, args=(get, one.url, stay), kwargs={"backend": owner})
+        thread.start()
+        assert idle.wait(LIMIT)
+        try:
+            anyio.run(get, other.url, leave, backend=asker)
+        finally:
+            over.set()
+            thread.join(LIMIT)
+        assert_no_leaks(agent)
+        agent.close()

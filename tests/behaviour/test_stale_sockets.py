@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import socket
+import struct
 from typing import Any
 
 import httpcore
@@ -11,13 +13,21 @@ import pytest
 
 from httpx_agent import Agent, AgentTransport
 from httpx_agent.testing import FIN, RST, TIMEOUT, Network, Script, respond
+from tests.bugs.stock import Stack
+from tests.support.raw import Peer, raw_server
 from tests.support.servers import Certificates, Server
 from tests.support.worlds import World
 
 URL = "http://a.test/"
+
 ok = respond(b"ok")
 
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
+A = "http://a.test/"
+
+
+@pytest.mark.rule("R2", "R14", "N8", "N16", "N23")
 @pytest.mark.parametrize("end", ["fin", "rst", "data"])
 async def test_a_dead_free_socket_is_not_used(world: World, end: str) -> None:
     """N8, N16, N23: closed by its server, or readable while free. One poll finds it; nothing was sent on it."""
@@ -37,6 +47,7 @@ async def test_a_dead_free_socket_is_not_used(world: World, end: str) -> None:
     await world.close(agent)
 
 
+@pytest.mark.rule("R2")
 async def test_the_next_free_socket_is_tried_before_a_new_one(world: World) -> None:
     """Both limits full of dead sockets, then of one that lives."""
     network = Network()
@@ -59,6 +70,7 @@ async def open_sockets(world: World, client: Any, count: int) -> None:
         await stream.__aexit__(None, None, None)
 
 
+@pytest.mark.rule("R19", "N16")
 @pytest.mark.parametrize("failure", [FIN, RST])
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"])
 async def test_an_idempotent_request_is_sent_again_on_a_new_socket(world: World, method: str, failure: Any) -> None:
@@ -78,6 +90,7 @@ async def test_an_idempotent_request_is_sent_again_on_a_new_socket(world: World,
     await world.close(agent)
 
 
+@pytest.mark.rule("R19")
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -119,6 +132,7 @@ def unreplayable(world: World, kind: str) -> tuple[str, dict[str, Any]]:
     return "PUT", {"files": {"file": Unseekable(b"file")}}
 
 
+@pytest.mark.rule("R19")
 @pytest.mark.parametrize("kind", ["a POST", "a generator", "an unseekable file"])
 async def test_what_may_not_be_sent_again_raises_and_says_that_the_socket_was_stale(world: World, kind: str) -> None:
     network = Network(Script(ok, FIN))
@@ -148,6 +162,7 @@ async def test_a_new_socket_is_never_stale(world: World) -> None:
     await world.close(agent)
 
 
+@pytest.mark.rule("R19")
 async def test_it_is_sent_again_once(world: World) -> None:
     network = Network(Script(ok, FIN), default=Script(then=FIN))
     agent = Agent(**network.options)
@@ -175,6 +190,7 @@ async def test_it_is_not_sent_again(world: World, second: Any, error: type[Excep
     await world.close(agent)
 
 
+@pytest.mark.rule("R19")
 async def test_retrying_can_be_switched_off(world: World) -> None:
     network = Network(Script(ok, FIN))
     agent = Agent(retry_stale_sockets=False, **network.options)
@@ -186,6 +202,7 @@ async def test_retrying_can_be_switched_off(world: World) -> None:
     await world.close(agent)
 
 
+@pytest.mark.rule("R10", "N6")
 async def test_a_handed_over_socket_counts_as_reused(world: World) -> None:
     """N6: a request that waited for its socket is sent again like any other."""
     network = Network(Script([ok], FIN))
@@ -221,6 +238,7 @@ async def test_what_comes_before_the_response_was_read_is_noticed_without_a_requ
     await world.close(agent)
 
 
+@pytest.mark.rule("R14")
 @pytest.mark.both_engines
 @pytest.mark.parametrize("tls", [False, True], ids=["http", "https"])
 async def test_a_server_that_closes_a_free_socket_is_noticed_without_a_request(
@@ -257,3 +275,63 @@ def test_an_error_without_words_is_given_some(cause: Exception | None, words: st
         with pytest.raises(httpx.NetworkError) as caught:
             client.get("http://a.test/")
     assert str(caught.value) == f"GET http://a.test:80: {words} (connect to a.test:80)"
+
+
+@pytest.mark.both_engines
+@pytest.mark.bug("B10")
+@pytest.mark.parametrize("end", ["FIN", "RST"])
+async def test_a_socket_that_the_server_closes_as_the_request_comes(world: World, stack: Stack, end: str) -> None:
+    """httpx: `RemoteProtocolError`, or `ReadError` after a reset."""
+
+    def serve(peer: Peer) -> None:
+        peer.read_head()
+        peer.send(OK)
+        peer.read_head()  # and hangs up
+        if end == "RST":
+            peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    with raw_server(serve) as url:
+        transport = stack.transport(is_sync=world.is_sync)
+        async with world.client(transport=transport) as client:
+            for _ in range(2):
+                assert (await client.get(url)).text == "ok"
+
+
+@pytest.mark.bug("B10")
+@pytest.mark.parametrize("end", [FIN, RST], ids=["FIN", "RST"])
+async def test_a_socket_that_the_server_closes_while_a_request_is_written(world: World, stack: Stack, end: Any) -> None:
+    """httpx: `RemoteProtocolError` after a FIN, `ReadError` after a reset."""
+    network = Network(Script(respond(), end))
+    transport = stack.transport(is_sync=world.is_sync, **network.options)
+    async with world.client(transport=transport) as client:
+        for _ in range(2):
+            assert (await client.get(A)).status_code == 200
+    assert [len(connection.requests) for connection in network.connections] == [2, 1]
+
+
+@pytest.mark.parametrize("body", ["bytes", "generator"])
+async def test_a_connection_that_takes_no_more_requests(world: World, body: str) -> None:
+    """B26: another one is tried if the body can be sent again; httpcore's own control flow never comes out."""
+    network = Network()
+    agent = Agent(**network.options)
+
+    async with world.client(transport=AgentTransport(agent=agent)) as client:
+        await client.get(URL)
+        only = agent._dispatcher._sockets[0]
+
+        def refuse(request: Any) -> None:
+            only.wire.wrote = True
+            raise httpcore.ConnectionNotAvailable
+
+        async def arefuse(request: Any) -> None:
+            refuse(request)
+
+        only.connection.handle_request = refuse
+        only.connection.handle_async_request = arefuse
+        if body == "bytes":
+            assert (await client.post(URL, content=b"again")).extensions["agent"].retried
+        else:
+            with pytest.raises(httpx.RemoteProtocolError, match="its body cannot be read again"):
+                await client.post(URL, content=world.body([b"once"]))
+        assert network.connections[0].state == "closed"
+    await world.close(agent)

@@ -1,7 +1,7 @@
 """Runs the tests of the known bugs on the transports that have them: `python -m tests.bugs.on_stock`.
 
-Each bug's tests run in a process of their own, because some of them are deadlocks. A line for each bug: how many of its
-tests failed on which library, and how. It ends with an error if a bug did not show itself.
+Each bug's tests, marked `bug("B7")`, run in a process of their own, because some of them are deadlocks. A line for each
+bug: how many of its tests failed on which library, and how. It ends with an error if a bug did not show itself.
 """
 
 from __future__ import annotations
@@ -12,31 +12,30 @@ import subprocess
 import sys
 from collections import Counter
 from importlib.metadata import version
-from pathlib import Path
 
-FOLDER = Path(__file__).parent
+from tests.support.marks import ROOT, marked
 
 #: Those that only httpx2 has, of all the others.
-ONLY_IN_HTTPX2 = {"b14"}
+ONLY_IN_HTTPX2 = {"B14"}
 
 #: A hang counts as a failure.
 LIMIT = 300
 
 
 def bugs() -> list[str]:
-    """b01, b02, … as the tests are named."""
-    found = {name for file in FOLDER.glob("test_*.py") for name in re.findall(r"def test_(b\d\d)_", file.read_text())}
-    return sorted(found)
+    """B1, B2, … as the tests are marked."""
+    return sorted(marked("bug"), key=lambda bug: int(bug[1:]))
 
 
 def try_bug(bug: str, library: str) -> tuple[int, int, Counter[str]]:
     """Runs the tests of a bug on a library's own transport; how many failed, how many passed, and with what."""
     options = ["-q", "-p", "no:cacheprovider", "-p", "tests.bugs.stock", "--stock", library, "--timeout", "40"]
-    command = [sys.executable, "-m", "pytest", *options, str(FOLDER), "-k", f"test_{bug}_"]
+    tests = [f"{test.path}::{test.name}" for test in marked("bug")[bug]]
+    command = [sys.executable, "-m", "pytest", *options, *tests]
     try:
         result = subprocess.run(
             command,
-            cwd=FOLDER.parents[1],
+            cwd=ROOT,
             env={**os.environ, "COLUMNS": "400"},  # pytest cuts what is longer
             capture_output=True,
             text=True,
@@ -60,7 +59,7 @@ def main() -> int:
     for bug in bugs():
         library = "httpx2" if bug in ONLY_IN_HTTPX2 else "httpx"
         failed, passed, reasons = try_bug(bug, library)
-        print(f"{bug} on {library:6}: {failed} failed, {passed} passed; {', '.join(reasons)}", flush=True)
+        print(f"{bug:3} on {library:6}: {failed} failed, {passed} passed; {', '.join(reasons)}", flush=True)
         if not failed:
             silent.append(bug)
     if silent:

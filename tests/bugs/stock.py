@@ -1,7 +1,8 @@
 """The other side of the comparison: the transports that come with httpx and httpx2.
 
-A pytest plugin: `python -m pytest -p tests.bugs.stock --stock httpx tests/bugs` runs the same tests on httpx's own
+A pytest plugin: `python -m pytest -p tests.bugs.stock --stock httpx -m bug` runs the tests of known bugs on httpx's own
 transport, where each is meant to fail. `python -m tests.bugs.on_stock` does that for all of them, and prints a table.
+The docstring of such a test says what happened there.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """httpx over real sockets against the model with all repairs on: every step of every trace, sync, asyncio and trio.
 
-The normal run plays a sample. `--all-traces` plays every corpus, `--traces FILE` any file that the recorder wrote.
+The normal run plays a sample. `--whole` plays every corpus, `--traces FILE` any file that the recorder wrote.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """The sample, every corpus, or the files that were named."""
     if "group" in metafunc.fixturenames:
         files = metafunc.config.getoption("traces")
-        names = files or (corpus.CORPORA if metafunc.config.getoption("all_traces") else ())
+        names = files or (corpus.CORPORA if metafunc.config.getoption("whole") else ())
         groups = [Group(n, start, start + GROUP) for n in names for start in range(0, len(_traces(n)), GROUP)]
         metafunc.parametrize("group", groups or SAMPLE, ids=str)
 
@@ -134,7 +134,7 @@ async def test_where_node_is_not_defective_it_is_node_itself(
                 found.append(f"{trace.name} request {number}: expected {ending}, got {got.requests[number]}")
         return found
 
-    is_all = request.config.getoption("all_traces")
+    is_all = request.config.getoption("whole")
     different = await at_once(compare, corpus.traces("clean")[: None if is_all else SAMPLE_OF_CLEAN])
     assert not different, "\n".join(different)
 
@@ -150,7 +150,7 @@ async def test_scenarios_on_their_own_course(
         got = await play(trace, world, expected, portal=portal, certificates=certificates)
         return differences(trace, expected, got)
 
-    is_all = request.config.getoption("all_traces")
+    is_all = request.config.getoption("whole")
     names = ("overtaking", "mixed") if is_all else ("overtaking",)
     traces = [course.take(scenario) for name in names for scenario in read_scenarios(name)]
     different = await at_once(compare, traces)

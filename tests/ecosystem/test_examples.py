@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.docs.test_examples import PAGES, ROOT, mask, record, rows, run
 from tests.ecosystem.conftest import PROGRAMS as FOLDER
-from tests.test_examples import PAGES, ROOT, mask, record, rows, run
 
 for package in ("hishel", "mcp", "openai", "pytest_httpx", "vcr"):
     pytest.importorskip(package, reason="needs the extra integrations")

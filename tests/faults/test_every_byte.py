@@ -20,6 +20,8 @@ from httpx_agent.testing import FIN, HANG, RST, ChaosServer, Fault, Gate, Mark, 
 from tests.support.servers import Certificates
 from tests.support.worlds import H11_WORLDS, WORLDS, World
 
+pytestmark = pytest.mark.sweep
+
 in_every_engine = pytest.mark.parametrize(
     "world", [*WORLDS, *H11_WORLDS, World("uvloop")], ids=lambda world: world.name
 )

@@ -3,7 +3,7 @@
 The caller gets his own exception; what was half done is finished or undone: the books add up, no lock is held, nobody
 waits for ever, no slot is lost, and a further request works.
 
-The normal run takes a sample of the places; `--all-instructions` takes each.
+The normal run takes a sample of the places; `--whole` takes each.
 """
 
 from __future__ import annotations
@@ -430,7 +430,7 @@ def sweep(
     pytestconfig: pytest.Config, case: Case, ground: Ground, make_error: Callable[[str], BaseException], **options: Any
 ) -> None:
     """Interrupt a case everywhere, or in a sample of places that begins elsewhere for each case."""
-    if pytestconfig.getoption("--all-instructions"):
+    if pytestconfig.getoption("--whole"):
         for at in itertools.count(1):
             if interrupt(case, ground, at, make_error(f"the {at}th"), **options).where is None:
                 return

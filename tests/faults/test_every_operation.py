@@ -32,6 +32,8 @@ from httpx_agent.testing import (
 )
 from tests.support.worlds import World
 
+pytestmark = pytest.mark.sweep
+
 CONTEXT = ssl.create_default_context()
 URLS = ["http://a.test/", "https://a.test/"]
 ORIGINS = dict(zip(URLS, ["http://a.test:80", "https://a.test:443"], strict=True))

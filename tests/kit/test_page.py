@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 from httpx_agent.testing import FAULTS
-from tests.test_examples import EXAMPLES, ROOT, _page, rows
+from tests.docs.test_examples import EXAMPLES, ROOT, _page, rows
 
 
 def test_the_examples_pass() -> None:

@@ -13,9 +13,11 @@ import pytest
 
 from httpx_agent import Agent, AgentTransport
 from httpx_agent._sessions import SessionCache
-from tests.rules.test_tls_names_and_sessions import Connection, Session, resumed
 from tests.support.servers import Certificates, Server
+from tests.support.tls import Connection, Session, resumed
 from tests.support.worlds import World
+
+pytestmark = pytest.mark.both_engines
 
 VERSIONS = pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 

@@ -16,6 +16,8 @@ from httpx_agent import Agent, AgentTransport
 from httpx_agent.testing import FIN, RST, ChaosServer, Mark, Network, Script, Step, assert_no_leaks, respond
 from tests.support.worlds import World
 
+pytestmark = pytest.mark.both_engines
+
 #: Stands in everything that the first server says, and in nothing else.
 POISON = b"poison"
 

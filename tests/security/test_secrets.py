@@ -25,6 +25,8 @@ from httpx_agent.testing import FAULTS, REFUSED, ChaosServer, Network, Script, a
 from tests.support.servers import Certificates, Proxy, Server, Socks
 from tests.support.worlds import World
 
+pytestmark = pytest.mark.both_engines
+
 SECRET = "hunter2"
 HEADERS = {
     "Authorization": f"Bearer {SECRET}",

@@ -13,6 +13,8 @@ from httpx_agent.testing import ChaosServer
 from tests.support.servers import Certificates, Proxy, Server, Socks
 from tests.support.worlds import World
 
+pytestmark = pytest.mark.both_engines
+
 SECRET = "hunter2"
 CREDENTIALS = "Basic " + base64.b64encode(f"user:{SECRET}".encode()).decode()
 

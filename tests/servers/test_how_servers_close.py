@@ -22,11 +22,11 @@ import httpx
 import pytest
 
 from httpx_agent import Agent, AgentTransport
+from tests.docs.test_examples import ROOT, rows
 from tests.servers import fleet, programs
 from tests.servers.fleet import SERVERS, Server, Started
 from tests.support.servers import Certificates
 from tests.support.worlds import World
-from tests.test_examples import ROOT, rows
 
 TABLE = ROOT / "docs" / "integrations" / "servers.md"
 

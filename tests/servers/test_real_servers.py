@@ -15,10 +15,10 @@ import anyio
 import pytest
 
 from httpx_agent import Agent, AgentTransport
+from tests.docs.test_examples import ROOT, rows
 from tests.servers import programs
 from tests.support.servers import Certificates
 from tests.support.worlds import World
-from tests.test_examples import ROOT, rows
 
 TABLE = ROOT / "docs" / "integrations" / "index.md"
 

@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[2]
 URL = "http://a.test/"
 
 
+@pytest.mark.rule("R38", "A7")
 def test_the_books_balance_after_a_short_soak() -> None:
     """While everything happens at once and at the end; the servers see no connection that the agents do not."""
     done = subprocess.run(

@@ -1,14 +1,13 @@
 r"""Turns the tests to httpx2.
 
-    python -m pytest -p tests.support.over_httpx2 tests/behaviour tests/bugs tests/rules tests/face \
-        tests/telemetry tests/integration tests/security tests/faults/test_every_operation.py
+    python -m pytest -p tests.support.over_httpx2 tests/behaviour
 
 A plugin for a pytest process of its own. In it `import httpx` means httpx2 and `import httpcore` httpcore2, as
 `httpx2.alias_httpx()` makes it, and the classes that tests import from `httpx_agent` are those of `httpx_agent.httpx2`.
 So the same tests, word for word, hold for both families; they cannot know of which one they speak.
 
 It must come before whatever imports httpx, plugins of pytest included; `-p` on the command line does. Programs that a
-test starts are not turned.
+test starts are not turned. `.ci/run` names the folders that are run so.
 """
 
 from __future__ import annotations

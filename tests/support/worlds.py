@@ -1,7 +1,7 @@
 """One test for sync, asyncio and trio.
 
-A test is an `async def` that takes the fixture `world`; it runs three times (in `tests/integration` five times, with
-both HTTP/1.1 engines). In the worlds `asyncio` and `trio` the
+A test is an `async def` that takes the fixture `world`; it runs three times (five times where it is
+marked `both_engines`: with both HTTP/1.1 engines). In the worlds `asyncio` and `trio` the
 client is an `httpx.AsyncClient`. In the world `sync` it is an `httpx.Client` whose calls run in threads, under the
 names of the async one (`aclose`, `aread`, `aiter_bytes`, …), so that the test reads the same:
 
