@@ -1,4 +1,4 @@
-"""A socket is free when its response has been read to the end."""
+"""A socket becomes free when its response has been read to the end."""
 
 import httpx
 

@@ -1,4 +1,4 @@
-"""Who closes the sockets."""
+"""Closing clients and agents: who closes the sockets."""
 
 import httpx
 
@@ -7,7 +7,7 @@ from server import serve
 
 with serve() as url:
     # --8<-- [start:owned]
-    transport = AgentTransport()  # makes an agent of its own
+    transport = AgentTransport()  # creates an agent of its own
     with httpx.Client(transport=transport) as client:
         client.get(url)
     print("its own agent:", transport.agent)

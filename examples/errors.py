@@ -1,4 +1,4 @@
-"""Which exception is raised when, and what it says."""
+"""Exceptions: when each is raised, and what it says."""
 
 import textwrap
 import time
@@ -21,33 +21,33 @@ def show(function: Callable[[], object]) -> None:
 
 
 def connect() -> None:
-    """Nobody listens there."""
+    """Connect to a port where nothing is listening."""
     with refusal() as url, httpx.Client(transport=AgentTransport()) as client:
         show(lambda: client.get(url))
 
 
 def read(url: str) -> None:
-    """The server says nothing; the agent's own `timeout` ends it."""
+    """Wait for a silent server, until the agent's own `timeout`."""
     with httpx.Client(transport=AgentTransport(timeout=0.1), timeout=None) as client:
         show(lambda: client.get(url))
 
 
 def pool(url: str) -> None:
-    """No socket comes free within the pool timeout."""
+    """Wait for a socket longer than the pool timeout."""
     with httpx.Client(transport=AgentTransport(max_total_sockets=1)) as client:
         with client.stream("GET", f"{url}/big"):
             show(lambda: client.get(url, timeout=httpx.Timeout(5, pool=0.1)))
 
 
 def stale(url: str) -> None:
-    """The used socket is dead, and a POST may not be sent twice."""
+    """Meet a dead socket with a POST, which must not be sent twice."""
     with httpx.Client(transport=AgentTransport()) as client:
         client.get(f"{url}/drop")
         show(lambda: client.post(f"{url}/drop"))
 
 
 def closed(url: str) -> None:
-    """The agent is closed while one request is in flight and another waits."""
+    """Close the agent while one request is in flight and another is waiting."""
     agent = Agent(max_sockets=1)
     client = httpx.Client(transport=AgentTransport(agent=agent))
     with ThreadPoolExecutor() as threads:
@@ -63,7 +63,7 @@ def closed(url: str) -> None:
 
 
 def options() -> None:
-    """A value that cannot be is refused at once."""
+    """Pass invalid values, which are refused at once."""
     show(lambda: AgentTransport(max_sockets=0))
     show(lambda: AgentTransport(free_socket_timeout=float("nan")))
     show(lambda: AgentTransport(timeout="30s"))  # type: ignore[arg-type]

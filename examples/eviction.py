@@ -1,4 +1,4 @@
-"""At the limit over all origins, a free socket makes room for another origin."""
+"""At the total limit, a free socket makes room for another origin."""
 
 import httpx
 

@@ -1,4 +1,4 @@
-"""A client whose sockets an agent manages."""
+"""A client whose sockets are managed by an agent."""
 
 # --8<-- [start:use]
 import httpx

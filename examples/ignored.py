@@ -1,4 +1,4 @@
-"""What httpx.Client ignores, or does past the transport, when it is given one."""
+"""Arguments of httpx.Client that have no effect on its transport, or bypass it."""
 
 import httpx
 
@@ -14,7 +14,7 @@ with serve() as url:
     # --8<-- [end:limits]
 
     # --8<-- [start:proxy]
-    proxy = url  # the server answers as a proxy, too
+    proxy = url  # the server also answers proxy requests
 
     transport = AgentTransport()
     with httpx.Client(transport=transport, proxy=proxy) as client:

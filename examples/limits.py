@@ -16,7 +16,7 @@ async def main(url: str) -> None:
         )
     for number, response in enumerate(responses):
         info = response.extensions["agent"]
-        waited = "waited" if info.queued_for > 0.01 else "went at once"
+        waited = "waited" if info.queued_for > 0.01 else "sent at once"
         print(f"request {number}: {waited}, reused: {info.reused}")
 
 

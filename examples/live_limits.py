@@ -1,4 +1,4 @@
-"""Changing a limit while requests wait."""
+"""Changing a limit while requests are waiting."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""The proxies of the environment."""
+"""Proxies from the environment."""
 
 import os
 

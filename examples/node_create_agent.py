@@ -1,4 +1,4 @@
-"""The first of the two Node programs: two agents, and a connection."""
+"""The first of the two Node programs: two agents, and a connection with each."""
 
 import httpx
 

@@ -1,4 +1,4 @@
-"""The second of the two Node programs: one request, and the options of its agent."""
+"""The second of the two Node programs: one request, and its agent's options."""
 
 import httpx
 

@@ -1,4 +1,4 @@
-"""Other options for some origins."""
+"""Different options for some origins."""
 
 import asyncio
 

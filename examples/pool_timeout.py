@@ -1,4 +1,4 @@
-"""A request waits for a socket no longer than its pool timeout."""
+"""A request that waits for a socket longer than its pool timeout."""
 
 import httpx
 

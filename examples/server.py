@@ -1,16 +1,16 @@
 """A small HTTP/1.1 server on loopback, for the examples: `with serve() as url:`.
 
-The path says what it does:
+The path determines what the server does:
 
-- ``/hint/3``: answers with `Keep-Alive: timeout=3`, which says how
-  long the server keeps a free socket;
-- ``/wait/0.1``: answers after 0.1 seconds;
-- ``/big``: answers with ten million bytes;
-- ``/leave``: answers, and closes the socket a moment later;
-- ``/drop``: answers the first request of a socket; closes a used socket without an
-  answer;
-- ``/upgrade``: answers 101, then sends back what it receives;
-- anything else: answers ``hello``.
+- ``/hint/3``: answer with `Keep-Alive: timeout=3`, which says how long the server
+  keeps a free socket;
+- ``/wait/0.1``: answer after 0.1 seconds;
+- ``/big``: answer with ten million bytes;
+- ``/leave``: answer, then close the socket a moment later;
+- ``/drop``: answer the first request on a socket; close a used socket without
+  answering;
+- ``/upgrade``: answer with 101, then echo what is received;
+- anything else: answer ``hello``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from threading import Thread
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers the requests of one socket."""
+    """A handler for the requests on one socket."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -32,7 +32,7 @@ class Handler(BaseHTTPRequestHandler):
     served = 0
 
     def do_GET(self) -> None:
-        """Answer, as the path says."""
+        """Answer as the path demands."""
         name, _, argument = self.path.lstrip("/").partition("/")
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if name == "drop" and self.served:
@@ -60,7 +60,7 @@ class Handler(BaseHTTPRequestHandler):
     do_POST = do_GET
 
     def upgrade(self) -> None:
-        """Speak another protocol: an echo, until the client closes."""
+        """Switch to another protocol: an echo, until the client closes."""
         self.send_response_only(101)
         self.send_header("Connection", "upgrade")
         self.send_header("Upgrade", "echo")
@@ -71,21 +71,21 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 class Server(ThreadingHTTPServer):
-    """One thread for each socket."""
+    """A server with one thread for each socket."""
 
     request_queue_size = 128
 
     def handle_error(self, *_: object) -> None:
-        """Say nothing: clients may leave when they like."""
+        """Ignore errors: clients may hang up at any time."""
 
 
 @contextmanager
 def serve() -> Iterator[str]:
-    """Run a server in a thread, and give its address: `http://127.0.0.1:<port>`."""
+    """Run a server in a thread; yield its address, `http://127.0.0.1:<port>`."""
     with Server(("127.0.0.1", 0), Handler) as server:
         Thread(
             target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
@@ -98,14 +98,14 @@ def serve() -> Iterator[str]:
 
 @contextmanager
 def silence() -> Iterator[str]:
-    """The address of a server that takes connections and never answers."""
+    """Yield the address of a server that accepts connections but never answers."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
 @contextmanager
 def refusal() -> Iterator[str]:
-    """An address where nobody listens, nor will: the port is taken."""
+    """Yield an address where nothing can listen, because the port is taken."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{sock.getsockname()[1]}"

@@ -1,4 +1,4 @@
-"""The server closes a socket at the moment when it is used again."""
+"""The server closes a socket just as it is reused."""
 
 import httpx
 

@@ -1,4 +1,4 @@
-"""What an agent tells about itself."""
+"""What an agent reports about itself."""
 
 import httpx
 

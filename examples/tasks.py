@@ -1,4 +1,4 @@
-"""A transport goes along with each task: those of one worker share its sockets."""
+"""A transport travels with each task; the tasks of one worker share its sockets."""
 
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context

@@ -33,6 +33,6 @@ with serve() as url:
     with agent, httpx.Client(transport=AgentTransport(agent=agent)) as client:
         response = client.get(
             f"{url}/wait/0.2"
-        )  # older than its TTL when it ends, and not cut
+        )  # older than its TTL at the end, but not cut off
         print(response.status_code, "open sockets afterwards:", len(agent.sockets()))
     # --8<-- [end:ttl]

@@ -1,4 +1,4 @@
-"""What belongs to one library does not go with the other."""
+"""Objects of one family cannot be used with the other."""
 
 # --8<-- [start:program]
 import httpx2

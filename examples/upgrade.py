@@ -1,4 +1,4 @@
-"""After 101 Switching Protocols the socket is the caller's."""
+"""After 101 Switching Protocols the socket belongs to the caller."""
 
 import httpx
 

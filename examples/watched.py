@@ -10,7 +10,7 @@ from server import serve
 transport = AgentTransport()
 agent = transport.agent
 with serve() as url, httpx.Client(transport=transport) as client:
-    client.get(f"{url}/leave")  # the server closes the socket 0.1 s after its answer
+    client.get(f"{url}/leave")  # the server closes the socket 0.1 s after answering
     print(agent)
     while agent.sockets():
         time.sleep(0.01)

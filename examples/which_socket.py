@@ -1,4 +1,4 @@
-"""Which socket served a request, and how it came to it."""
+"""Which socket served a request, and how it was obtained."""
 
 import httpx
 

@@ -1,4 +1,4 @@
-"""A cache around the agent."""
+"""A cache around an agent."""
 
 import tempfile
 from pathlib import Path

@@ -17,7 +17,7 @@ async def main(url: str) -> None:
     async with httpx.AsyncClient(transport=transport) as client:
         await asyncio.gather(*[client.get(url) for _ in range(20)])
         print(inner.agent.status().request_count, "requests,", end=" ")
-        # httpx-limiter does not hand on the closing: `inner` is closed by hand.
+        # httpx-limiter does not close the transport it wraps, so close `inner` here.
     await inner.aclose()
     print(inner.agent.status().create_socket_count, "sockets")
 

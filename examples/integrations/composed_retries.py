@@ -1,4 +1,4 @@
-"""Retries around the agent."""
+"""Retries around an agent."""
 
 import httpx
 from httpx_retries import Retry, RetryTransport

@@ -1,4 +1,4 @@
-"""Fifty requests at once to hypercorn, by HTTP/2: one socket for all."""
+"""Fifty concurrent requests to hypercorn over HTTP/2 share one socket."""
 
 # --8<-- [start:program]
 import asyncio
@@ -13,19 +13,19 @@ from httpx_agent import AgentTransport
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
-    """Answer a request with its path."""
+    """Respond to a request with its path."""
     assert scope["type"] == "http"
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": scope["path"].encode()})
 
 
 async def ask(url: str) -> None:
-    """Without TLS nothing is negotiated: the client knows that it is HTTP/2."""
+    """Send the requests; without TLS, the client has to assume HTTP/2."""
     transport = AgentTransport(http1=False, http2=True)
     async with httpx.AsyncClient(transport=transport, timeout=60) as client:
         responses = await asyncio.gather(*(client.get(f"{url}/{n}") for n in range(50)))
         assert [each.text for each in responses] == [f"/{n}" for n in range(50)]
-        print(len(responses), "answers by", responses[0].http_version)
+        print(len(responses), "responses over", responses[0].http_version)
         print(transport.agent)
 
 

@@ -1,8 +1,8 @@
-"""A server on loopback that speaks as those of language models do.
+"""A server on loopback that imitates the servers of language models.
 
 It answers chat requests in the protocols of OpenAI (`/v1/chat/completions`), Anthropic
-(`/v1/messages`) and Ollama (`/api/chat`), at once or streamed, and says what it was
-told, word by word. `with serve() as server:` runs it at `server.url`.
+(`/v1/messages`) and Ollama (`/api/chat`), whole or streamed, by repeating the last
+message word by word. `with serve() as server:` runs it at `server.url`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Message = dict[str, Any]
 
 
 class LLMServer:
-    """Counts the sockets that it accepts; each answer takes 5 ms."""
+    """A server that counts the sockets it accepts; each answer takes 5 ms."""
 
     def __init__(self) -> None:
         self.accepted = 0
@@ -28,7 +28,7 @@ class LLMServer:
     async def talk(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        """Answer the requests of one socket, until the client closes it."""
+        """Answer the requests on one socket, until the client closes it."""
         self.accepted += 1
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
@@ -47,7 +47,7 @@ class LLMServer:
             writer.close()
 
     async def run(self, ready: Event) -> None:
-        """Serve, until cancelled."""
+        """Serve until stopped."""
         server = await asyncio.start_server(self.talk, "127.0.0.1", 0, backlog=1024)
         port = server.sockets[0].getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
@@ -59,14 +59,14 @@ class LLMServer:
 
 
 def read_head(head: bytes) -> tuple[str, int]:
-    """The path of a request, and the length of its body."""
+    """Return the path of a request and the length of its body."""
     first, *lines = head.decode().split("\r\n")
     headers = dict(line.lower().split(": ", 1) for line in lines if line)
     return first.split(" ")[1], int(headers.get("content-length", 0))
 
 
 def answer(writer: asyncio.StreamWriter, path: str, asked: Message) -> None:
-    """The whole answer as JSON."""
+    """Send the whole answer as JSON."""
     body = json.dumps(whole(path, asked["model"], said(asked))).encode()
     head = (
         f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
@@ -76,7 +76,7 @@ def answer(writer: asyncio.StreamWriter, path: str, asked: Message) -> None:
 
 
 async def stream(writer: asyncio.StreamWriter, path: str, asked: Message) -> None:
-    """The answer word by word: as server-sent events, or as lines of JSON (Ollama)."""
+    """Send the answer word by word, as server-sent events or as JSON lines (Ollama)."""
     of_ollama = path == "/api/chat"
     kind = "application/x-ndjson" if of_ollama else "text/event-stream"
     head = (
@@ -90,8 +90,8 @@ async def stream(writer: asyncio.StreamWriter, path: str, asked: Message) -> Non
         else:
             text = (f"event: {name}\n" if name else "") + f"data: {data}\n\n"
         chunks.append(f"{len(text):x}\r\n{text}\r\n".encode())
-    # Clients that close the response after its last event leave the socket fit for the
-    # next request if the end of the body came with it: so both are written at once.
+    # A client that closes the response after the last event can reuse the socket only
+    # if the end of the body has arrived, so send both together.
     chunks[-1] += b"0\r\n\r\n"
     for chunk in chunks:
         writer.write(chunk)
@@ -99,13 +99,13 @@ async def stream(writer: asyncio.StreamWriter, path: str, asked: Message) -> Non
 
 
 def said(asked: Message) -> str:
-    """What the user said last."""
+    """Return what the user said last."""
     text: str = asked["messages"][-1]["content"]
     return text
 
 
 def whole(path: str, model: str, text: str) -> Message:
-    """The answer in the protocol of a path."""
+    """Return the answer in the protocol of a path."""
     message: Message = {"role": "assistant", "content": text}
     if path == "/api/chat":
         return {"model": model, "message": message, "done": True}
@@ -132,7 +132,7 @@ def whole(path: str, model: str, text: str) -> Message:
 def events(
     path: str, model: str, words: list[str]
 ) -> Iterator[tuple[str | None, Message | str]]:
-    """The names and contents of the events of a streamed answer."""
+    """Yield the names and contents of the events of a streamed answer."""
     parts = [word if i == 0 else f" {word}" for i, word in enumerate(words)]
     if path == "/api/chat":
         for part in parts:
@@ -163,7 +163,7 @@ def events(
 
 
 def event(kind: str, **fields: Message) -> Message:
-    """An event of Anthropic's about the first block of content."""
+    """Return an Anthropic event about the first content block."""
     return {"type": kind, "index": 0, **fields}
 
 

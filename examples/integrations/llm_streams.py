@@ -1,4 +1,4 @@
-"""Answers of language models, streamed, over sockets of one agent."""
+"""Streamed answers of language models, over the sockets of one agent."""
 
 # --8<-- [start:program]
 from anthropic import Anthropic

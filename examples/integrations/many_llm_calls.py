@@ -1,4 +1,4 @@
-"""A thousand concurrent calls of a language model over 50 sockets."""
+"""A thousand concurrent calls to a language model, over 50 sockets."""
 
 # --8<-- [start:program]
 import asyncio
@@ -16,7 +16,7 @@ async def main(url: str) -> None:
         base_url=f"{url}/v1",
         api_key="none",
         http_client=http_client,
-        timeout=600,  # seconds for each step, the wait for a socket being one
+        timeout=600,  # seconds for each step, including the wait for a socket
     ) as client:
 
         async def ask(number: int) -> None:

@@ -1,4 +1,4 @@
-"""An MCP server on loopback, of the SDK itself: `with serve() as url:`."""
+"""An MCP server on loopback, from the SDK itself: `with serve() as url:`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mcp.server.mcpserver import MCPServer
 
 
 class QuietServer(uvicorn.Server):
-    """One that runs in a thread: signals are not its business."""
+    """A server that runs in a thread and does not handle signals."""
 
     def __init__(self, listener: socket.socket, *, json_response: bool) -> None:
         app = tools().streamable_http_app(json_response=json_response)
@@ -22,7 +22,7 @@ class QuietServer(uvicorn.Server):
 
 
 def tools() -> MCPServer:
-    """A server with one tool."""
+    """Return a server with one tool."""
     server = MCPServer("sums", log_level="CRITICAL")
 
     def add(a: int, b: int) -> int:
@@ -35,7 +35,7 @@ def tools() -> MCPServer:
 
 @contextmanager
 def serve(*, json_response: bool = False) -> Iterator[str]:
-    """Run the server in a thread; it answers with server-sent events, or with JSON."""
+    """Run the server in a thread; it responds with server-sent events or with JSON."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = QuietServer(listener, json_response=json_response)
         server.thread.start()

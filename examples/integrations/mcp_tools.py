@@ -1,4 +1,4 @@
-"""Tools of an MCP server, called over sockets of an agent."""
+"""Calls to the tools of an MCP server, over the sockets of an agent."""
 
 # --8<-- [start:program]
 import asyncio

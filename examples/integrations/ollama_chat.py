@@ -1,4 +1,4 @@
-"""A client that still stands on httpx takes the transport of that family."""
+"""An SDK that is built on httpx takes the transport of that family."""
 
 # --8<-- [start:program]
 from ollama import Client

@@ -1,4 +1,4 @@
-"""An agent's metrics, by OpenTelemetry."""
+"""An agent's metrics, with OpenTelemetry."""
 
 import httpx
 from opentelemetry.sdk.metrics import MeterProvider

@@ -1,4 +1,4 @@
-"""Tests of code that sends its requests over an agent: nothing reaches the network."""
+"""Tests of code that uses an agent; nothing reaches the network."""
 
 # --8<-- [start:code]
 import httpx
@@ -11,14 +11,14 @@ URL = "https://api.example/greeting"
 
 
 def greeting() -> str:
-    """The code to be tested."""
+    """The code under test."""
     transport = httpx_agent.AgentTransport(max_sockets=10)
     with httpx.Client(transport=transport) as client:
         return str(client.get(URL).json()["text"])
 
 
 async def greeting_by_httpx2() -> str:
-    """The same on httpx2, by a proxy."""
+    """The same with httpx2, through a proxy."""
     transport = httpx_agent.httpx2.AgentTransport(proxy="http://proxy.example:3128")
     async with httpx2.AsyncClient(transport=transport) as client:
         return str((await client.get(URL)).json()["text"])
@@ -38,7 +38,7 @@ def test_with_respx() -> None:
 # --8<-- [end:respx]
 # --8<-- [start:told]
 def how_it_was_got(response: httpx.Response | httpx2.Response) -> str:
-    """More code to be tested."""
+    """More code under test."""
     info = httpx_agent.request_info(response)
     return "not by an agent" if info is None else f"by socket {info.socket_id}"
 

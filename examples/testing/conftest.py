@@ -1,3 +1,3 @@
-"""The fixtures of the kit, for all tests below this folder."""
+"""Load the fixtures of the kit for all tests in this folder and below."""
 
 pytest_plugins = ["httpx_agent.testing.fixtures"]

@@ -1,4 +1,4 @@
-"""Tests of code that has to live with servers that fail."""
+"""Tests of code that must cope with failing servers."""
 
 # --8<-- [start:code]
 import httpx
@@ -7,7 +7,7 @@ from httpx_agent import Agent, AgentTransport
 
 
 def fetch(url: str, agent: Agent) -> str:
-    """The code to be tested: tries once more when the server breaks off."""
+    """The code under test: tries once more if the connection breaks."""
     with httpx.Client(transport=AgentTransport(agent=agent), timeout=1) as client:
         try:
             return client.get(url).text
@@ -23,7 +23,7 @@ from httpx_agent.testing import FIN, ChaosServer, assert_no_leaks, respond
 
 
 @pytest.mark.parametrize("fault", ["reset", "fin-in-head", "garbage", "interim-flood"])
-def test_a_server_that_breaks_off(chaos_server: ChaosServer, fault: str) -> None:
+def test_a_broken_connection(chaos_server: ChaosServer, fault: str) -> None:
     chaos_server.next(fault)
     with Agent() as agent:
         assert fetch(chaos_server.url, agent) == "ok"
@@ -33,14 +33,14 @@ def test_a_server_that_breaks_off(chaos_server: ChaosServer, fault: str) -> None
 
 def test_steps_of_my_own(chaos_server: ChaosServer) -> None:
     chaos_server.next(
-        [b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n", b"not so much", FIN],
+        [b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n", b"too short", FIN],
         respond(b"better"),
     )
     with Agent() as agent:
         assert fetch(chaos_server.url, agent) == "better"
 
 
-def test_a_server_that_is_gone_for_a_while(chaos_server: ChaosServer) -> None:
+def test_a_server_that_is_down_for_a_while(chaos_server: ChaosServer) -> None:
     with Agent() as agent:
         with chaos_server.refusing(), pytest.raises(httpx.ConnectError):
             fetch(chaos_server.url, agent)
@@ -52,7 +52,7 @@ def test_a_server_that_is_gone_for_a_while(chaos_server: ChaosServer) -> None:
 from httpx_agent.testing import TIMEOUT, Network, Script
 
 
-def test_without_a_socket() -> None:
+def test_without_sockets() -> None:
     network = Network(
         Script(connect=TIMEOUT),  # the first connection
         Script(respond(b"one"), respond(b"two")),  # the second
@@ -68,7 +68,7 @@ def test_without_a_socket() -> None:
 
 # --8<-- [end:network]
 # --8<-- [start:leaks]
-def test_a_leak_is_named() -> None:
+def test_a_leak_is_reported() -> None:
     network = Network()
     agent = Agent(debug=True, **network.options)
     client = httpx.Client(transport=AgentTransport(agent=agent))
@@ -87,7 +87,7 @@ def test_a_leak_is_named() -> None:
 from httpx_agent.testing import VirtualClock
 
 
-def test_no_second_passes(virtual_clock: VirtualClock) -> None:
+def test_no_real_time_passes(virtual_clock: VirtualClock) -> None:
     network = Network()
     with Agent(free_socket_timeout=15, **network.options) as agent:
         fetch("http://a.test/", agent)

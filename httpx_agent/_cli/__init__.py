@@ -1,4 +1,4 @@
-"""The command line: `demo` shows the agent's rules at work, `get` sends many requests and reports.
+"""The command line: `demo` shows the agent's rules at work; `get` sends many requests and reports on them.
 
-The library does not import this package.
+The library itself does not import this package.
 """

@@ -1,4 +1,4 @@
-"""What the command line does from its first argument to its exit status."""
+"""Run the command line, from the first argument to the exit status."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from .load import Load, fire
 from .report import report_load
 from .screen import one_line, screen_for
 
-#: Exit statuses: as shells count them for programs that a signal ended.
+#: Exit statuses, numbered as shells do for programs that a signal ended.
 INTERRUPTED = 128 + 2
 BROKEN_PIPE = 128 + 13
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line.
+    """Run the command line.
 
     Args:
-        argv: The arguments; without them, those of the process.
+        argv: The arguments; those of the process by default.
 
     Returns:
-        The exit status: 0; 1 if a request or the output failed; 2 for bad arguments; 130 after Ctrl-C; 141 if whoever
-        read the output went away.
+        The exit status: 0; 1 if a request or the output failed; 2 for bad arguments; 130 after Ctrl-C; 141 if the
+        reader of the output went away.
     """
     try:
         status = _run(sys.argv[1:] if argv is None else argv)
-        sys.stdout.flush()  # here, where a closed pipe can still be answered
+        sys.stdout.flush()  # while a closed pipe can still be handled
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
         _mute()
         return BROKEN_PIPE
-    except OSError as error:  # a full disk; what becomes of requests is counted, and does not get here
+    except OSError as error:  # a full disk, say; failures of requests are counted and never get here
         _mute()
         screen_for(sys.stderr).line(f"httpx-agent: error: {error}")
         return 1
@@ -49,7 +49,7 @@ def _run(argv: Sequence[str]) -> int:
     except UsageError as error:
         screen_for(sys.stderr).line(one_line(str(error)))
         return 2
-    except SystemExit:  # --help and --version have printed what they had to
+    except SystemExit:  # --help and --version have printed their text
         return 0
     if isinstance(command, Load):
         return _get(command)
@@ -72,7 +72,7 @@ def _get(load: Load) -> int:
 
 
 def _mute() -> None:
-    """Leads what cannot be written nowhere, so that the interpreter's last flush does not fail once more."""
+    """Redirect streams that cannot be written to the null device, so that the interpreter's last flush succeeds."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

@@ -1,4 +1,4 @@
-"""The arguments: what they are, and what an unsuitable one is told, in one line."""
+"""Define and parse the arguments; report unsuitable ones in a single line."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from .load import Load
 
 
 class UsageError(Exception):
-    """The arguments cannot be used; the message says why."""
+    """Raised for unusable arguments; the message says why."""
 
 
 class Demo:
-    """The command `demo`, which has no arguments."""
+    """The command `demo`, which takes no arguments."""
 
 
 def parse(argv: Sequence[str]) -> Demo | Load:
-    """Reads the arguments.
+    """Parse the arguments.
 
     Raises:
         UsageError: If they cannot be used.
@@ -42,7 +42,7 @@ def parse(argv: Sequence[str]) -> Demo | Load:
     if given.command == "demo":
         return Demo()
     options = {name: getattr(given, name) for name in _OPTIONS if hasattr(given, name)}
-    # A client that sends no timeouts of its own leaves them to the agent only if the agent was given one.
+    # A client with timeout=None leaves timeouts to the agent only if the agent was given one explicitly.
     options = {"timeout": AgentOptions.timeout, **options}
     try:
         agent = Agent(verify=not given.insecure, http2=given.http2, proxy=given.proxy, **options)
@@ -58,7 +58,7 @@ def parse(argv: Sequence[str]) -> Demo | Load:
 
 
 def in_terms_of_arguments(message: str) -> str:
-    """Return what the agent says, with its options as they are called here."""
+    """Return a message of the agent with its options replaced by the arguments of the command line."""
     message = message.replace("http2=True", "argument --http2:")
     message = message.replace(", or give trust_env=False", "")
     message = message.replace("the request's own, or the agent's `timeout`", "--timeout")
@@ -66,14 +66,14 @@ def in_terms_of_arguments(message: str) -> str:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Errors are one line, without the usage before it. An unknown option is told with what it may stand for."""
+    """A parser whose errors are one line, without the usage, and suggest what an unknown option may stand for."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._options: list[str] = []
         super().__init__(*args, **kwargs)
 
     def add_argument(self, *args: Any, **kwargs: Any) -> argparse.Action:
-        """Add an argument as ever, and remember its names."""
+        """Add an argument as usual, and remember its names."""
         return self.remember(super().add_argument(*args, **kwargs))
 
     def remember(self, action: argparse.Action) -> argparse.Action:
@@ -85,7 +85,7 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(f"{self.prog}: error: {message}")
 
     def check_options(self, arguments: Iterable[str]) -> None:
-        """Refuse unknown options first: argparse would take the value after one for a URL, and mind that."""
+        """Reject unknown options first: argparse would take the value after one for a URL, and complain about that."""
         unknown = []
         for argument in takewhile(lambda argument: argument != "--", arguments):
             found = re.match("--[A-Za-z][^=]*|-[A-Za-z]", argument)
@@ -107,21 +107,21 @@ def _argument(option: str) -> str:
 
 
 def _parser() -> tuple[_Parser, Mapping[str, _Parser]]:
-    """Return the parser, and those of the commands."""
+    """Return the main parser, and the parsers of the commands."""
     parser = _Parser(
         prog="httpx-agent",
-        description="Sends HTTP requests through httpx, over sockets that an agent manages as Node's http.Agent does.",
+        description="Send HTTP requests through httpx, over sockets that an agent manages as Node's http.Agent does.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"httpx-agent {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     commands.add_parser(
         "demo",
-        help="show the agent's rules at work, on a server of its own",
+        help="show the agent's rules at work, with a built-in server",
         description=(
-            "Starts a small server on this machine, sends requests to it, sync and async, and shows which socket "
-            "serves which request and why: queueing, lifo and fifo, the server's hint, the free-socket timeout, "
-            "the TTL. Takes a few seconds."
+            "Start a small server on this machine, send sync and async requests to it, and show which socket serves "
+            "which request and why: queueing, lifo and fifo, the server's hint, the free-socket timeout, the TTL. "
+            "Takes a few seconds."
         ),
     )
     _add_get(commands)
@@ -133,41 +133,46 @@ def _add_get(commands: argparse._SubParsersAction[_Parser]) -> None:
         "get",
         help="send many GET requests, then report speed, latency and sockets",
         description=(
-            "Sends GET requests, in turn to each URL, and reports requests per second, latency, sockets opened and "
-            "reused, time waited in the agent's queue, and the agent's status. Redirects are not followed; a response "
-            "of any status counts as one."
+            "Send GET requests to each URL in turn, and report requests per second, latency, sockets opened and "
+            "reused, time spent in the agent's queue, and the agent's status. Redirects are not followed; a response "
+            "with any status counts as answered."
         ),
         epilog=(
-            "Times are seconds; 'none' means no limit. "
+            "Times are in seconds; 'none' means no limit. "
             "Exit status: 0, 1 if a request failed, 2 for bad arguments, 130 after Ctrl-C."
         ),
         allow_abbrev=False,
     )
     get.add_argument("urls", metavar="URL", nargs="+", type=_url, help="an http:// or https:// URL")
     get.add_argument(
-        "-n", "--requests", metavar="N", type=_count, default=50, help="requests in all (default: %(default)s)"
+        "-n", "--requests", metavar="N", type=_count, default=50, help="total number of requests (default: %(default)s)"
     )
     get.add_argument(
-        "-c", "--concurrency", metavar="N", type=_count, default=10, help="requests at a time (default: %(default)s)"
+        "-c",
+        "--concurrency",
+        metavar="N",
+        type=_count,
+        default=10,
+        help="requests sent at a time (default: %(default)s)",
     )
-    get.add_argument("--sync", action="store_true", help="use httpx.Client in threads, not httpx.AsyncClient")
+    get.add_argument("--sync", action="store_true", help="use httpx.Client in threads instead of httpx.AsyncClient")
     agent = get.add_argument_group("the agent")
 
     def add(*args: Any, **kwargs: Any) -> None:
         get.remember(agent.add_argument(*args, **kwargs))
 
     default = AgentOptions()
-    for name, (metavar, read, accepted, text) in _OPTIONS.items():
+    for name, (metavar, read, expected, text) in _OPTIONS.items():
         value = getattr(default, name)
         usual = "none" if value is None else f"{value:g}" if isinstance(value, float) else value
         add(
             _argument(name),
             metavar=metavar,
-            type=_option(name, read, accepted),
+            type=_option(name, read, expected),
             default=argparse.SUPPRESS,
             help=f"{text} (default: {usual})",
         )
-    add("--http2", action="store_true", help="speak HTTP/2 where the server does; needs the extra http2")
+    add("--http2", action="store_true", help="use HTTP/2 if the server supports it; needs the extra http2")
     add("--proxy", metavar="URL", type=_proxy, help="an http, https or socks5 proxy (default: none)")
     add("--insecure", action="store_true", help="do not verify TLS certificates")
 
@@ -176,16 +181,16 @@ def _url(text: str) -> httpx.URL:
     try:
         url = httpx.URL(text)
     except (httpx.InvalidURL, UnicodeError) as error:
-        # Where there is a user, a part of the password may be what is wrong.
-        message = f"{text!r}: {error}" if "@" not in text else "this is no URL; what stands before the @ must be quoted"
+        # If there is a user, the invalid part may be in the password, so do not repeat it.
+        message = f"{text!r}: {error}" if "@" not in text else "not a valid URL; percent-encode the part before the @"
         raise argparse.ArgumentTypeError(message) from None
     without_user = repr(_USER.sub("//", text))
     if url.scheme not in ("http", "https"):
-        raise argparse.ArgumentTypeError(f"{without_user}: accepted are http:// and https:// URLs")
+        raise argparse.ArgumentTypeError(f"{without_user}: expected an http:// or https:// URL")
     if not url.host:
         raise argparse.ArgumentTypeError(f"{without_user}: the host is missing")
     if url.port is not None and not 1 <= url.port <= 65535:
-        raise argparse.ArgumentTypeError(f"{without_user}: accepted is a port from 1 to 65535")
+        raise argparse.ArgumentTypeError(f"{without_user}: expected a port from 1 to 65535")
     return url
 
 
@@ -195,9 +200,9 @@ def _proxy(text: str) -> httpx.Proxy:
     except ImportError as error:
         raise argparse.ArgumentTypeError(str(error).removeprefix("a proxy: ")) from None
     except ValueError as error:
-        what = re.split("[:;] accepted", str(error))[0].removeprefix("a proxy: ")
-        accepted = "accepted is a URL such as http://localhost:3128, of http, https, socks5 or socks5h"
-        raise argparse.ArgumentTypeError(f"{what}: {accepted}") from None
+        what = re.split("[:;] (?:accepted|expected)", str(error))[0].removeprefix("a proxy: ")
+        expected = "expected a URL such as http://localhost:3128, with scheme http, https, socks5 or socks5h"
+        raise argparse.ArgumentTypeError(f"{what}: {expected}") from None
     return proxy
 
 
@@ -207,18 +212,18 @@ def _count(text: str) -> int:
     except ValueError:
         number = 0
     if number < 1:
-        raise argparse.ArgumentTypeError(f"{shown(text)}: accepted is a whole number, 1 or more")
+        raise argparse.ArgumentTypeError(f"{shown(text)}: expected an integer >= 1")
     return number
 
 
-def _option(name: str, read: Callable[[str], object], accepted: str) -> Callable[[str], Any]:
-    """Return what reads the argument of an option. The agent judges the value, and here is said what it accepts."""
+def _option(name: str, read: Callable[[str], object], expected: str) -> Callable[[str], Any]:
+    """Return a function that converts an option's argument. The agent validates; the error says what it expects."""
 
     def convert(text: str) -> Any:
         try:
             return check_option(name, None if text.lower() == "none" else read(text))
         except (TypeError, ValueError):
-            raise argparse.ArgumentTypeError(f"{shown(text)}: accepted is {accepted}") from None
+            raise argparse.ArgumentTypeError(f"{shown(text)}: expected {expected}") from None
 
     return convert
 
@@ -226,19 +231,19 @@ def _option(name: str, read: Callable[[str], object], accepted: str) -> Callable
 #: A user and a password in a URL.
 _USER = re.compile("//[^/]*@")
 
-_ONE_OR_NONE = "a whole number, 1 or more, or none for no limit"
-_ZERO_OR_NONE = "a whole number, 0 or more, or none for no limit"
-_SECONDS = "seconds, more than 0, or none for no limit"
-_ZERO_SECONDS = "seconds, 0 or more, or none for no limit"
+_ONE_OR_NONE = "an integer >= 1, or none for no limit"
+_ZERO_OR_NONE = "an integer >= 0, or none for no limit"
+_SECONDS = "seconds > 0, or none for no limit"
+_ZERO_SECONDS = "seconds >= 0, or none for no limit"
 
-#: The agent's options that are arguments too: what their values are called, how they are read, what is accepted.
+#: The agent's options that are also arguments: metavar, conversion, what is expected, help.
 _OPTIONS: dict[str, tuple[str, Callable[[str], object], str, str]] = {
-    "scheduling": ("{lifo,fifo}", str, "lifo or fifo", "which free socket serves next"),
+    "scheduling": ("{lifo,fifo}", str, "lifo or fifo", "which free socket to use next"),
     "max_sockets": ("N", int, _ONE_OR_NONE, "open sockets per origin"),
-    "max_total_sockets": ("N", int, _ONE_OR_NONE, "open sockets over all origins"),
+    "max_total_sockets": ("N", int, _ONE_OR_NONE, "open sockets for all origins together"),
     "max_free_sockets": ("N", int, _ZERO_OR_NONE, "free sockets kept per origin"),
     "free_socket_timeout": ("S", float, _ZERO_SECONDS, "how long a socket may stay free"),
-    "socket_active_ttl": ("S", float, _SECONDS, "how old a socket may grow"),
+    "socket_active_ttl": ("S", float, _SECONDS, "maximum age of a socket"),
     "timeout": ("S", float, _SECONDS, "inactivity while connecting, reading or writing"),
 }
 

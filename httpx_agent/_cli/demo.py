@@ -1,4 +1,4 @@
-"""The demonstration: each section sends requests to a server of its own and prints what the agent did, and why."""
+"""The demo: each section sends requests to a built-in server and prints what the agent did, and why."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .report import describe, report_options, report_sockets, report_status
 from .screen import Screen
 from .server import DemoServer
 
-#: Seconds within which a timer has rung, however busy the machine is.
+#: Seconds within which a timer must have fired, however busy the machine is.
 _PATIENCE = 5.0
 
 
 def show(screen: Screen) -> None:
-    """Runs every section."""
+    """Run every section."""
     with DemoServer() as server:
         _show_options(screen, server.url)
         agent = Agent(max_sockets=2)
@@ -33,10 +33,10 @@ def show(screen: Screen) -> None:
 
 
 def _show_options(screen: Screen, url: str) -> None:
-    screen.heading("Options: what an agent goes by")
+    screen.heading("Options: the settings of an agent")
     screen.paragraph(
-        "An AgentTransport takes the place of httpx's own; its agent decides which socket serves which request. These "
-        "are the options of AgentTransport(max_sockets=2). Times are seconds, None means no limit."
+        "An AgentTransport replaces httpx's own transport; its agent decides which socket serves which request. These "
+        "are the options of AgentTransport(max_sockets=2). Times are in seconds; None means no limit."
     )
     transport = AgentTransport(max_sockets=2)
     with httpx.Client(transport=transport) as client:
@@ -49,20 +49,20 @@ def _show_options(screen: Screen, url: str) -> None:
 def _show_sync(screen: Screen, url: str, agent: Agent) -> None:
     screen.heading("httpx.Client: one request after another")
     screen.paragraph(
-        "A response that is read to its end sets its socket free, so the next request finds it: one socket serves all."
+        "Reading a response to its end frees its socket, so the next request can use it: one socket serves them all."
     )
     with httpx.Client(transport=AgentTransport(agent=agent), base_url=url) as client:
         for number in range(1, 4):
             screen.line(f"request {number}: {describe(_info(client.get('/')))}")
-    # The agent is borrowed, so it outlives the client. The socket stays in the sync world; an event loop cannot use it.
+    # The agent is borrowed, so it outlives the client. The socket belongs to the sync world; event loops cannot use it.
     agent.close()
 
 
 async def _show_async(screen: Screen, url: str, agent: Agent) -> None:
     screen.heading("httpx.AsyncClient: five requests at once, max_sockets=2")
     screen.paragraph(
-        "The same agent, now in an event loop, opens two sockets and no more; three requests wait. A socket that comes "
-        "free goes to the one that has waited longest. (The server takes its time, so that the requests overlap.)"
+        "The same agent, now in an event loop, opens only two sockets; three requests wait. A socket that becomes free "
+        "goes to the one that has waited longest. (The server delays its responses, so that the requests overlap.)"
     )
 
     async def get(client: httpx.AsyncClient, number: int, delay: float) -> None:
@@ -70,16 +70,16 @@ async def _show_async(screen: Screen, url: str, agent: Agent) -> None:
         screen.line(f"request {number}: {describe(_info(response))}")
 
     async with agent, httpx.AsyncClient(transport=AgentTransport(agent=agent), base_url=url) as client:
-        # The first two differ, so that the sockets come free at different times.
+        # The first two differ, so that the sockets become free at different times.
         delays = (0.06, 0.12, 0.12, 0.12, 0.12)
         async with asyncio.TaskGroup() as group:
             for number, delay in enumerate(delays, 1):
                 group.create_task(get(client, number, delay))
 
-        screen.heading("Status and sockets: what the agent tells of itself")
+        screen.heading("Status and sockets: what the agent reports")
         screen.paragraph(
-            "The counters hold over both clients: the socket of the sync one is closed, the two of the async one are "
-            "free, and will be closed when expires_in (seconds) has passed without a request."
+            "The counters cover both clients: the socket of the sync client is closed; the two of the async client are "
+            "free, and will be closed after expires_in seconds without a request."
         )
         report_status(screen, agent.status())
         report_sockets(screen, agent.sockets())
@@ -88,8 +88,8 @@ async def _show_async(screen: Screen, url: str, agent: Agent) -> None:
 def _show_scheduling(screen: Screen, url: str) -> None:
     screen.heading("Scheduling: lifo and fifo")
     screen.paragraph(
-        "Three sockets come free in the order 0, 1, 2; then six requests are sent, one after another. lifo takes the "
-        "socket used last, so the others grow idle and expire; fifo takes the one free for longest, so all stay in use."
+        "Three sockets become free in the order 0, 1, 2; then six requests are sent, one after another. lifo takes the "
+        "socket used last, so the others stay free and expire; fifo takes the one free longest, so all stay in use."
     )
     for scheduling in ("lifo", "fifo"):
         agent = Agent(scheduling="lifo" if scheduling == "lifo" else "fifo")
@@ -105,9 +105,9 @@ def _show_scheduling(screen: Screen, url: str) -> None:
 def _show_hint(screen: Screen, url: str) -> None:
     screen.heading("The server's hint: Keep-Alive: timeout=N")
     screen.paragraph(
-        "A server may say how long it keeps a free connection. The agent lets go a little earlier, by "
-        "keep_alive_timeout_buffer (1 s), so that no request meets a socket that is being closed; where nothing is "
-        "left, the socket is not kept at all."
+        "A server may say how long it keeps a free connection. The agent closes its socket a little earlier, by "
+        "keep_alive_timeout_buffer (1 s), so that no request meets a socket that is being closed; if no time is left, "
+        "the socket is not kept at all."
     )
     agent = Agent(free_socket_timeout=15)
     with agent, httpx.Client(transport=AgentTransport(agent=agent), base_url=url) as client:
@@ -120,8 +120,8 @@ def _show_hint(screen: Screen, url: str) -> None:
 def _show_free_socket_timeout(screen: Screen, server: DemoServer) -> None:
     screen.heading("free_socket_timeout: closed by the timer")
     screen.paragraph(
-        "With free_socket_timeout=0.3 a free socket is closed when that time is over. No request is needed for it: "
-        "the agent looks after its free sockets by itself."
+        "With free_socket_timeout=0.3 a free socket is closed after that time. This does not take a request: the agent "
+        "watches its free sockets by itself."
     )
     agent = Agent(free_socket_timeout=0.3)
     with agent, httpx.Client(transport=AgentTransport(agent=agent), base_url=server.url) as client:
@@ -132,10 +132,10 @@ def _show_free_socket_timeout(screen: Screen, server: DemoServer) -> None:
 
 
 def _show_ttl(screen: Screen, url: str) -> None:
-    screen.heading("socket_active_ttl: no socket grows older")
+    screen.heading("socket_active_ttl: a maximum age for sockets")
     screen.paragraph(
-        "With socket_active_ttl=0.5 a socket is closed half a second after it was opened, used or not. What is in "
-        "flight is not cut: request 3 takes longer, and its socket is closed after the response."
+        "With socket_active_ttl=0.5 a socket is closed half a second after it was opened, used or not. A request in "
+        "flight is not cut off: request 3 takes longer, and its socket is closed after the response."
     )
     agent = Agent(socket_active_ttl=0.5)
     with agent, httpx.Client(transport=AgentTransport(agent=agent), base_url=url) as client:
@@ -146,7 +146,7 @@ def _show_ttl(screen: Screen, url: str) -> None:
 
 
 def _show_closing(screen: Screen, agent: Agent) -> None:
-    """Waits until the agent's timer has closed its sockets."""
+    """Wait until the agent's timer has closed its sockets."""
     began = time.monotonic()
     while agent.sockets() and time.monotonic() < began + _PATIENCE:
         time.sleep(0.005)
@@ -158,7 +158,7 @@ def _show_closing(screen: Screen, agent: Agent) -> None:
 
 
 def _fate(agent: Agent) -> str:
-    """What becomes of the agent's only socket."""
+    """Describe what happens to the agent's only socket."""
     return ", ".join(f"expires in {socket.expires_in:.1f} s" for socket in agent.sockets()) or "not kept"
 
 

@@ -1,4 +1,4 @@
-"""Many requests at once: `fire` sends them, a `Tally` holds what came of them."""
+"""Send many requests at once: `fire` sends them, a `Tally` records the results."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ import httpx
 
 from httpx_agent import Agent, AgentStatus, AgentTransport, RequestInfo
 
-#: Seconds after which Ctrl-C is noticed at the latest: one that comes just before Python begins to wait, ends no wait.
+#: Seconds until Ctrl-C is noticed, at the latest: if it comes just before Python begins to wait, it ends no wait.
 NOTICED = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """What is to be sent.
+    """What to send.
 
     Attributes:
         agent: Manages the sockets; closed at the end.
-        urls: Where to; each in turn.
-        requests: How many requests in all.
-        concurrency: How many at a time.
-        in_threads: Whether to use `httpx.Client` in threads, not `httpx.AsyncClient`.
+        urls: The URLs to request, each in turn.
+        requests: Total number of requests.
+        concurrency: Number of requests at a time.
+        in_threads: Whether to use `httpx.Client` in threads instead of `httpx.AsyncClient`.
     """
 
     agent: Agent
@@ -38,17 +38,17 @@ class Load:
 
 
 class Tally:
-    """What came of the requests. Its workers are threads or tasks.
+    """Results of the requests, recorded by threads or tasks.
 
     Args:
-        load: What is sent.
+        load: What to send.
         advance: Called after each request.
 
     Attributes:
         statuses: Responses by status code.
         versions: Responses by HTTP version.
-        latencies: Seconds from sending a request, its wait in the queue included, to the end of its response.
-        infos: What the agent says of each response.
+        latencies: Seconds from sending a request, including its wait in the queue, to the end of its response.
+        infos: What the agent reports about each response.
         seconds: From the first request to the end of the last.
         status: The agent's status at the end, before it is closed.
         connecting: Sockets that were not open yet at the end.
@@ -80,15 +80,15 @@ class Tally:
 
     @property
     def done(self) -> int:
-        """Requests that are over."""
+        """Requests that have ended."""
         return len(self.latencies) + self.failed
 
     def failures(self) -> list[tuple[str, int]]:
-        """Each reason for which requests failed, as the first of them was told it, and how often; most often first."""
+        """Return the reasons for failures and their counts, most frequent first, in the words of the first failure."""
         return [(self._messages[reason], count) for reason, count in self._failures.most_common()]
 
     def turns(self) -> Iterator[httpx.URL]:
-        """The URLs for one worker: all that are not yet another's, until the end."""
+        """Yield URLs to one worker, until all requests have been handed out."""
         while True:
             with self._lock:
                 number = self._begun
@@ -98,7 +98,7 @@ class Tally:
             yield self._load.urls[number % len(self._load.urls)]
 
     def answered(self, response: httpx.Response, began: float) -> None:
-        """A response was read to its end."""
+        """Record a response that was read to its end."""
         latency = time.perf_counter() - began
         with self._lock:
             self.statuses[response.status_code] += 1
@@ -108,12 +108,12 @@ class Tally:
             self._advance()
 
     def went_wrong(self, url: httpx.URL, error: Exception) -> None:
-        """A request failed; one that fails because everything ends does not count."""
+        """Record a failed request, unless it failed because everything is ending."""
         text = str(error)
         message = f"{type(error).__name__}: {text}" if text else type(error).__name__
         if url.host not in message:
             message += f" ({url.copy_with(userinfo=b'', path='/', query=None, fragment=None)})"
-        # Durations, ports and the like differ from one to the next without being another reason.
+        # Durations, ports and the like vary without making it a different reason.
         reason = (url.scheme, url.netloc.decode("ascii"), re.sub(r"\d+(\.\d+)?", "0", message))
         with self._lock:
             if not self._over:
@@ -122,7 +122,7 @@ class Tally:
                 self._advance()
 
     def end(self) -> None:
-        """No further request begins. What is noted here is noted once."""
+        """Let no further request begin, and record the final figures, once."""
         with self._lock:
             if self._over:
                 return
@@ -134,7 +134,7 @@ class Tally:
 
 
 def fire(load: Load, advance: Callable[[], None]) -> Tally:
-    """Sends the requests, until all are over or Ctrl-C is pressed.
+    """Send the requests, until all have ended or Ctrl-C is pressed.
 
     Args:
         load: What to send.
@@ -168,7 +168,7 @@ def _fire_in_threads(load: Load, tally: Tally) -> None:
                 tally.answered(response, began)
 
     with load.agent, httpx.Client(transport=AgentTransport(agent=load.agent), timeout=None) as client:
-        ended: list[None] = []  # by each thread; after a Ctrl-C, `is_alive` of Python 3.11 cannot be trusted
+        ended: list[None] = []  # one entry per thread; after Ctrl-C, `is_alive` of Python 3.11 cannot be trusted
         all_ended = threading.Event()
 
         def run() -> None:
@@ -187,7 +187,7 @@ def _fire_in_threads(load: Load, tally: Tally) -> None:
         finally:  # entered before the first request, so that Ctrl-C at any moment ends the threads
             tally.end()
             while len(ended) < sum(thread.ident is not None for thread in threads):
-                # Those that wait for a response are woken; one that asks for its socket just now, the next time.
+                # This wakes threads that wait for a response. One that is just asking for a socket is woken next time.
                 load.agent.close()
                 all_ended.wait(0.02)
 
@@ -196,8 +196,8 @@ def _start(threads: list[threading.Thread]) -> None:
     for number, thread in enumerate(threads):
         try:
             thread.start()
-        except RuntimeError:  # the system has no more
-            message = f"no more than {number} threads can be started here: give a lower --concurrency"
+        except RuntimeError:  # the system allows no more threads
+            message = f"cannot start more than {number} threads: use a lower --concurrency"
             raise OSError(message) from None
 
 

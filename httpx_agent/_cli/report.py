@@ -1,4 +1,4 @@
-"""What the agent and a run of requests have to tell, as tables and lines."""
+"""Print what the agent reports, and the results of a run, as tables and lines."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from .screen import Screen
 
 
 def report_options(screen: Screen, options: AgentOptions) -> None:
-    """Prints every option, one a line."""
+    """Print every option, one per line."""
     screen.table(("option", "value"), [(field.name, repr(getattr(options, field.name))) for field in fields(options)])
 
 
 def report_status(screen: Screen, status: AgentStatus) -> None:
-    """Prints the counters, and what the agent holds."""
+    """Print the counters, and what the agent holds."""
     counters = [field.name for field in fields(status) if field.name.endswith("_count")]
     screen.table(("counter", "value"), [(name, str(getattr(status, name))) for name in counters])
     held = (status.sockets, status.free_sockets, status.requests)
@@ -30,7 +30,7 @@ def report_status(screen: Screen, status: AgentStatus) -> None:
 
 
 def report_sockets(screen: Screen, sockets: Iterable[SocketInfo]) -> None:
-    """Prints one line per socket."""
+    """Print one line per socket."""
     screen.table(
         ("id", "state", "request_count", "age", "idle_for", "expires_in", "local_address", "http_version"),
         [
@@ -50,7 +50,7 @@ def report_sockets(screen: Screen, sockets: Iterable[SocketInfo]) -> None:
 
 
 def describe(info: RequestInfo) -> str:
-    """How a response was got, in a few words."""
+    """Describe briefly how a response was obtained."""
     words = f"socket {info.socket_id}, "
     words += f"reused (request {info.requests_on_socket} on it)" if info.reused else "new"
     if info.queued_for:
@@ -59,7 +59,7 @@ def describe(info: RequestInfo) -> str:
 
 
 def report_load(screen: Screen, tally: Tally) -> None:
-    """Prints the summary of a run."""
+    """Print the summary of a run."""
     answered = len(tally.latencies)
     reused = sum(info.reused for info in tally.infos)
     begun, failed = tally.status.create_socket_count, tally.status.create_socket_error_count
@@ -80,7 +80,7 @@ def report_load(screen: Screen, tally: Tally) -> None:
         ("milliseconds", "min", "median", "p95", "max"),
         [
             ("latency", *_spread(tally.latencies)),
-            ("of it waited in queue", *_spread([info.queued_for for info in tally.infos])),
+            ("of it, in the queue", *_spread([info.queued_for for info in tally.infos])),
         ],
     )
     report_status(screen, tally.status)
@@ -91,7 +91,7 @@ def _counts(counts: Mapping[int, int] | Mapping[str, int]) -> str:
 
 
 def _spread(seconds: list[float]) -> tuple[str, ...]:
-    """Least, median, 95th percentile (nearest rank) and greatest, in milliseconds."""
+    """Return the minimum, median, 95th percentile (nearest rank) and maximum, in milliseconds."""
     if not seconds:
         return ("-",) * 4
     ranked = sorted(seconds)

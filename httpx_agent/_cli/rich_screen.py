@@ -1,4 +1,4 @@
-"""The screen that `rich` draws; the only module that imports it."""
+"""A screen drawn by `rich`; the only module that imports it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class RichScreen(Screen):
     """Headings, tables and progress in colour.
 
     Args:
-        stream: Where it goes; a terminal.
+        stream: The terminal to write to.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -28,27 +28,27 @@ class RichScreen(Screen):
         self._console = Console(file=stream, force_terminal=True, highlight=False)
 
     def heading(self, text: str) -> None:
-        """Begins a section, after an empty line."""
+        """Begin a section, after an empty line."""
         self.gap()
         self._console.print(Text(self.safe(text), style="bold cyan"))
         self._has_gap = False
 
     def table(self, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-        """Prints a table and an empty line."""
+        """Print a table and an empty line."""
         cells = [[self.safe(cell) for cell in row] for row in rows]
         table = Table()
         for number, head in enumerate(heads):
             numeric = all(is_number(row[number]) for row in cells)
             table.add_column(Text(head), justify="right" if numeric else "left", overflow="fold")
         for row in cells:
-            table.add_row(*map(Text, row))  # as `Text`: an IPv6 address in brackets is no markup
+            table.add_row(*map(Text, row))  # as `Text`, because an IPv6 address in brackets is not markup
         self._console.print(table)
         self._has_gap = False
         self.gap()
 
     @contextmanager
     def progress(self, total: int, noun: str) -> Iterator[Callable[[], None]]:
-        """Shows how far something is; what it gives is to be called once per step."""
+        """Show progress; call the yielded function once per step."""
         columns = (BarColumn(), MofNCompleteColumn(), TextColumn(noun), TimeElapsedColumn())
         with Progress(*columns, console=self._console) as progress:
             task = progress.add_task("", total=total)

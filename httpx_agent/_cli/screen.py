@@ -1,7 +1,7 @@
-"""Where output goes. Here is decided whether `rich` draws it: on a terminal, if it is installed.
+"""Write output. On a terminal `rich` draws it, if it is installed; elsewhere the output is plain lines.
 
-Everything that is printed is safe: characters that cannot be printed or encoded are escaped, so a server's answer can
-neither break the run nor steer the terminal. What is no terminal gets plain lines, with `rich` and without.
+Everything printed is safe: characters that cannot be printed or encoded are escaped, so a server's response can neither
+break the run nor control the terminal.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from typing import TextIO
 
 from httpx_agent._status import format_table
 
-#: How wide paragraphs are set.
+#: Width of paragraphs, in characters.
 WIDTH = 88
 
 _BAR_WIDTH = 30
 
-#: Seconds between two looks of a progress bar.
+#: Seconds between two redraws of a progress bar.
 _REFRESH = 0.1
 
 
 class Screen:
-    """Plain text.
+    """A screen of plain text.
 
     Args:
-        stream: Where it goes.
+        stream: The stream to write to.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -38,37 +38,37 @@ class Screen:
         self._has_gap = True
 
     def heading(self, text: str) -> None:
-        """Begins a section, after an empty line."""
+        """Begin a section, after an empty line."""
         self.gap()
         self.line(text)
         self.line("=" * len(text))
 
     def paragraph(self, text: str) -> None:
-        """Prints sentences, wrapped."""
+        """Print text, wrapped."""
         for line in textwrap.wrap(text, WIDTH, break_long_words=False, break_on_hyphens=False):
             self.line(line)
         self.gap()
 
     def line(self, text: str) -> None:
-        """Prints one line, at once."""
+        """Print one line, and flush."""
         self.stream.write(self.safe(text) + "\n")
         self.stream.flush()
         self._has_gap = not text
 
     def gap(self) -> None:
-        """Prints an empty line, unless there is one already, or nothing yet."""
+        """Print an empty line, unless the last line is empty or nothing has been printed."""
         if not self._has_gap:
             self.line("")
 
     def table(self, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-        """Prints a table and an empty line."""
+        """Print a table and an empty line."""
         for line in format_table(heads, rows).splitlines():
             self.line(line)
         self.gap()
 
     @contextmanager
     def progress(self, total: int, noun: str) -> Iterator[Callable[[], None]]:
-        """Shows how far something is; what it gives is to be called once per step, by one thread at a time."""
+        """Show progress; call the yielded function once per step, from one thread at a time."""
         meter = (_Bar if self.stream.isatty() else _Lines)(self, total, noun)
         try:
             yield meter.advance
@@ -76,14 +76,14 @@ class Screen:
             meter.finish()
 
     def safe(self, text: str) -> str:
-        """The text with what cannot be printed, or not in this encoding, escaped."""
+        """Return the text with characters escaped that cannot be printed or encoded."""
         text = one_line(text)
         encoding = self.stream.encoding or "utf-8"
         return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 class _Lines:
-    """Progress where nothing can be drawn: one line per quarter."""
+    """Progress where nothing can be redrawn: one line per quarter."""
 
     def __init__(self, screen: Screen, total: int, noun: str) -> None:
         self._screen = screen
@@ -102,20 +102,20 @@ class _Lines:
 
 
 class _Bar:
-    """Progress as one line that is drawn over and over."""
+    """Progress as one line that is redrawn."""
 
     def __init__(self, screen: Screen, total: int, noun: str) -> None:
         self._stream = screen.stream
         self._total = total
         self._noun = noun
         self._done = 0
-        self._next_look = time.monotonic()
+        self._next_draw = time.monotonic()
 
     def advance(self) -> None:
         self._done += 1
-        if time.monotonic() >= self._next_look:
+        if time.monotonic() >= self._next_draw:
             self._draw()
-            self._next_look = time.monotonic() + _REFRESH
+            self._next_draw = time.monotonic() + _REFRESH
 
     def finish(self) -> None:
         self._draw()
@@ -129,7 +129,7 @@ class _Bar:
 
 
 def screen_for(stream: TextIO) -> Screen:
-    """The screen for a stream: drawn by `rich` if it is a terminal and `rich` is installed, else plain."""
+    """Return the screen for a stream: drawn by `rich` if it is a terminal and `rich` is installed, otherwise plain."""
     if stream.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown"):
         try:
             importlib.import_module("rich")
@@ -142,6 +142,6 @@ def screen_for(stream: TextIO) -> Screen:
 
 
 def one_line(text: str) -> str:
-    """The text in one line, and what cannot be printed escaped."""
+    """Return the text as one line, with unprintable characters escaped."""
     text = " ".join(text.splitlines())
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

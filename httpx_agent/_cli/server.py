@@ -1,4 +1,4 @@
-"""A small HTTP/1.1 server on loopback that does what a request's query asks for."""
+"""A small HTTP/1.1 server on loopback whose behaviour is controlled by the query of each request."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import parse_qsl, urlsplit
 
-#: Seconds between two looks whether the server shall stop.
+#: Seconds between two checks whether to stop.
 _POLL = 0.02
 
 
 class DemoServer:
-    """Serves until its `with` block is left; then every connection is closed and every thread ended.
+    """Serve until the `with` block ends; then close every connection and end every thread.
 
-    A GET request is answered with 200 and ``hello``, on a connection that stays open. Its query changes that:
-    ``delay`` gives seconds before the answer, ``hint`` sends ``Keep-Alive: timeout=<hint>``, ``status`` gives another
-    status code.
+    The response to a GET request is 200 and ``hello``, on a connection that stays open. The query changes this:
+    ``delay`` is the number of seconds before the response, ``hint`` sends ``Keep-Alive: timeout=<hint>``, ``status``
+    sets a different status code.
     """
 
     def __init__(self) -> None:
@@ -67,12 +67,12 @@ class _Server(socketserver.ThreadingTCPServer):
         self._open: set[socket.socket] = set()
 
     def stop(self) -> None:
-        """Accepts no more, wakes the threads, waits for them."""
+        """Stop accepting, wake the threads, and wait for them."""
         self.shutdown()
         self.stopping.set()
         with self._lock:
             for connection in self._open:
-                with suppress(OSError):  # gone already
+                with suppress(OSError):  # already gone
                     connection.shutdown(socket.SHUT_RDWR)
         self.server_close()
 
@@ -89,13 +89,13 @@ class _Server(socketserver.ThreadingTCPServer):
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away is nobody's error."""
+        """Ignore clients that went away: that is not an error."""
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
-    wbufsize = -1  # an answer leaves in one piece
+    wbufsize = -1  # send each response in one piece
 
     def do_GET(self) -> None:
         assert isinstance(self.server, _Server)
@@ -110,4 +110,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(b"hello\n")
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Says nothing: the client's side is what is shown."""
+        """Print nothing: the demo shows the client's side."""

@@ -25,9 +25,9 @@ Cli = Callable[..., Result]
 URL = "http://localhost"
 
 
-ONE_OR_NONE = "a whole number, 1 or more, or none for no limit"
-ZERO_OR_NONE = "a whole number, 0 or more, or none for no limit"
-PROXY = "accepted is a URL such as http://localhost:3128, of http, https, socks5 or socks5h"
+ONE_OR_NONE = "an integer >= 1, or none for no limit"
+ZERO_OR_NONE = "an integer >= 0, or none for no limit"
+PROXY = "expected a URL such as http://localhost:3128, with scheme http, https, socks5 or socks5h"
 
 
 @pytest.mark.parametrize(
@@ -58,39 +58,39 @@ PROXY = "accepted is a URL such as http://localhost:3128, of http, https, socks5
                 "--max_connections (did you mean --max-total-sockets?); see httpx-agent get --help\n"
             ),
         ),
-        (["get", URL, "--", "--speed"], "httpx-agent get: error: argument URL: '--speed': accepted are http:// and"),
+        (["get", URL, "--", "--speed"], "httpx-agent get: error: argument URL: '--speed': expected an http:// or"),
         (["get", URL, "--headers", "x"], "httpx-agent get: error: unrecognized arguments: --headers; see"),
         (["get", URL, "a\nb\x1b"], "httpx-agent get: error: argument URL: 'a\\nb\\x1b': "),
         (
             ["get", "example.com"],
-            "httpx-agent get: error: argument URL: 'example.com': accepted are http:// and https://",
+            "httpx-agent get: error: argument URL: 'example.com': expected an http:// or https://",
         ),
-        (["get", "ftp://x"], "httpx-agent get: error: argument URL: 'ftp://x': accepted are http:// and https:// URLs"),
+        (["get", "ftp://x"], "httpx-agent get: error: argument URL: 'ftp://x': expected an http:// or https:// URL"),
         (["get", "http://"], "httpx-agent get: error: argument URL: 'http://': the host is missing"),
         (["get", "http://x:y"], "httpx-agent get: error: argument URL: 'http://x:y': Invalid port: 'y'"),
         (
             ["get", "http://x:65536"],
-            "httpx-agent get: error: argument URL: 'http://x:65536': accepted is a port from 1",
+            "httpx-agent get: error: argument URL: 'http://x:65536': expected a port from 1",
         ),
-        (["get", "ftp://user:secret@x"], "httpx-agent get: error: argument URL: 'ftp://x': accepted are http:// and"),
+        (["get", "ftp://user:secret@x"], "httpx-agent get: error: argument URL: 'ftp://x': expected an http:// or"),
         (
             ["get", "http://user:sec/ret@x"],
-            "httpx-agent get: error: argument URL: this is no URL; what stands before the @",
+            "httpx-agent get: error: argument URL: not a valid URL; percent-encode the part before the @",
         ),
-        (["get", URL, "-n", "0"], "httpx-agent get: error: argument -n/--requests: '0': accepted is a whole number, 1"),
-        (["get", URL, "-c", "x"], "httpx-agent get: error: argument -c/--concurrency: 'x': accepted is a whole number"),
+        (["get", URL, "-n", "0"], "httpx-agent get: error: argument -n/--requests: '0': expected an integer >= 1"),
+        (["get", URL, "-c", "x"], "httpx-agent get: error: argument -c/--concurrency: 'x': expected an integer >= 1"),
         *(
             (
                 ["get", URL, argument, value],
-                f"httpx-agent get: error: argument {argument}: {value!r}: accepted is {accepted}\n",
+                f"httpx-agent get: error: argument {argument}: {value!r}: expected {expected}\n",
             )
-            for argument, values, accepted in (
+            for argument, values, expected in (
                 ("--max-sockets", ("0", "-1", "1.5", "", "x", "nan"), ONE_OR_NONE),
                 ("--max-total-sockets", ("0", "-1", "inf"), ONE_OR_NONE),
                 ("--max-free-sockets", ("-1", "1.5"), ZERO_OR_NONE),
-                ("--free-socket-timeout", ("-1", "nan", "5s"), "seconds, 0 or more, or none for no limit"),
-                ("--socket-active-ttl", ("0", "nan"), "seconds, more than 0, or none for no limit"),
-                ("--timeout", ("0", "nan", "1 s", ""), "seconds, more than 0, or none for no limit"),
+                ("--free-socket-timeout", ("-1", "nan", "5s"), "seconds >= 0, or none for no limit"),
+                ("--socket-active-ttl", ("0", "nan"), "seconds > 0, or none for no limit"),
+                ("--timeout", ("0", "nan", "1 s", ""), "seconds > 0, or none for no limit"),
                 ("--scheduling", ("x", "none", ""), "lifo or fifo"),
             )
             for value in values
@@ -175,7 +175,7 @@ def test_help(cli: Cli) -> None:
 def test_as_a_program() -> None:
     result = run("get", "ftp://x")
     assert result == Result(
-        2, "", "httpx-agent get: error: argument URL: 'ftp://x': accepted are http:// and https:// URLs\n"
+        2, "", "httpx-agent get: error: argument URL: 'ftp://x': expected an http:// or https:// URL\n"
     )
 
 

@@ -13,14 +13,14 @@ from httpx_agent import Agent, AgentOptions
 from .conftest import WITHOUT_RICH, Result, run, run_on_terminal
 
 HEADINGS = [
-    "Options: what an agent goes by",
+    "Options: the settings of an agent",
     "httpx.Client: one request after another",
     "httpx.AsyncClient: five requests at once, max_sockets=2",
-    "Status and sockets: what the agent tells of itself",
+    "Status and sockets: what the agent reports",
     "Scheduling: lifo and fifo",
     "The server's hint: Keep-Alive: timeout=N",
     "free_socket_timeout: closed by the timer",
-    "socket_active_ttl: no socket grows older",
+    "socket_active_ttl: a maximum age for sockets",
 ]
 
 

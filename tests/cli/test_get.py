@@ -51,7 +51,7 @@ def test_summary(cli: Cli, server: DemoServer, mode: list[str]) -> None:
     assert server.connection_count <= 2
     assert found["on a reused socket"] == f"{(20 - server.connection_count) / 20:.1%} of the responses"
     assert float(found["requests per second"]) > 0
-    latency, queued = ([float(cell) for cell in found[name].split()] for name in ("latency", "of it waited in queue"))
+    latency, queued = ([float(cell) for cell in found[name].split()] for name in ("latency", "of it, in the queue"))
     assert latency == sorted(latency)
     assert queued == sorted(queued)
     assert queued[0] == 0 <= queued[-1] < latency[-1]  # threads that come one after the other do not queue
@@ -148,9 +148,7 @@ def test_more_threads_than_the_system_has(cli: Cli, server: DemoServer, monkeypa
     monkeypatch.setattr(threading.Thread, "start", start_two)
     result = cli("get", server.url, "-n", "50", "-c", "5", "--sync")
     assert (result.status, result.out) == (1, "")
-    assert result.err.endswith(
-        "httpx-agent: error: no more than 2 threads can be started here: give a lower --concurrency\n"
-    )
+    assert result.err.endswith("httpx-agent: error: cannot start more than 2 threads: use a lower --concurrency\n")
 
 
 @pytest.mark.parametrize("mode", [[], ["--sync"]], ids=["async", "sync"])

@@ -392,65 +392,65 @@ def http2_ends_again_and_again(stage: Stage) -> None:
 FAILURES: dict[str, Callable[[Stage], None]] = {
     "no socket comes free within the pool timeout": pool,
     "the agent is closed while the request waits or connects": lambda stage: closed(stage, waiting=True),
-    "the process may open no more files": no_descriptor,
+    "the process has reached its limit on open files": no_descriptor,
     "the name has no address": no_address,
     "no name server answers": no_name_server,
-    "nobody listens there": refused,
-    "nobody listens at any address of a name": refused_everywhere,
-    "the addresses of a name fail in different ways": differently,
-    "no address of a name is of the family of `local_address`": other_family,
-    "`local_address` is not one of this machine": not_ours,
-    "the queue of a Unix socket stays full": full_queue,
-    "the connect gets no answer": no_answer,
+    "nothing listens at the address": refused,
+    "nothing listens at any address of the name": refused_everywhere,
+    "the addresses of the name fail in different ways": differently,
+    "the name has no address of the family of `local_address`": other_family,
+    "`local_address` is not an address of this machine": not_ours,
+    "the queue of the Unix socket stays full": full_queue,
+    "the attempt to connect gets no answer": no_answer,
     "the TLS handshake gets no answer": lambda stage: handshake(stage, HANG),
-    "the certificate is not trusted, or not that of the host": not_trusted,
+    "the certificate is not trusted, or not valid for the host": not_trusted,
     "the server ends the TLS handshake": lambda stage: handshake(stage, FIN),
     "the server ends a TLS handshake that offered to resume a session": session_refused,
     "the proxy is down": proxy_is_down,
     "the proxy refuses": proxy_refuses,
     "a SOCKS proxy refuses": socks_refuses,
-    "what is said to be a SOCKS proxy hangs up, or is none": no_socks,
-    "the URL is neither http nor https, ws nor wss": lambda stage: stage.ask("gopher://a.test/"),
-    "a header has a value that cannot be sent": lambda stage: stage.ask_for("hang", headers={"X-Key": "a\n"}),
-    "nothing of the request can be written": no_write,
+    "the supposed SOCKS proxy hangs up, or is not one": no_socks,
+    "the scheme of the URL is not http, https, ws or wss": lambda stage: stage.ask("gopher://a.test/"),
+    "a header value cannot be sent": lambda stage: stage.ask_for("hang", headers={"X-Key": "a\n"}),
+    "a write of the request makes no progress": no_write,
     "the body is shorter than its Content-Length": lambda stage: stage.ask_for(
         "early", "POST", content=b"x", headers={"Content-Length": "9"}
     ),
-    "the server says nothing": lambda stage: stage.ask_for("hang", timeout=BRIEF),
-    "the server stops within its response": lambda stage: stage.ask_for("hang-in-body", timeout=BRIEF),
-    "the server hangs up without an answer": lambda stage: stage.ask_for("fin"),
+    "the server sends nothing": lambda stage: stage.ask_for("hang", timeout=BRIEF),
+    "the server stalls in the middle of its response": lambda stage: stage.ask_for("hang-in-body", timeout=BRIEF),
+    "the server hangs up without answering": lambda stage: stage.ask_for("fin"),
     "the server resets the connection": lambda stage: stage.ask_for("reset"),
-    "the server hangs up within a body of known length": lambda stage: stage.ask_for("fin-in-body"),
-    "the server hangs up within a chunked body": lambda stage: stage.ask_for("fin-in-chunk"),
+    "the server hangs up in the middle of a body of known length": lambda stage: stage.ask_for("fin-in-body"),
+    "the server hangs up in the middle of a chunked body": lambda stage: stage.ask_for("fin-in-chunk"),
     "the answer is not HTTP": lambda stage: stage.ask_for("garbage"),
-    "a head, the line of a chunk, or the trailers are longer than 100 KiB": lambda stage: stage.ask_for("huge-header"),
-    "interim responses (1xx) of more than 512 KiB come before the response": lambda stage: stage.ask_for(
-        "interim-flood"
-    ),
-    "the server resumes a TLS session, and then ends the connection with an alert; the method is idempotent": (
+    "the head, the line of a chunk, or the trailers exceed 100 KiB": lambda stage: stage.ask_for("huge-header"),
+    "more than 512 KiB of interim responses (1xx) precede the response": lambda stage: stage.ask_for("interim-flood"),
+    "the server resumes a TLS session, then ends the connection with an alert; the method is idempotent": (
         lambda stage: refused_afterwards(stage, "GET")
     ),
-    "the server resumes a TLS session, and then ends the connection with an alert; the method is not idempotent": (
+    "the server resumes a TLS session, then ends the connection with an alert; the method is not idempotent": (
         lambda stage: refused_afterwards(stage, "POST")
     ),
     "the agent is closed while the request is in flight": lambda stage: closed(stage, waiting=False),
-    "the response is closed while another task or thread reads it": closed_while_read,
-    "it died before it was handed out": died_before,
+    "the response is closed while another task or thread is reading it": closed_while_read,
+    "it died before the request got it": died_before,
     "it died after that, and the method is idempotent": lambda stage: stage.ask_twice("GET"),
     "it died after that, and the method is not idempotent": lambda stage: stage.ask_twice(),
-    "it died after that, and the body is gone": lambda stage: stage.ask_twice("PUT", content=iter([b"once"])),
+    "it died after that, and the body cannot be sent again": lambda stage: stage.ask_twice(
+        "PUT", content=iter([b"once"])
+    ),
     "it died after that, and `retry_stale_sockets` is off": lambda stage: stage.ask_twice(
         "GET", agent=Agent(retry_stale_sockets=False)
     ),
-    "its way is gone, without a word from anybody": way_gone,
-    "it says that it has not begun with the request": lambda stage: http2_ends(stage, goaway(1), "POST"),
+    "its network path is gone, and nothing reports it": way_gone,
+    "it says that it did not process the request": lambda stage: http2_ends(stage, goaway(1), "POST"),
     f"it says so on {MAX_GOAWAYS + 1} connections in a row": http2_ends_again_and_again,
-    "it had begun, or says nothing, and the method is idempotent": lambda stage: http2_ends(stage, goaway(3)),
-    "it had begun, or says nothing, and the method is not idempotent": lambda stage: http2_ends(
-        stage, goaway(3), "POST"
+    "it may have processed it, and the method is idempotent": lambda stage: http2_ends(stage, goaway(3)),
+    "it may have processed it, and the method is not idempotent": lambda stage: http2_ends(stage, goaway(3), "POST"),
+    "it may have processed it, and the body cannot be sent again": lambda stage: http2_ends(
+        stage, goaway(3), streamed=True
     ),
-    "it had begun, or says nothing, and the body is gone": lambda stage: http2_ends(stage, goaway(3), streamed=True),
-    "it ends this request only": lambda stage: http2_ends(stage, frame(RST_STREAM, bytes([0, 0, 0, 2]), 3)),
+    "it resets only this request": lambda stage: http2_ends(stage, frame(RST_STREAM, bytes([0, 0, 0, 2]), 3)),
 }
 
 
