@@ -71,20 +71,20 @@ def _is_spent(case: Case, theirs: Outcome, ours: Outcome) -> bool:
 
 DIFFERENCES = [
     Difference(
-        "A connection whose server ended the body by closing, or sent both Content-Length and Transfer-Encoding, "
-        "does not serve again.",
-        "The first is closed; h11 does not look. The second may be an attempt to smuggle (RFC 9112, 6.3).",
+        "A connection does not serve again if its server ended the body by closing, or sent both "
+        "Content-Length and Transfer-Encoding.",
+        "The first is closed; h11 does not check. The second may be an attempt at request smuggling (RFC 9112, 6.3).",
         _is_spent,
     ),
     Difference(
-        "A chunk extension that is none by RFC 9112, 7.1.1, such as a lone semicolon or one with a CR in it, is an "
-        "error.",
-        "llhttp reads extensions; h11 takes everything after a semicolon for one, which is a way to smuggle.",
+        "A chunk extension that is invalid by RFC 9112, 7.1.1, such as a lone semicolon or one that "
+        "contains a CR, is an error.",
+        "llhttp parses extensions; h11 accepts anything after a semicolon, which makes smuggling possible.",
         _refused_by_llhttp("chunk extension", "Expected LF after chunk size"),
     ),
     Difference(
         "In a chunked body, a line must end with CR LF, and a trailer must be well formed by RFC 9110, 5.5.",
-        "llhttp is strict here. h11 takes a lone LF after a trailer, and control characters in it.",
+        "llhttp is strict here. h11 accepts a lone LF after a trailer, and control characters in it.",
         _refused_by_llhttp(
             "Missing expected CR after header value",
             "Missing expected LF after header value",
@@ -96,7 +96,7 @@ DIFFERENCES = [
         ),
     ),
     Difference(
-        "A trailer Content-Length is an error, a trailer Transfer-Encoding is dropped with the others.",
+        "A Content-Length trailer is an error; a Transfer-Encoding trailer is dropped with the others.",
         "RFC 9110, 6.5.1 forbids both. h11 decides by their values; neither can change the body any more.",
         lambda *found: (
             _refused_by_llhttp("Content-Length")(*found)
@@ -104,36 +104,37 @@ DIFFERENCES = [
         ),
     ),
     Difference(
-        "White space between a chunk's size and its extension is no error, nor are more than 20 digits of a size.",
-        "RFC 9112, 7.1.1 has it as 'bad' white space to be taken; leading zeros change nothing.",
+        "White space between a chunk's size and its extension is not an error, nor is a size of more than 20 digits.",
+        'RFC 9112, 7.1.1 says that recipients must accept this "bad" white space; leading zeros change nothing.',
         _refused_by_h11("illegal chunk header"),
     ),
     Difference(
         "A chunk of 2**64 bytes or more is an error at once.",
-        "It can never come to its end. h11 takes up to 20 hexadecimal digits.",
+        "It can never end. h11 accepts up to 20 hexadecimal digits.",
         _refused_by_llhttp("Chunk size overflow"),
     ),
     Difference(
-        "A head of more than 100 KiB is always an error, and so are 100 KiB that bring no part of a body.",
-        "h11 has the same limit, but looks only when it needs more, so that it depends on how the bytes arrive.",
+        "A head of more than 100 KiB is always an error, and so are 100 KiB that contain no part of a body.",
+        "h11 has the same limit, but checks only when it needs more data, so the outcome depends on how "
+        "the bytes arrive.",
         lambda case, theirs, ours: ours.message == "Receive buffer too long" and len(case.data) > 100 * 1024,
     ),
 ]
 
 #: Differences that are not in what is received, and are tested elsewhere.
 OTHERS = {
-    "A body that does not fit its Content-Length is an `httpx.LocalProtocolError`.": (
-        "httpcore lets h11's own exception through, which is none of httpx's."
+    "A body that does not match its Content-Length is an `httpx.LocalProtocolError`.": (
+        "httpcore lets h11's own exception through, which is not one of httpx's."
     ),
-    "A small body that does not fit its Content-Length sends nothing, not even the head.": (
-        "It goes out with the head, so it is checked before."
+    "A small body that does not match its Content-Length sends nothing, not even the head.": (
+        "It goes out together with the head, so it is checked first."
     ),
-    "On asyncio, an answer that came before a write failed is read.": "httpcore's stream loses it.",
+    "On asyncio, a response that arrived before a write failed is read.": "httpcore's stream loses it.",
     "Parts of a body may be larger than 64 KiB, and several chunks may come as one.": (
-        "What arrived together is handed over together."
+        "What arrived together is passed on together."
     ),
-    "On asyncio, `start_tls` on a network stream that is secured already is a `NotImplementedError`.": (
-        "TLS within TLS is needed for proxies only, which are httpcore's."
+    "On asyncio, `start_tls` on a network stream that already uses TLS is a `NotImplementedError`.": (
+        "TLS within TLS is needed only for proxies, whose connections are httpcore's."
     ),
 }
 
