@@ -9,9 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ._httpx import Agent, AgentTransport
-    from ._options import AgentOptions
-    from ._status import AgentStatus, RequestInfo, SocketInfo, request_info
+    from ._api.httpx import Agent, AgentTransport
+    from ._values.options import AgentOptions
+    from ._values.status import AgentStatus, RequestInfo, SocketInfo, request_info
 
 __version__ = "0.1.0"
 
@@ -19,13 +19,13 @@ __all__ = ["Agent", "AgentOptions", "AgentStatus", "AgentTransport", "RequestInf
 
 #: In which module each public name is.
 _EXPORTS = {
-    "Agent": "._httpx",
-    "AgentOptions": "._options",
-    "AgentStatus": "._status",
-    "AgentTransport": "._httpx",
-    "RequestInfo": "._status",
-    "SocketInfo": "._status",
-    "request_info": "._status",
+    "Agent": "._api.httpx",
+    "AgentOptions": "._values.options",
+    "AgentStatus": "._values.status",
+    "AgentTransport": "._api.httpx",
+    "RequestInfo": "._values.status",
+    "SocketInfo": "._values.status",
+    "request_info": "._values.status",
 }
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from ._options import install
+from ._values.options import install
 
 try:
     import httpcore2
@@ -21,10 +21,10 @@ try:
 except ImportError as error:
     raise ImportError(f"httpx_agent.httpx2 needs the package 'httpx2': {install('httpx2')}") from error
 
-from ._agent import BaseAgent
+from ._api.agent import BaseAgent
+from ._api.transport import BaseTransport
 from ._family import Family
-from ._pool import BasePool
-from ._transport import BaseTransport
+from ._pool.pool import BasePool
 
 __all__ = ["Agent", "AgentTransport"]
 

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakKeyDictionary
 
 from . import __version__
-from ._agent import AnyAgent, BaseAgent
-from ._core import State
-from ._observer import Observer
-from ._options import install
+from ._api.agent import AnyAgent, BaseAgent
+from ._pool.observer import Observer
+from ._rules.core import State
+from ._values.options import install
 
 try:
     from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation, get_meter_provider
@@ -29,12 +29,12 @@ except ImportError as error:
     raise ImportError(f"httpx_agent.otel needs the package 'opentelemetry-api': {install('otel')}") from error
 
 if TYPE_CHECKING:
-    from ._connector import Key
-    from ._core import CloseReason
-    from ._engine import Dispatcher
-    from ._options import AgentOptions
-    from ._socket import Socket
-    from ._ticket import Ticket
+    from ._connection.factory import Key
+    from ._pool.dispatcher import Dispatcher
+    from ._pool.socket import Socket
+    from ._pool.ticket import Ticket
+    from ._rules.core import CloseReason
+    from ._values.options import AgentOptions
 
 __all__ = ["instrument", "uninstrument"]
 

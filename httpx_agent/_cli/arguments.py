@@ -11,8 +11,8 @@ from typing import Any, NoReturn
 import httpx
 
 from httpx_agent import Agent, AgentOptions, __version__
-from httpx_agent._names import option_meant
-from httpx_agent._options import check_option, check_proxy, shown
+from httpx_agent._values.names import option_meant
+from httpx_agent._values.options import check_option, check_proxy, shown
 
 from .load import Load
 

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from httpx_agent._status import is_number
+from httpx_agent._values.status import is_number
 
 from .screen import Screen
 

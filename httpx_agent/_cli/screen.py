@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from math import ceil
 from typing import TextIO
 
-from httpx_agent._status import format_table
+from httpx_agent._values.status import format_table
 
 #: Width of paragraphs, in characters.
 WIDTH = 88

@@ -8,12 +8,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakSet
 
-from .._agent import BaseAgent
+from .._api.agent import BaseAgent
 
 if TYPE_CHECKING:
     from .. import Agent
-    from .._engine import Dispatcher
-    from .._homes import Home
+    from .._pool.dispatcher import Dispatcher
+    from .._runtime.homes import Home
 
 #: The class whose attributes give all agents their clocks, for once to be set.
 _AGENTS: Any = BaseAgent

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .._agent import BaseAgent
-    from .._ticket import Ticket
+    from .._api.agent import BaseAgent
+    from .._pool.ticket import Ticket
 
 
 def assert_no_leaks(agent: BaseAgent[Any, Any, Any]) -> None:

@@ -33,7 +33,7 @@ import anyio.lowlevel
 import httpcore
 import sniffio
 
-from .._contexts import TimeLimit
+from .._runtime.contexts import TimeLimit
 from ._scripts import FIN, HANG, REFUSED, RST, TIMEOUT, Gate, Mark, Step, respond
 
 LIMIT = 10.0

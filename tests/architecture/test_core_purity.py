@@ -12,7 +12,7 @@ PURE = {"__future__", "collections", "collections.abc", "dataclasses", "enum", "
 
 def test_only_pure_modules_of_the_standard_library_are_imported() -> None:
     """Nowhere in the file, not even in a function."""
-    path = Path(httpx_agent.__file__).with_name("_core.py")
+    path = Path(httpx_agent.__file__).parent / "_rules" / "core.py"
     imported: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -25,7 +25,7 @@ def test_only_pure_modules_of_the_standard_library_are_imported() -> None:
 
 def test_nothing_is_awaited_or_imported_by_other_means() -> None:
     """No coroutine, no ``__import__``, no ``open``."""
-    path = Path(httpx_agent.__file__).with_name("_core.py")
+    path = Path(httpx_agent.__file__).parent / "_rules" / "core.py"
     tree = ast.parse(path.read_text(encoding="utf-8"))
 
     assert not [n for n in ast.walk(tree) if isinstance(n, ast.AsyncFunctionDef | ast.Await | ast.Global)]

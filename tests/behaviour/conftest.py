@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from httpx_agent._resolver import resolver
+from httpx_agent._network.resolver import resolver
 from tests.support.names import Names
 from tests.support.servers import Server
 

@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from httpx_agent import Agent, AgentTransport
-from httpx_agent._steps import run
+from httpx_agent._runtime.flows import run
 from httpx_agent.testing import FIN, HANG, Network, Script, chunked, respond
 from tests.support.servers import Server
 from tests.support.worlds import World

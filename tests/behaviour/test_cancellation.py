@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from httpx_agent import Agent, AgentTransport
-from httpx_agent._steps import arun
+from httpx_agent._runtime.flows import arun
 from httpx_agent.testing import FIN, HANG, REFUSED, Network, Script, chunked, respond
 from tests.bugs.stock import Stack
 from tests.support.servers import Certificates, Server, hanging_port

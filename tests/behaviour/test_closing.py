@@ -10,7 +10,8 @@ import httpcore
 import httpx
 import pytest
 
-from httpx_agent import Agent, AgentTransport, _network
+from httpx_agent import Agent, AgentTransport
+from httpx_agent._network import streams as _network
 from httpx_agent.testing import HANG, Gate, Network, Script, chunked, respond
 from tests.bugs.stock import Stack
 from tests.support.servers import Server, hanging_port

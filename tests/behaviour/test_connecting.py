@@ -17,8 +17,8 @@ import httpx
 import pytest
 
 from httpx_agent import Agent, AgentTransport
-from httpx_agent._causes import walk_causes
-from httpx_agent._network import Wire
+from httpx_agent._network.streams import Wire
+from httpx_agent._runtime.causes import walk_causes
 from httpx_agent.testing import Network
 from httpx_agent.testing._server import fill_backlog
 from tests.support.names import Names, port_of
@@ -287,7 +287,7 @@ def test_a_socket_that_is_broken_as_it_connects_is_closed(
                     time.sleep(0.001)
             return found
 
-    monkeypatch.setattr("httpx_agent._connecting._Selector", Selector)
+    monkeypatch.setattr("httpx_agent._network.connecting._Selector", Selector)
     with httpx.Client(transport=AgentTransport(agent=agent), timeout=PATIENT) as client:
         with pytest.raises(httpx.ConnectError, match="the agent was closed"):
             client.get(f"http://two.test:{port_of(server.url)}/")

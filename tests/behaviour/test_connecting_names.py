@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from httpx_agent import Agent, AgentTransport
-from httpx_agent._resolver import resolver
+from httpx_agent._network.resolver import resolver
 from httpx_agent.testing import Network
 from tests.support.names import Names, port_of
 from tests.support.servers import Server

@@ -23,9 +23,12 @@ import sniffio
 import trio
 import uvloop
 
-from httpx_agent import Agent, AgentTransport, _connecting, _resolver, _watchers
-from httpx_agent._asyncio_streams import AsyncioStream
-from httpx_agent._contexts import detached
+from httpx_agent import Agent, AgentTransport
+from httpx_agent._network import connecting as _connecting
+from httpx_agent._network import resolver as _resolver
+from httpx_agent._network.asyncio import AsyncioStream
+from httpx_agent._runtime import watchers as _watchers
+from httpx_agent._runtime.contexts import detached
 from httpx_agent.testing import HANG, Gate, Network, Script, chunked, respond
 from tests.support.servers import Certificates, Proxy, Server
 from tests.support.worlds import WORLDS, World

@@ -15,8 +15,9 @@ from typing import Any
 import httpx
 import pytest
 
-from httpx_agent import Agent, AgentTransport, _watchers
-from httpx_agent._http1_connection import Http1Connection
+from httpx_agent import Agent, AgentTransport
+from httpx_agent._connection.http1 import Http1Connection
+from httpx_agent._runtime import watchers as _watchers
 from httpx_agent.testing import Network
 from tests.bugs.stock import Stack
 from tests.support.counting import Meter, watch

@@ -19,8 +19,8 @@ import httpx
 import pytest
 
 from httpx_agent import Agent, AgentTransport
-from httpx_agent._poll import Poll
-from httpx_agent._upload import WOULD_BLOCK, write_listening
+from httpx_agent._network.poll import Poll
+from httpx_agent._network.upload import WOULD_BLOCK, write_listening
 from httpx_agent.testing import Network, Script, respond
 from tests.support.raw import Peer, raw_server
 from tests.support.servers import Certificates

@@ -31,8 +31,10 @@ import pytest
 import trio
 from anyio import to_thread
 
-from httpx_agent import Agent, AgentTransport, _fork, _pickling
-from httpx_agent._watchers import ThreadWatcher
+from httpx_agent import Agent, AgentTransport
+from httpx_agent._api import pickling as _pickling
+from httpx_agent._runtime import process as _fork
+from httpx_agent._runtime.watchers import ThreadWatcher
 from httpx_agent.testing import Network
 from tests.bugs.stock import Stack
 from tests.support.servers import Certificates, Server, hanging_port

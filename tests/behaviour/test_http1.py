@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from httpx_agent import Agent, AgentTransport
-from httpx_agent._http1_connection import Http1Connection
+from httpx_agent._connection.http1 import Http1Connection
 from tests.support.raw import Peer, raw_server
 from tests.support.servers import Certificates, Server
 from tests.support.worlds import AwaitableStream, World
@@ -399,7 +399,7 @@ async def test_attempts_to_connect_are_repeated(world: World, server: Server, mo
         async with world.client(transport=AgentTransport(agent=agent)) as client:
             trace = world.callback(lambda name, info: events.append(name))
             with pytest.MonkeyPatch.context() as patch:
-                from httpx_agent._network import AsyncBackend, SyncBackend
+                from httpx_agent._network.streams import AsyncBackend, SyncBackend
 
                 async def asleep(self: Any, seconds: float) -> None:
                     slept.append(seconds)

@@ -11,7 +11,7 @@ import pytest
 from hpack import Encoder
 
 from httpx_agent import Agent, AgentTransport
-from httpx_agent._resend import MAX_GOAWAYS
+from httpx_agent._rules.resend import MAX_GOAWAYS
 from httpx_agent.testing import FIN, RST, Connection, Gate, Network, Script, goaway, http2
 from tests.bugs.stock import Stack
 from tests.support.worlds import World

@@ -150,7 +150,7 @@ async def test_who_iterates_and_closes_by_hand_finds_all_as_it_was(world: World,
 
 
 async def test_many_origins_are_not_remembered_for_ever(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("httpx_agent._engine.MAX_KNOWN_KEYS", 3)
+    monkeypatch.setattr("httpx_agent._pool.dispatcher.MAX_KNOWN_KEYS", 3)
     network = Network()
     agent = Agent(max_total_sockets=1, **network.options)
     async with world.client(transport=AgentTransport(agent=agent)) as client:

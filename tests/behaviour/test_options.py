@@ -19,7 +19,7 @@ import httpx
 import pytest
 
 from httpx_agent import Agent, AgentOptions, AgentTransport
-from httpx_agent._options import LIVE_OPTIONS, ORIGIN_OPTIONS, UNSET, AgentKeywords
+from httpx_agent._values.options import LIVE_OPTIONS, ORIGIN_OPTIONS, UNSET, AgentKeywords
 from httpx_agent.testing import Gate, Network, Script, respond
 from tests.support.worlds import World
 from tests.unit.values.options import (
@@ -66,7 +66,7 @@ def test_the_httptools_engine_without_httptools() -> None:
 import sys
 sys.modules["httptools"] = None
 import httpx_agent, httpx
-from httpx_agent._connector import Key
+from httpx_agent._connection.factory import Key
 agent = httpx_agent.Agent()
 wire = agent._dispatcher.connector.wire(Key("http", "a.test", 80, None), None, agent.options)
 print(type(agent._dispatcher.connector.sync_connection(Key("http", "a.test", 80, None), wire).inner).__module__)

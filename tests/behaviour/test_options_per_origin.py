@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from httpx_agent import Agent, AgentOptions, AgentTransport
-from httpx_agent._options import ORIGIN_OPTIONS
+from httpx_agent._values.options import ORIGIN_OPTIONS
 from httpx_agent.testing import Gate, Network, Script, VirtualClock, respond
 from tests.support.worlds import World
 

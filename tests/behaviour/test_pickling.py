@@ -21,9 +21,10 @@ import httpx
 import pytest
 
 import httpx_agent.httpx2
-from httpx_agent import Agent, AgentTransport, _pickling
-from httpx_agent._options import UNSET
-from httpx_agent._pickling import Identities
+from httpx_agent import Agent, AgentTransport
+from httpx_agent._api import pickling as _pickling
+from httpx_agent._api.pickling import Identities
+from httpx_agent._values.options import UNSET
 from httpx_agent.testing import Network
 from tests.support.servers import Server
 from tests.support.worlds import World
@@ -40,8 +41,8 @@ def elsewhere() -> Iterator[Identities]:
     """A process that knows none of the agents so far."""
     with pytest.MonkeyPatch.context() as patch:
         identities = Identities()
-        patch.setattr("httpx_agent._pickling.identities", identities)
-        patch.setattr("httpx_agent._agent.identities", identities)
+        patch.setattr("httpx_agent._api.pickling.identities", identities)
+        patch.setattr("httpx_agent._api.agent.identities", identities)
         yield identities
 
 

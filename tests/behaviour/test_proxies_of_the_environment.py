@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from httpx_agent import Agent, AgentTransport
-from httpx_agent._options import UNSET
+from httpx_agent._values.options import UNSET
 from tests.support.servers import Proxy, Server
 from tests.support.worlds import World
 

@@ -229,7 +229,7 @@ async def test_respx_may_begin_when_there_are_sockets(world: World, server: Serv
     with Proxy() as proxy:
         async with world.client(transport=AgentTransport(proxy=proxy.url if proxied else None)) as client:
             before = (await client.get(url)).status_code
-            respx.mocks.HTTPCoreMocker.remove_targets("httpx_agent._httpx.AgentPool")
+            respx.mocks.HTTPCoreMocker.remove_targets("httpx_agent._api.httpx.AgentPool")
             with respx.mock as router:
                 router.get(url).respond(299)
                 during = (await client.get(url)).status_code

@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from httpx_agent import Agent, AgentTransport
-from httpx_agent._locks import Signal
+from httpx_agent._runtime.locks import Signal
 from httpx_agent.testing import Gate, Network, Script, respond
 from tests.bugs.stock import Stack
 from tests.support.servers import Certificates, Server

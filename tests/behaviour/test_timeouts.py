@@ -16,7 +16,8 @@ import httpcore
 import httpx
 import pytest
 
-from httpx_agent import Agent, AgentTransport, _opening
+from httpx_agent import Agent, AgentTransport
+from httpx_agent._network import opening as _opening
 from httpx_agent.testing import (
     HANG,
     REFUSED,

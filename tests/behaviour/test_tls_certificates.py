@@ -226,7 +226,7 @@ def test_what_may_not_be_read(files: dict[str, str], monkeypatch: pytest.MonkeyP
     def refuse(path: object, *_: object) -> Any:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr("httpx_agent._certificates.open", refuse, raising=False)
+    monkeypatch.setattr("httpx_agent._network.certificates.open", refuse, raising=False)
     with pytest.raises(PermissionError) as caught:
         Agent(verify=files["ca"])
     assert str(caught.value) == f"[Errno 13] verify={files['ca']!r}: Permission denied; {VERIFY}"

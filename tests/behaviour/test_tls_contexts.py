@@ -17,8 +17,9 @@ import httpx
 import pytest
 import truststore
 
-from httpx_agent import Agent, AgentTransport, _tls
-from httpx_agent._tls import Offer, SlowContext, TlsContext, read_protocols
+from httpx_agent import Agent, AgentTransport
+from httpx_agent._network import tls as _tls
+from httpx_agent._network.tls import Offer, SlowContext, TlsContext, read_protocols
 from httpx_agent.testing import Network, Script
 from tests.behaviour.test_fork import child
 from tests.support.servers import Certificates, Proxy, Server

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from httpx_agent import Agent, AgentTransport
-from httpx_agent._tls import TlsContext
+from httpx_agent._network.tls import TlsContext
 from httpx_agent.testing import assert_no_leaks
 from tests.behaviour.test_fork import child
 from tests.support.servers import Certificates, Proxy, Server, Socks

@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from httpx_agent import Agent, AgentTransport
-from httpx_agent._sessions import SessionCache
+from httpx_agent._network.sessions import SessionCache
 from httpx_agent.testing import HANG, REFUSED, RST, TIMEOUT, Network, Script, assert_no_leaks
 from httpx_agent.testing._server import Hangup, LoopbackServer, Peer
 from tests.support.servers import Certificates, Proxy, Server, Socks
@@ -198,7 +198,7 @@ async def test_both_handshakes_have_one_deadline(world: World, monkeypatch: pyte
         now += 1
         return now
 
-    monkeypatch.setattr("httpx_agent._opening.time", SimpleNamespace(monotonic=tick))
+    monkeypatch.setattr("httpx_agent._network.opening.time", SimpleNamespace(monotonic=tick))
     network = Network(Script(tls=RST), Script())
     agent = agent_with_session(network)
     async with world.client(transport=AgentTransport(agent=agent)) as client:
@@ -366,7 +366,7 @@ def test_a_session_that_failed_goes_and_a_newer_one_stays() -> None:
 @pytest.mark.parametrize("leaks", [False, True])
 def test_a_server_that_refuses_is_trusted_again_when_it_resumes(monkeypatch: pytest.MonkeyPatch, leaks: bool) -> None:
     """Until then each refusal doubles the number of connections after which it is asked again."""
-    monkeypatch.setattr("httpx_agent._sessions.GIVING_LEAKS", leaks)
+    monkeypatch.setattr("httpx_agent._network.sessions.GIVING_LEAKS", leaks)
     cache = SessionCache(2)
 
     def connections_until_it_is_known() -> int:

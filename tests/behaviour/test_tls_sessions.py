@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from httpx_agent import Agent, AgentTransport
-from httpx_agent._sessions import SessionCache
+from httpx_agent._network.sessions import SessionCache
 from tests.support.servers import Certificates, Proxy, Server
 from tests.support.tls import Connection, Session, client_context, resumed
 from tests.support.worlds import World
@@ -114,7 +114,7 @@ def test_a_session_is_not_taken_anew_where_that_costs_memory(
     monkeypatch: pytest.MonkeyPatch, leaks: bool, reused: bool, taken: bool
 ) -> None:
     """Python 3.11 never gives the memory of a session back that it was asked for."""
-    monkeypatch.setattr("httpx_agent._sessions.GIVING_LEAKS", leaks)
+    monkeypatch.setattr("httpx_agent._network.sessions.GIVING_LEAKS", leaks)
     cache = SessionCache(2)
     connection = Connection(Session(), reused=reused)
     cache.learn("a", connection, cache.generation)
@@ -178,7 +178,7 @@ async def test_switched_off_it_costs_nothing(
 
     Before the first, the context is asked which protocols it offers: once, for it has methods of its own.
     """
-    monkeypatch.setattr("httpx_agent._sessions.GIVING_LEAKS", leaks)
+    monkeypatch.setattr("httpx_agent._network.sessions.GIVING_LEAKS", leaks)
     context = CountingContext(ssl.PROTOCOL_TLS_CLIENT)
     certificates.authority.configure_trust(context)
     context.maximum_version = context.minimum_version = version

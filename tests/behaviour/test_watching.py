@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from httpx_agent import Agent, AgentTransport
-from httpx_agent._watchers import ThreadWatcher
+from httpx_agent._runtime.watchers import ThreadWatcher
 from tests.support.servers import Server
 from tests.support.worlds import World
 

@@ -10,7 +10,7 @@ import pytest
 from httpx_agent import Agent, SocketInfo
 from httpx_agent._cli.report import report_sockets, report_status
 from httpx_agent._cli.screen import Screen, screen_for
-from httpx_agent._status import AgentStatus
+from httpx_agent._values.status import AgentStatus
 
 
 class Terminal(StringIO):

@@ -11,8 +11,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from httpx_agent._core import Action, Close, Core, Counters, Grant, Refuse, Rules, State
-from httpx_agent._resend import Facts, Loss, Verdict, is_idempotent, judge
+from httpx_agent._rules.core import Action, Close, Core, Counters, Grant, Refuse, Rules, State
+from httpx_agent._rules.resend import Facts, Loss, Verdict, is_idempotent, judge
 
 from .options import agent_options, setting
 from .trace import Ending, Op, Pool, Record, Seen, Trace, flatten

@@ -19,7 +19,7 @@ import httpx
 import pytest
 
 from httpx_agent import Agent, AgentTransport
-from httpx_agent._resend import MAX_GOAWAYS
+from httpx_agent._rules.resend import MAX_GOAWAYS
 from httpx_agent.testing import FIN, HANG, ChaosServer, Connection, Gate, Network, Script, http2, respond
 from tests.docs.test_examples import _page, rows
 from tests.support.raw import raw_server

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from httpx_agent import Agent, AgentTransport
-from httpx_agent._sessions import SessionCache
+from httpx_agent._network.sessions import SessionCache
 from tests.support.servers import Certificates, Server
 from tests.support.tls import Connection, Session, resumed
 from tests.support.worlds import World

@@ -24,7 +24,7 @@ from typing import Any
 import anyio
 
 from httpx_agent import Agent
-from httpx_agent._sessions import GIVING_LEAKS
+from httpx_agent._network.sessions import GIVING_LEAKS
 from httpx_agent.testing import assert_no_leaks
 from tests.soak.load import Load, Tally
 

@@ -20,7 +20,7 @@ from types import CodeType, FrameType, TracebackType
 from typing import Any, Self
 
 import httpx_agent
-from httpx_agent._locks import Signal
+from httpx_agent._runtime.locks import Signal
 
 PACKAGE = "httpx_agent"
 FOLDER = str(Path(httpx_agent.__file__).parent)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from httpx_agent import Agent
-from httpx_agent._locks import Lock
+from httpx_agent._runtime.locks import Lock
 from httpx_agent.testing._server import Hangup, LoopbackServer, Peer
 from tests.support.servers import Certificates, Server
 from tests.support.worlds import World

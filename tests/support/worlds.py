@@ -32,7 +32,7 @@ import anyio.lowlevel
 import anyio.to_thread
 import httpx
 
-from httpx_agent._options import AgentOptions
+from httpx_agent._values.options import AgentOptions
 
 LIMIT = 10.0
 """Seconds after which a wait is taken for a deadlock."""

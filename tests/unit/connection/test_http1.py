@@ -12,7 +12,7 @@ import httpcore
 import httpx
 import pytest
 
-from httpx_agent._http1 import RecentFields
+from httpx_agent._protocol.http1 import RecentFields
 from tests.unit.protocol.drivers import (
     KEY,
     OPTIONS,

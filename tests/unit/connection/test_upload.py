@@ -9,10 +9,10 @@ import anyio
 import httpcore
 import pytest
 
-from httpx_agent._http1 import MAX_BEFORE_RESPONSE
-from httpx_agent._http1_connection import Parts
-from httpx_agent._poll import Poll
-from httpx_agent._upload import NoRoomError, Overheard, awrite_listening, write_listening
+from httpx_agent._connection.http1 import Parts
+from httpx_agent._network.poll import Poll
+from httpx_agent._network.upload import NoRoomError, Overheard, awrite_listening, write_listening
+from httpx_agent._protocol.http1 import MAX_BEFORE_RESPONSE
 from tests.support.worlds import World
 from tests.unit.protocol.drivers import FAMILY, KEY, OPTIONS, SYNC, _Backend, _Socket, _SyncStream, _wire
 
@@ -159,6 +159,6 @@ def test_a_response_that_was_closed_is_not_read_on() -> None:
 
 
 def _recent() -> Any:
-    from httpx_agent._http1 import RecentFields
+    from httpx_agent._protocol.http1 import RecentFields
 
     return RecentFields()

@@ -9,8 +9,8 @@ from typing import Any
 import httpcore
 import pytest
 
-from httpx_agent._asyncio_streams import HIGH_WATER
-from httpx_agent._http1 import Incoming
+from httpx_agent._network.asyncio import HIGH_WATER
+from httpx_agent._protocol.http1 import Incoming
 from tests.unit.protocol.drivers import (
     URL,
     connected,

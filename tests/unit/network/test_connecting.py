@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from httpx_agent import AgentTransport
-from httpx_agent._asyncio_streams import AsyncioConnector
-from httpx_agent._http1 import RecentFields
+from httpx_agent._network.asyncio import AsyncioConnector
+from httpx_agent._protocol.http1 import RecentFields
 from tests.support.raw import Peer, raw_server
 from tests.support.worlds import World
 from tests.unit.protocol.drivers import (

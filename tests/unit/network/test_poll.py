@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import pytest
 
-from httpx_agent._poll import Poll
+from httpx_agent._network.poll import Poll
 
 
 @pytest.mark.parametrize("system", ["poll", "select"])

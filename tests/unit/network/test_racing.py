@@ -14,9 +14,9 @@ import pytest
 import trio
 import trio.testing
 
-from httpx_agent import _connecting
-from httpx_agent._opening import Opening
-from httpx_agent._racing import AddressInfo, Race, describe, interleave, literal
+from httpx_agent._network import connecting as _connecting
+from httpx_agent._network.opening import Opening
+from httpx_agent._network.racing import AddressInfo, Race, describe, interleave, literal
 from tests.support.worlds import World
 
 in_loops = pytest.mark.in_loops
@@ -144,7 +144,7 @@ async def test_the_next_address_is_tried_when_one_fails(world: World) -> None:
 
 @in_loops
 async def test_the_next_address_is_tried_when_one_takes_its_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("httpx_agent._racing.ATTEMPT_DELAY", 0.01)
+    monkeypatch.setattr("httpx_agent._network.racing.ATTEMPT_DELAY", 0.01)
     attempts = Attempts()
     attempts.gates["first"] = anyio.Event()
     assert await attempts.race("first", "second") == "second"
@@ -197,7 +197,7 @@ async def test_the_only_one_fails_for_no_reason_of_the_system(world: World) -> N
 async def test_one_that_succeeds_although_it_was_cancelled_is_closed(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("httpx_agent._racing.ATTEMPT_DELAY", 0.01)
+    monkeypatch.setattr("httpx_agent._network.racing.ATTEMPT_DELAY", 0.01)
     attempts = Attempts()
     gate = attempts.gates["stubborn"] = anyio.Event()
 
@@ -214,7 +214,7 @@ async def test_one_that_succeeds_although_it_was_cancelled_is_closed(
 
 @in_loops
 async def test_a_race_that_is_cancelled_when_it_is_won(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("httpx_agent._racing.ATTEMPT_DELAY", 0.01)
+    monkeypatch.setattr("httpx_agent._network.racing.ATTEMPT_DELAY", 0.01)
     attempts = Attempts()
     gate = attempts.gates["stubborn"] = anyio.Event()
     got: list[str] = []

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from httpx_agent import _resolver
-from httpx_agent._resolver import LookUp, Resolver, without_zone_escape
+from httpx_agent._network import resolver as _resolver
+from httpx_agent._network.resolver import LookUp, Resolver, without_zone_escape
 
 FOUND = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", 80))]
 

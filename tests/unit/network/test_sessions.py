@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from httpx_agent._sessions import SessionCache
+from httpx_agent._network.sessions import SessionCache
 from tests.support.tls import Connection, Session
 
 

@@ -10,9 +10,9 @@ from collections.abc import Callable
 import httpcore
 import pytest
 
-from httpx_agent._causes import walk_causes
-from httpx_agent._descriptors import is_out_of_descriptors
-from httpx_agent._network import close_forgotten
+from httpx_agent._network.descriptors import is_out_of_descriptors
+from httpx_agent._network.streams import close_forgotten
+from httpx_agent._runtime.causes import walk_causes
 from tests.support.errors import ring
 
 pytestmark = pytest.mark.timeout(10)

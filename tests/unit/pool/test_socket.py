@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from httpx_agent import Agent
-from httpx_agent._goaway import Frames, GoawayHold
-from httpx_agent._socket import Socket
+from httpx_agent._pool.socket import Socket
+from httpx_agent._protocol.http2 import Frames, GoawayHold
 from tests.support.worlds import World
 
 

@@ -17,13 +17,13 @@ import h11
 import httpcore
 
 from httpx_agent import Agent
-from httpx_agent._asyncio_streams import AsyncioStream
-from httpx_agent._connector import Key
-from httpx_agent._http1 import RecentFields
-from httpx_agent._http1_asyncio import AsyncioHttp1Connection
-from httpx_agent._http1_sync import SyncHttp1Connection
-from httpx_agent._httpcore_connection import keep_open
-from httpx_agent._network import Wire
+from httpx_agent._connection.factory import Key
+from httpx_agent._connection.http1_asyncio import AsyncioHttp1Connection
+from httpx_agent._connection.http1_sync import SyncHttp1Connection
+from httpx_agent._connection.httpcore import keep_open
+from httpx_agent._network.asyncio import AsyncioStream
+from httpx_agent._network.streams import Wire
+from httpx_agent._protocol.http1 import RecentFields
 
 URL = "http://server.example/path"
 

@@ -8,8 +8,10 @@ from types import SimpleNamespace
 import httpcore
 import pytest
 
-from httpx_agent import AgentTransport, _http1, _options
-from httpx_agent._http1 import Outgoing
+from httpx_agent import AgentTransport
+from httpx_agent._protocol import http1 as _http1
+from httpx_agent._protocol.http1 import Outgoing
+from httpx_agent._values import options as _options
 from tests.unit.protocol.drivers import (
     URL,
 )

@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from httpx_agent._goaway import GoawayHold
+from httpx_agent._protocol.http2 import GoawayHold
 
 END_STREAM = 1
 

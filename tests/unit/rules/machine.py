@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from httpx_agent._core import Close, Core, Grant, Refuse, Rules
+from httpx_agent._rules.core import Close, Core, Grant, Refuse, Rules
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Sequence
 
-    from httpx_agent._core import Action
+    from httpx_agent._rules.core import Action
 
 HOMES = ("sync", "loop", "other loop")
 picks = st.integers(0, 11)

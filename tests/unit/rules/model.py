@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 
-from httpx_agent._core import Action, Close, CloseReason, Counters, Grant, Refuse, Rules
+from httpx_agent._rules.core import Action, Close, CloseReason, Counters, Grant, Refuse, Rules
 
 Lane = tuple[Hashable, Hashable]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from httpx_agent._core import Close, Core
+from httpx_agent._rules.core import Close, Core
 from tests.unit.rules.tools import connect, finish, make
 
 

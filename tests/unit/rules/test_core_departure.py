@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from httpx_agent._core import Close, CloseReason, State
+from httpx_agent._rules.core import Close, CloseReason, State
 from tests.unit.rules.tools import connect, connect_many, fail, finish, make, new, share, states, used, waiting
 
 

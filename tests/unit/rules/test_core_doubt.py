@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from httpx_agent._core import Action, Close, CloseReason, Core, State
+from httpx_agent._rules.core import Action, Close, CloseReason, Core, State
 from tests.unit.rules.tools import connect, connect_many, finish, make, new, share, states, used
 
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from httpx_agent._core import Close, CloseReason, State
+from httpx_agent._rules.core import Close, CloseReason, State
 from tests.unit.rules.tools import connect, connect_many, finish, make, new, states, used, waiting
 
 

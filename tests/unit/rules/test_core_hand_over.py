@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from httpx_agent._core import MAX_OVERTAKEN, Close, CloseReason
+from httpx_agent._rules.core import MAX_OVERTAKEN, Close, CloseReason
 from tests.unit.rules.tools import connect, connect_many, finish, make, new, reconfigure, share, used, waiting
 
 

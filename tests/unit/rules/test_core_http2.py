@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from httpx_agent._core import MAX_REMEMBERED_PROTOCOLS, Close, CloseReason, State
+from httpx_agent._rules.core import MAX_REMEMBERED_PROTOCOLS, Close, CloseReason, State
 from tests.unit.rules.tools import connect, fail, finish, make, new, share, states, used, waiting
 
 

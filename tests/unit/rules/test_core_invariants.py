@@ -9,13 +9,13 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import invariant, precondition
 
-from httpx_agent._core import MAX_OVERTAKEN, SPARE_ENTRIES, Grant, State, _Lane, _Request
+from httpx_agent._rules.core import MAX_OVERTAKEN, SPARE_ENTRIES, Grant, State, _Lane, _Request
 from tests.unit.rules.machine import HOMES, Driver
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from httpx_agent._core import Action
+    from httpx_agent._rules.core import Action
 
 
 class Invariants(Driver):

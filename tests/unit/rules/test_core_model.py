@@ -9,14 +9,14 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import invariant, precondition
 
-from httpx_agent._core import State
+from httpx_agent._rules.core import State
 from tests.unit.rules.machine import HOMES, Driver
 from tests.unit.rules.model import Model
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from httpx_agent._core import Action
+    from httpx_agent._rules.core import Action
 
 
 class Comparison(Driver):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from httpx_agent._core import Action, Close, CloseReason, Core, Grant
+from httpx_agent._rules.core import Action, Close, CloseReason, Core, Grant
 from tests.unit.rules.tools import connect, fail, finish, make, share, used
 
 

@@ -10,15 +10,15 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
-from httpx_agent import _core
-from httpx_agent._core import Close, Grant, State
+from httpx_agent._rules import core as _core
+from httpx_agent._rules.core import Close, Grant, State
 from tests.support.interrupting import Interrupted, Interruption
 from tests.unit.rules.test_core_invariants import Invariants
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from httpx_agent._core import Action
+    from httpx_agent._rules.core import Action
 
 
 class Recovery(Invariants):

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from httpx_agent._core import SPARE_ENTRIES, Close, CloseReason, State
+from httpx_agent._rules.core import SPARE_ENTRIES, Close, CloseReason, State
 from tests.unit.rules.tools import connect, connect_many, fail, finish, make, new, states, used, view
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from httpx_agent._resend import MAX_GOAWAYS, Facts, Loss, Verdict, is_idempotent, judge
+from httpx_agent._rules.resend import MAX_GOAWAYS, Facts, Loss, Verdict, is_idempotent, judge
 
 GET = Facts(is_idempotent=True, is_replayable=True)
 POST = Facts(is_idempotent=False, is_replayable=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from httpx_agent._core import Action, Core, Grant, Rules, SocketView, State
+from httpx_agent._rules.core import Action, Core, Grant, Rules, SocketView, State
 
 if TYPE_CHECKING:
     from collections.abc import Hashable

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from httpx_agent import Agent, _clock
-from httpx_agent._clock import BothClocks
+from httpx_agent import Agent
+from httpx_agent._runtime import clock as _clock
+from httpx_agent._runtime.clock import BothClocks
 
 
 def set_clocks(monkeypatch: pytest.MonkeyPatch, **clocks: Any) -> None:

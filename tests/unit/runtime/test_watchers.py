@@ -10,7 +10,7 @@ from typing import Any
 
 import anyio
 
-from httpx_agent._watchers import LoopWatcher, ThreadWatcher, register
+from httpx_agent._runtime.watchers import LoopWatcher, ThreadWatcher, register
 
 
 def test_a_watcher_bears_descriptors_that_are_closed_and_numbers_that_come_again() -> None:

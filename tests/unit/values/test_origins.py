@@ -10,7 +10,7 @@ import pytest
 from httpx._utils import URLPattern
 
 from httpx_agent import Agent
-from httpx_agent._patterns import OriginPattern
+from httpx_agent._values.origins import OriginPattern
 
 #: Patterns of httpx's `mounts`, from its documentation and beyond.
 PATTERNS = [

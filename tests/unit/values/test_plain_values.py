@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from httpx_agent import Agent, AgentStatus, AgentTransport, RequestInfo, SocketInfo, request_info
-from httpx_agent._frozen import FrozenDict
+from httpx_agent._values.frozen import FrozenDict
 from tests.support.servers import Server
 
 

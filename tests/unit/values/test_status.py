@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from httpx_agent import Agent, AgentOptions, AgentTransport, RequestInfo, SocketInfo
-from httpx_agent._status import format_table, is_number
+from httpx_agent._values.status import format_table, is_number
 from httpx_agent.testing import Network
 from tests.support.statuses import info_of, status_of
 from tests.support.worlds import World

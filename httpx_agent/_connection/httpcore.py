@@ -1,0 +1,131 @@
+"""Connections of httpcore's, as ours: for HTTP/2, proxies, trio, and wherever the fast engine does not serve.
+
+All that the agent knows of the insides of httpcore and h11 is here. httpcore's connection connects when it gets its
+first request, and chooses then what it speaks.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import h11
+
+from .._network.streams import LEFT_UNREAD
+from .._protocol.http1 import says_close, stays_open
+from .._protocol.http2 import Frames, GoawayHold
+
+if TYPE_CHECKING:
+    from .._network.streams import Wire
+
+
+class HttpcoreConnection:
+    """One of httpcore's connections; see `Connection`.
+
+    Args:
+        inner: The connection.
+        wire: The socket's wire.
+        speaks_http2: Whether it speaks HTTP/2 unasked; else TLS negotiates that.
+    """
+
+    arrived: list[bytes] | tuple[()] = ()  # httpcore's streams tell of nothing until they are read
+
+    def __init__(self, inner: Any, wire: Wire, *, speaks_http2: bool) -> None:
+        self.inner = inner
+        self.wire = wire
+        self._speaks_http2 = speaks_http2
+
+    def opened(self, stream: Any, *, shares: bool) -> bool:
+        wire = self.wire
+        ssl_object = stream.get_extra_info("ssl_object")
+        if not self._speaks_http2 and (ssl_object is None or ssl_object.selected_alpn_protocol() != "h2"):
+            return False
+        # Where the first response is what shows that it is open, the frames' beginning has passed.
+        hold = GoawayHold() if wire.awaits_response else None
+        wire.frames = Frames(hold, wire.listener.settings if shares else None)
+        return True
+
+    def is_dead(self, *, shared: bool) -> bool:
+        if shared:  # what can be read is the others'
+            return self._is_ending() or not self.inner.is_available()
+        return self.wire.ended or self.wire.is_readable()
+
+    def end_now(self, stream: Any) -> bool | None:
+        return None
+
+    def is_reusable(self) -> bool:
+        wire = self.wire
+        return (
+            wire.stream is not None  # else a mock answered in its place
+            and not wire.ended
+            and not wire.broken
+            and not wire.cut_off
+            and not self._is_ending()
+            and self.inner.is_available()
+            and not (wire.tells_of_loss and wire.stream.get_extra_info(LEFT_UNREAD))
+            and not self._has_leftovers()
+        )
+
+    def _is_ending(self) -> bool:
+        frames = self.wire.frames
+        return frames is not None and frames.are_ending
+
+    def _has_leftovers(self) -> bool:
+        """Return whether bytes came after the response's end: they are not the next request's answer (R20, N23)."""
+        parser = _parser_of(self.inner)
+        return parser is not None and bool(parser.trailing_data[0])
+
+    def _begin_response(self, request: Any, response: Any) -> Any:
+        if self.wire.stream is not None:  # else a mock answered; its response stays as it made it
+            self.wire.awaits_response = False
+            if response.extensions.get("http_version") == b"HTTP/1.0":
+                keep_open(self.inner, request, response)
+        return response
+
+
+class SyncHttpcoreConnection(HttpcoreConnection):
+    """The same in threads."""
+
+    def handle_request(self, request: Any) -> Any:
+        return self._begin_response(request, self.inner.handle_request(request))
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+class AsyncHttpcoreConnection(HttpcoreConnection):
+    """The same in an event loop."""
+
+    async def handle_async_request(self, request: Any) -> Any:
+        return self._begin_response(request, await self.inner.handle_async_request(request))
+
+    async def aclose(self) -> None:
+        await self.inner.aclose()
+
+
+def _parser_of(connection: Any) -> Any:
+    """Return h11's state of a connection of httpcore's, which has it privately; ``None`` if the names are unknown."""
+    while hasattr(connection, "_connection"):
+        connection = connection._connection
+    return getattr(connection, "_h11_state", None)
+
+
+def keep_open(connection: Any, request: Any, response: Any) -> None:
+    """Let an HTTP/1.0 connection of httpcore's serve again, if its server said so and the body's end is known (R11).
+
+    h11 knows keep-alive of HTTP/1.1 only, and is not to be told of any other but by what it decides from. Where its
+    private names are unknown, the connection is closed after the response, as it is without this.
+
+    Args:
+        connection: The connection, when a response has begun.
+        request: httpcore's request.
+        response: httpcore's response.
+    """
+    headers = response.headers
+    has_no_body = request.method == b"HEAD" or response.status in (204, 304)
+    has_length = has_no_body or any(name.lower() == b"content-length" for name, _ in headers)
+    if not has_length or not stays_open(headers) or says_close(request.headers):
+        return
+    state = getattr(_parser_of(connection), "_cstate", None)
+    if state is not None and state.states.get(h11.CLIENT) is h11.MUST_CLOSE:  # else the request has not left
+        state.keep_alive = True
+        state.states[h11.CLIENT] = h11.DONE

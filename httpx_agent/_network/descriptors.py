@@ -1,0 +1,30 @@
+"""The limit on open files: how to tell from an error that it was reached."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+
+from .._runtime.causes import walk_causes
+
+#: The process has as many descriptors as it may have (`ulimit -n`), or the system does.
+NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
+
+
+def is_out_of_descriptors(error: BaseException) -> bool:
+    """Return whether the limit on open files led to an error."""
+    for found in walk_causes(error):
+        if isinstance(found, OSError) and found.errno in NO_DESCRIPTOR:
+            return True
+        if isinstance(found, socket.gaierror) and _none_is_left():  # a lookup needs files, but does not say so
+            return True
+    return False
+
+
+def _none_is_left() -> bool:
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        return error.errno in NO_DESCRIPTOR
+    return False

@@ -1,0 +1,359 @@
+"""TLS contexts: when they are made, what a handshake with one offers, and which name it asks for.
+
+httpcore sets a context's protocols (ALPN) before each handshake, and its network backends pass no session on. So they
+get a stand-in for the context, which acts when a handshake's object is made: at that moment OpenSSL copies the
+protocols into it, and accepts a session.
+"""
+
+from __future__ import annotations
+
+import ssl
+import threading
+from collections import deque
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from contextvars import Context
+from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakKeyDictionary
+
+from .._runtime import process
+from .._runtime.locks import Lock
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Iterable, Iterator
+
+#: What a handshake is done with: an `ssl.SSLObject` or `ssl.SSLSocket`.
+Handshake = TypeVar("Handshake")
+
+#: Stand-ins kept for another handshake, at most: more are seldom needed at once.
+_MAX_IDLE = 16
+
+#: The attribute in which a stand-in keeps what it offers.
+_OFFER = "httpx_agent_offer"
+
+
+class SlowContext(ssl.SSLContext):
+    """A stand-in for a context with methods of its own, which may take long: they must not run in an event loop.
+
+    anyio runs the methods of anything but an exact `ssl.SSLContext` in a thread, and so do our streams; trio does not.
+    """
+
+
+class TlsContext:
+    """The context of an agent for one kind of handshake: with origins, or with its proxy.
+
+    Args:
+        make: Returns the real context; if it reads certificates, that takes some 50 ms.
+        is_own: Whether the agent has the context for itself. If not, every change to it is undone.
+    """
+
+    def __init__(self, make: Callable[[], ssl.SSLContext], *, is_own: bool) -> None:
+        self._make = make
+        self._is_own = is_own
+        self._made: ssl.SSLContext | None = None
+        self._protocols: list[str] = []  # to offer
+        self._set: list[str] = []  # on a context of our own
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Renew in a forked child what a thread of the parent may have held."""
+        self._making = Lock()  # held while the context is made
+        self._starting = Lock()
+        self._build: Future[None] | None = None
+
+    # Making -----------------------------------------------------------------------------------------------------------
+
+    def get(self) -> ssl.SSLContext:
+        """Return the real context; make it first, or wait for the thread that does."""
+        if self._made is None:
+            with self._making:
+                if self._made is None:
+                    self._made = self._make()
+        return self._made
+
+    def begin(self) -> Future[None] | None:
+        """Have it made in a thread of its own; return a future for that, ``None`` if it exists already.
+
+        It is made once, however many callers ask meanwhile. If that fails, the next caller begins anew.
+        """
+        if self._made is not None:
+            return None
+        with self._starting:
+            build = self._build
+            if build is None:
+                build = self._build = Future()
+                try:
+                    threading.Thread(
+                        target=Context().run, args=(self._make_for, build), name="httpx-agent-tls", daemon=True
+                    ).start()
+                except RuntimeError:  # no more threads, or the interpreter is about to end: do it here
+                    self._make_for(build)
+        return build
+
+    def _make_for(self, build: Future[None]) -> None:
+        try:
+            self.get()
+        except BaseException as error:  # whatever it is, it belongs to those who wait
+            self._build = None
+            build.set_exception(error)
+        else:
+            self._build = None
+            build.set_result(None)
+
+    # Standing in ------------------------------------------------------------------------------------------------------
+
+    def stand_in(self, kind: type[ssl.SSLContext] = ssl.SSLContext) -> ssl.SSLContext:
+        """Return what network backends may use as the context; if they bypass its methods, it trusts nobody.
+
+        Making one takes 0.2 ms.
+        """
+        context, offer = kind(ssl.PROTOCOL_TLS_CLIENT), Offer(self)
+        # On the instance, because anyio asks for the exact class.
+        vars(context).update(
+            {
+                "set_alpn_protocols": offer.set_alpn_protocols,
+                "wrap_bio": offer.wrap_bio,
+                "wrap_socket": offer.wrap_socket,
+                _OFFER: offer,
+            }
+        )
+        return context
+
+    def is_slow(self) -> bool:
+        """Return whether the real context has methods of its own for which an event loop would have to wait."""
+        return not _is_pythons(self.get().wrap_bio)
+
+    def offer(self, protocols: Iterable[str]) -> None:
+        """Note which protocols to offer; an agent gives the same ones before each handshake."""
+        self._protocols = list(protocols)
+
+    def make(self, make: Callable[[ssl.SSLContext], Handshake]) -> Handshake:
+        """Make the object of a handshake from the real context, which offers what was noted meanwhile."""
+        context, protocols = self.get(), self._protocols
+        if not self._is_own:
+            return _borrowed.lend(context, protocols, make)
+        if self._set != protocols:
+            with self._making:
+                context.set_alpn_protocols(protocols)
+                self._set = protocols
+        return make(context)
+
+
+class Offer:
+    """The methods of a stand-in.
+
+    Args:
+        tls: What it stands for.
+
+    Attributes:
+        session: Which session a handshake offers that brings none.
+    """
+
+    def __init__(self, tls: TlsContext) -> None:
+        self.tls = tls
+        self.session: ssl.SSLSession | None = None
+
+    @staticmethod
+    def of(context: ssl.SSLContext) -> Offer | None:
+        """Return what a context offers if it is a stand-in."""
+        found = vars(context).get(_OFFER)
+        return found if isinstance(found, Offer) else None
+
+    def set_alpn_protocols(self, protocols: Iterable[str]) -> None:
+        """As `ssl.SSLContext.set_alpn_protocols`."""
+        self.tls.offer(protocols)
+
+    def wrap_bio(
+        self,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        server_side: bool = False,
+        server_hostname: str | bytes | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> ssl.SSLObject:
+        """As `ssl.SSLContext.wrap_bio`."""
+        arguments = self._with_session({"server_side": server_side, "server_hostname": server_hostname}, session)
+        return self.tls.make(lambda context: context.wrap_bio(incoming, outgoing, **arguments))
+
+    def wrap_socket(
+        self, sock: socket.socket, *, session: ssl.SSLSession | None = None, **arguments: Any
+    ) -> ssl.SSLSocket:
+        """As `ssl.SSLContext.wrap_socket`.
+
+        The handshake waits for the network, and others must not wait for that, so it comes after the rest. Not so where
+        the context has a method of its own: that may look at what the handshake brought, so there others do wait.
+        """
+        arguments = self._with_session(arguments, session)
+        wrapped, comes_after = self.tls.make(lambda context: _wrap(context, sock, arguments))
+        if comes_after:
+            try:
+                wrapped.do_handshake()
+            except BaseException:
+                wrapped.close()
+                raise
+        return wrapped
+
+    def _with_session(self, arguments: dict[str, Any], session: ssl.SSLSession | None) -> dict[str, Any]:
+        session = session or self.session
+        return arguments if session is None else {**arguments, "session": session}
+
+
+def _wrap(context: ssl.SSLContext, sock: socket.socket, arguments: dict[str, Any]) -> tuple[ssl.SSLSocket, bool]:
+    """Return a socket that does TLS, and whether its handshake is still to be done."""
+    comes_after = _is_pythons(context.wrap_socket) and arguments.get("do_handshake_on_connect", True)
+    if comes_after:
+        arguments = {**arguments, "do_handshake_on_connect": False}
+    return context.wrap_socket(sock, **arguments), comes_after
+
+
+class StandIns:
+    """Stand-ins for one context that offer a session, one handshake at a time each."""
+
+    def __init__(self, tls: TlsContext) -> None:
+        self._tls = tls
+        self._idle: deque[ssl.SSLContext] = deque(maxlen=_MAX_IDLE)
+
+    @contextmanager
+    def offering(self, session: ssl.SSLSession, *, slow: bool) -> Iterator[ssl.SSLContext]:
+        """Wrap a handshake that offers a session; yield the context to begin it with."""
+        try:
+            stand_in = self._tls.stand_in(SlowContext) if slow else self._idle.popleft()
+        except IndexError:
+            stand_in = self._tls.stand_in()
+        offer = Offer.of(stand_in)
+        assert offer is not None
+        offer.session = session
+        try:
+            yield stand_in
+        finally:
+            offer.session = None
+            if not slow:
+                self._idle.append(stand_in)
+
+
+def _is_pythons(method: Any) -> bool:
+    """Return whether a method is that of Python's own `ssl.SSLContext`, under whatever name that goes by now."""
+    return getattr(method, "__module__", None) == "ssl"
+
+
+# Contexts of the user's -----------------------------------------------------------------------------------------------
+
+
+class _Loan:
+    """What must be known of a context that agents borrow."""
+
+    def __init__(self) -> None:
+        self.lock = Lock()
+        self.protocols: list[str] | None = None  # the user's; `None` until they are read
+        self.is_out = False  # whether others are set now
+
+
+class _Borrowed:
+    """The users' contexts, with which each agent of this process may offer other protocols.
+
+    Python can set protocols only on a context, and cannot read them. So they are set for the moment in which a
+    handshake's object is made, by one agent after the other, and put back.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._loans: WeakKeyDictionary[ssl.SSLContext, _Loan] = WeakKeyDictionary()
+        process.register(self)
+
+    def lend(
+        self, context: ssl.SSLContext, protocols: list[str], make: Callable[[ssl.SSLContext], Handshake]
+    ) -> Handshake:
+        """Make an object from a context that offers these protocols."""
+        with self._lock:
+            loan = self._loans.setdefault(context, _Loan())
+        with loan.lock:
+            if loan.is_out:  # still, because whoever put them back was interrupted
+                self._take_back(context, loan)
+            # The user may change them at any time. Reading them takes 0.1 ms, but 25 ms if the context has a method of
+            # its own that reads certificates each time; those are read once.
+            if loan.protocols is None or _is_pythons(context.wrap_bio):
+                loan.protocols = read_protocols(context)
+            if loan.protocols == protocols:
+                return make(context)
+            loan.is_out = True
+            try:
+                context.set_alpn_protocols(protocols)
+                return make(context)
+            finally:
+                self._take_back(context, loan)
+
+    @staticmethod
+    def _take_back(context: ssl.SSLContext, loan: _Loan) -> None:
+        assert loan.protocols is not None
+        context.set_alpn_protocols(loan.protocols)
+        loan.is_out = False
+
+    def begin_anew(self) -> None:
+        """Begin anew in a forked child: no thread is left to put back what it has set, or to release a lock."""
+        self._lock = Lock()
+        for context, loan in self._loans.items():
+            loan.lock = Lock()
+            if loan.is_out:
+                self._take_back(context, loan)
+
+
+_borrowed = _Borrowed()
+
+
+def read_protocols(context: ssl.SSLContext) -> list[str]:
+    """Return the protocols that a context offers (ALPN, RFC 7301), out of the message that it would begin with."""
+    message = ssl.MemoryBIO()
+    handshake = context.wrap_bio(ssl.MemoryBIO(), message, server_hostname="name.invalid")
+    with suppress(ssl.SSLWantReadError):
+        handshake.do_handshake()
+    return _protocols_in(message.read())
+
+
+#: Where the session of a ClientHello begins: after the headers of record and message, the version and the random.
+_SESSION_AT = 5 + 4 + 2 + 32
+
+#: The extension `application_layer_protocol_negotiation`.
+_ALPN = 16
+
+
+def _protocols_in(hello: bytes) -> list[str]:
+    """Return the protocols of a ClientHello (RFC 8446, 4.1.2)."""
+
+    def number(at: int, size: int) -> int:
+        return int.from_bytes(hello[at : at + size], "big")
+
+    at = _SESSION_AT
+    for size in (1, 2, 1):  # session, cipher suites, compression methods
+        at += size + number(at, size)
+    at += 2  # how long all extensions are
+    while at < len(hello):
+        kind, length = number(at, 2), number(at + 2, 2)
+        at += 4
+        if kind == _ALPN:
+            return _names_in(hello[at + 2 : at + length])
+        at += length
+    return []
+
+
+def _names_in(data: bytes) -> list[str]:
+    names = []
+    while data:
+        length = data[0]
+        names.append(data[1 : 1 + length].decode("ascii"))
+        data = data[1 + length :]
+    return names
+
+
+# Names ----------------------------------------------------------------------------------------------------------------
+
+
+def server_name(host: str) -> str:
+    """Return the name by which TLS asks for a host, and checks its certificate.
+
+    The dot of an absolute name is for name servers (RFC 6066, 3), and the zone of an IPv6 address means something on
+    this machine only (RFC 6874).
+    """
+    if ":" in host:
+        return host.partition("%")[0]
+    return host.removesuffix(".") or host

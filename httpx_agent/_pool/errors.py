@@ -1,0 +1,164 @@
+"""Errors that explain themselves: what, where, how long, which limit, what to do. Their classes stay as they are."""
+
+from __future__ import annotations
+
+import ssl
+from typing import TYPE_CHECKING, Any
+
+import h11
+
+from .._network.descriptors import is_out_of_descriptors
+from .._network.opening import Phase
+from .._rules.resend import MAX_GOAWAYS, Loss, Verdict
+from .._runtime.causes import walk_causes
+
+if TYPE_CHECKING:
+    from .dispatcher import Standing
+    from .exchange import Exchange
+    from .socket import Socket
+
+#: Why a request was not sent again, as the message ends.
+_WHY_NOT = {
+    Verdict.SWITCHED_OFF: "retry_stale_sockets is off",
+    Verdict.ALREADY_RESENT: "it had been sent again once already",
+    Verdict.NOT_IDEMPOTENT: "the method is not idempotent; an Idempotency-Key header allows it",
+    Verdict.BODY_IS_GONE: "its body cannot be read again",
+    Verdict.TOO_MANY_LOSSES: f"it had lost {MAX_GOAWAYS} connections this way before",
+}
+
+CLOSED = "the agent was closed"
+CUT_SHORT = "the response was closed while it was being read"
+FORKED = "the process was forked"
+
+
+def explain(error: BaseException, exchange: Exchange) -> BaseException:
+    """The error to raise in the place of ``error``: of the same class where that is one of httpcore's.
+
+    What is not httpcore's and can come from the network only, becomes the class that fits.
+    """
+    if not isinstance(error, Exception):  # a cancellation, an interrupt
+        return error
+    httpcore = exchange.dispatcher.family.httpcore
+    better = _explain(error, exchange, httpcore)
+    assert isinstance(better, BaseException)
+    return better
+
+
+def cause_of(error: BaseException, exchange: Exchange) -> BaseException | None:
+    """What to name as the cause of an explained error: not one whose message repeats what the request says."""
+    return None if isinstance(error, exchange.dispatcher.family.httpcore.LocalProtocolError) else error
+
+
+def _explain(error: Exception, exchange: Exchange, httpcore: Any) -> Any:
+    socket = exchange.socket
+    what = exchange.title
+    if exchange.cut_short:
+        return httpcore.ReadError(f"{what}: {CUT_SHORT}")
+    connecting = socket is None or not socket.usable or not exchange.started
+    if exchange.refused or (socket is not None and socket.wire.broken):
+        if connecting:
+            return httpcore.ConnectError(f"{what}: {CLOSED}; nothing was sent")
+        why = FORKED if socket is not None and socket.wire.inherited else CLOSED
+        return httpcore.ReadError(f"{what}: {why} while the request was in flight")
+    loss, verdict = exchange.judge(error) or (None, Verdict.RESEND)
+    if loss is not None and loss.is_http2:
+        return httpcore.RemoteProtocolError(f"{what}: {_goaway(error, loss)}; not sent again: {_WHY_NOT[verdict]}")
+    if isinstance(error, httpcore.PoolTimeout):
+        return error
+    where = _where(socket) if connecting else ""
+    if isinstance(error, httpcore.TimeoutException):
+        return type(error)(f"{what}: {_timeout(error, exchange)}{where}")
+    if connecting and is_out_of_descriptors(error):
+        return httpcore.ConnectError(f"{what}: {_out_of_descriptors(exchange)}{where}")
+    if isinstance(error, ssl.SSLError):
+        return (httpcore.ConnectError if connecting else httpcore.ReadError)(f"{what}: {error}{where}")
+    if connecting and isinstance(error, (OSError, UnicodeError)):
+        return httpcore.ConnectError(f"{what}: {error}{where}")
+    if connecting and type(error).__module__.startswith("socksio."):  # httpcore lets it out
+        return httpcore.ProxyError(f"{what}: the proxy hung up, or does not speak SOCKS5 ({error}){where}")
+    if loss is Loss.STALE:
+        return type(error)(f"{what}: {error} {_stale(exchange)}; not sent again: {_WHY_NOT[verdict]}.")
+    if isinstance(error, (httpcore.LocalProtocolError, h11.LocalProtocolError)):  # httpcore lets some of h11's out
+        return httpcore.LocalProtocolError(f"{what}: {_without_values(str(error), exchange.request.headers)}")
+    if isinstance(error, (httpcore.NetworkError, httpcore.ProtocolError, httpcore.ProxyError)):
+        return type(error)(f"{what}: {_text(error)}{where}")
+    return error
+
+
+def _where(socket: Socket | None) -> str:
+    """Say how far the opening of a socket came: its phase, to whom, and by which addresses."""
+    reached = "" if socket is None else socket.wire.opening.describe()
+    if not reached or socket is None:
+        return ""
+    own = socket.wire.options.local_address
+    if own and reached.startswith(Phase.TCP.value):  # it may be nobody's here
+        reached += f"; from local_address={own!r}"
+    return f" ({reached})"
+
+
+def _text(error: BaseException) -> str:
+    """What an error says, or the one that caused it: trio's say nothing of themselves."""
+    return next((words for found in walk_causes(error) if (words := str(found))), "the connection broke")
+
+
+def _without_values(message: str, headers: list[tuple[bytes, bytes]]) -> str:
+    """A message without the values of headers: an `Authorization` with a line break at its end is a secret as well."""
+    for name, value in headers:
+        message = message.replace(repr(value), f"of {name.decode('latin-1')}")
+    return message
+
+
+def _timeout(error: BaseException, exchange: Exchange) -> str:
+    """Which timeout it was, and how long."""
+    kind = type(error).__name__.removesuffix("Timeout").lower()
+    seconds = exchange.request.extensions.get("timeout", {}).get(kind)
+    limit = f"{seconds:g} s" if isinstance(seconds, (int, float)) else "the time allowed"
+    happened = {
+        "connect": f"no connection within {limit}",
+        "read": f"nothing received for {limit}",
+        "write": f"nothing could be sent for {limit}",
+    }[kind]
+    return f"{happened} ({kind} timeout; the request's own, or the agent's `timeout`)"
+
+
+def no_socket(exchange: Exchange, standing: Standing) -> str:
+    """Say which limit keeps a request waiting beyond its pool timeout, and what holds the sockets."""
+    if standing.used >= standing.rules.max_sockets:
+        limit = f"max_sockets={standing.rules.max_sockets:g} is reached"
+    elif standing.total >= standing.max_total:
+        limit = f"max_total_sockets={standing.max_total} is reached"
+    else:
+        limit = "it waits to learn whether the first socket speaks HTTP/2"
+    held = ", ".join(f"{count} {state.value}" for state, count in standing.states.items()) or "none"
+    timeout = exchange.request.extensions["timeout"]["pool"]
+    return (
+        f"{exchange.title}: no socket within "
+        f"{timeout:g} s (pool timeout): {limit}; sockets of this origin: {held}, of all origins: {standing.total}; "
+        f"{standing.waiting} request(s) of this origin wait, this one included. Raise the limit or the pool timeout, "
+        "and read or close every response."
+    )
+
+
+def _goaway(error: BaseException, loss: Loss) -> str:
+    """Say how the server closed an HTTP/2 connection."""
+    how = "to new requests" if loss is Loss.UNPROCESSED else f"before it answered ({error or 'no reason given'})"
+    return f"the server closed the HTTP/2 connection {how}"
+
+
+def _out_of_descriptors(exchange: Exchange) -> str:
+    """How many sockets are the agent's."""
+    _, sockets, _ = exchange.dispatcher.snapshot()
+    held = sum(socket is not exchange.socket for _, socket in sockets)
+    return (
+        "no file descriptor is left to open a socket, and none came free when the agent closed its free ones; it "
+        f"holds {held} socket(s) in use. Raise the limit (`ulimit -n`), or lower max_total_sockets."
+    )
+
+
+def _stale(exchange: Exchange) -> str:
+    """Say what the socket did before it was found dead."""
+    grant = exchange.grant
+    assert grant is not None
+    served = grant.requests_on_socket - 1
+    idle = f" and was free for {grant.idle_for:.3f} s" if grant.idle_for is not None else ""
+    return f"The socket had served {served} request(s){idle}, and was stale"

@@ -1,0 +1,262 @@
+"""One socket of an agent: its connection, its wire, and what is known of it."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from .._network.sessions import SessionRefused
+from .._network.streams import CLOSE_TIMEOUT
+from .._network.tls import Offer, SlowContext, server_name
+from .._rules.core import CloseReason
+from .._runtime.contexts import TimeLimit
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Iterator
+    from concurrent.futures import Future
+
+    from .._connection.factory import Key
+    from .._network.streams import Wire
+    from .._runtime.homes import Home
+    from .._values.status import Address
+    from .dispatcher import Dispatcher
+
+
+class Socket:
+    """A socket, which the core knows by number only.
+
+    Args:
+        dispatcher: The agent's dispatcher.
+        number: The socket's number.
+        home: The home in which it can be used.
+        key: The key that it is connected for.
+    """
+
+    # Most sockets keep these defaults.
+    may_resume = True  # a TLS session
+    _generation = 0  # the session cache's, when it was asked
+    _offered: ssl.SSLSession | None = None
+    _resumed: ssl.SSLSession | None = None
+
+    def __init__(self, dispatcher: Dispatcher, number: int, home: Home, key: Key) -> None:
+        self.id = number
+        self.home = home
+        self.key = key
+        self.connection: Any = None  # a `Connection`, made by the request that opens it
+        self.wire: Wire = dispatcher.connector.wire(key, self, dispatcher.options_for(key))
+        self.usable = False
+        self.multiplexed: bool = False
+        self.request_count = 0  # how many requests it has been given to
+        self.watched: int | None = None  # the descriptor that the watcher watches
+        self.http_version: str | None = None
+        self.local_address: Address | None = None
+        self.peer_address: Address | None = None
+        self.opened_at: float | None = None  # when it became usable
+        self.close_reason = CloseReason.LOOP_ENDED  # unless the core says why it closes it
+        self._dispatcher = dispatcher
+        self._session_is_kept = False
+        self._handshakes_left = dispatcher.connector.handshakes(key)
+
+    def was_used(self) -> bool:
+        """Return whether it was ever opened: a mock in its place answers without it."""
+        return self.wire.stream is not None
+
+    @contextmanager
+    def impatient(self) -> Iterator[None]:
+        """Make reading take what has arrived, and not wait, while inside."""
+        self.wire.impatient = not self.multiplexed
+        try:
+            yield
+        finally:
+            self.wire.impatient = False
+
+    # Hearing from the wire --------------------------------------------------------------------------------------------
+
+    def connected(self, stream: Any) -> None:
+        """Note that the other end, or the proxy, accepted the connection."""
+        self.local_address = _address(stream, "client_addr")
+        self.peer_address = _address(stream, "server_addr")
+        self._progress(stream)
+
+    def secured(self, stream: Any) -> None:
+        """Note that a TLS handshake is done."""
+        if self._offered is not None and getattr(stream.get_extra_info("ssl_object"), "session_reused", False):
+            self._resumed = self._offered
+        self._handshakes_left -= 1
+        self._progress(stream)
+
+    async def load_certificates(self, context: ssl.SSLContext, timeout: float | None) -> None:
+        """Have a TLS context ready within some seconds, without blocking the event loop."""
+        offer = Offer.of(context)
+        build = offer.tls.begin() if offer is not None else None
+        if build is not None:
+            await self._wait_for(build, timeout)
+
+    async def _wait_for(self, build: Future[None], timeout: float | None) -> None:
+        event = self.home.new_event()
+        wake = partial(self.home.wake, event, None)
+        self.wire.enter(wake)
+        try:
+            build.add_done_callback(lambda _: wake())
+            with TimeLimit(timeout) as patience:
+                await event.wait()
+        finally:
+            self.wire.leave()
+        self.wire.check()
+        if patience.cancelled_caught:
+            raise self.wire.family.httpcore.ConnectTimeout("the certificates took too long to load")
+        build.result()
+
+    @contextmanager
+    def handshake(self, context: ssl.SSLContext, name: str | None) -> Iterator[tuple[ssl.SSLContext, str | None]]:
+        """Wrap a TLS handshake; the last one offers the known session, if there is one.
+
+        Yields:
+            The context to begin it with, and the server's name to ask for and to check.
+
+        Raises:
+            SessionRefused: If it failed, and may be repeated without the session.
+        """
+        connector = self._dispatcher.connector
+        sessions = connector.sessions
+        session = None
+        if self._handshakes_left == 1:
+            self._generation = sessions.generation  # before looking: whoever clears the cache counts first
+            if self.may_resume:
+                session = sessions.get(self.key)
+        self._offered = session
+        if name is not None and name != self.key.sni_hostname:
+            name = server_name(name)
+        offer = Offer.of(context)
+        slow = offer is not None and self.home.is_async and offer.tls.is_slow()
+        if session is None:
+            yield offer.tls.stand_in(SlowContext) if offer is not None and slow else context, name
+            return
+        try:
+            with connector.resuming.offering(session, slow=slow) as resuming:
+                yield resuming, name
+        except Exception as error:
+            if self.wire.broken or not (self.home.is_async or self.wire.family.is_of_network(error)):
+                raise
+            sessions.refuse(self.key, session)
+            if isinstance(error, self.wire.family.httpcore.TimeoutException):
+                raise  # no time is left
+            raise SessionRefused from error
+
+    def refuse_session(self) -> None:
+        """Note that the server ended the connection because of the session that it had resumed."""
+        assert self._resumed is not None
+        self._dispatcher.connector.sessions.refuse(self.key, self._resumed)
+
+    @property
+    def has_resumed(self) -> bool:
+        """Whether it resumed a session."""
+        return self._resumed is not None
+
+    def settings(self, max_concurrent_streams: int | None) -> None:
+        """Note how many HTTP/2 streams the server takes, if it said so."""
+        self._dispatcher.socket_has_room(self, max_concurrent_streams)
+
+    def lost(self) -> None:
+        """Note that the server closed it, or wrote unasked: it counts if the socket is free and not closed by us."""
+        if not self.wire.broken:
+            self._dispatcher.socket_lost(self.id)
+
+    def note_response(self, response: Any) -> None:
+        """Note that a response began: the socket works, whatever was in doubt."""
+        self.http_version = response.extensions["http_version"].decode("ascii")
+        if not self.usable:
+            self._handshakes_left = 0
+            self._progress(self.wire.stream)
+        if not self._session_is_kept:  # TLS 1.3 sends the session with the first bytes of a response
+            self._session_is_kept = True
+            self._offered = self._resumed = None
+            self._keep_session()
+
+    def _progress(self, stream: Any) -> None:
+        if self._handshakes_left == 0 and not self.usable:
+            self.usable = True
+            self.wire.opening.end()
+            self._dispatcher.socket_opened(self, stream)
+
+    def _keep_session(self) -> None:
+        connector = self._dispatcher.connector
+        if connector.resumes(self.key):
+            connector.sessions.learn(self.key, self.wire.stream.get_extra_info("ssl_object"), self._generation)
+
+    # Opening anew -----------------------------------------------------------------------------------------------------
+
+    def begin_anew(self) -> None:
+        """Close what a failed handshake left, and be as new; a close of the socket meanwhile has the last word."""
+        connection, self.connection = self.connection, None
+        suppressed = self.wire.family.suppress_network_errors
+        with suppressed():
+            connection.close()
+        with suppressed():
+            self.wire.stream.close()
+        self._forget_handshakes()
+
+    async def abegin_anew(self) -> None:
+        """Do the same in an event loop, cancelled or not."""
+        connection, self.connection = self.connection, None
+        with anyio.CancelScope(shield=True):
+            with suppress(Exception):
+                await connection.aclose()
+            with suppress(Exception):
+                await self.wire.stream.aclose()
+        self._forget_handshakes()
+
+    def _forget_handshakes(self) -> None:
+        self.wire.begin_anew()
+        self.may_resume = False
+        self._handshakes_left = self._dispatcher.connector.handshakes(self.key)
+
+    # Closing ----------------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close it in whatever state it is, after waking any thread that waits for it."""
+        self.wire.break_off()
+        connection = self.connection  # another thread may be in `begin_anew`
+        try:
+            if connection is not None:
+                connection.close()
+        finally:
+            if self.wire.stream is not None:
+                self.wire.stream.close()
+            self.wire.close_unused()
+            self.wire.wait_until_left(CLOSE_TIMEOUT)
+
+    async def aclose(self) -> None:
+        """Do the same in an event loop, cancelled or not."""
+        self.wire.break_off()
+        with anyio.CancelScope(shield=True):  # its stream aborts what takes too long
+            try:
+                if self.connection is not None:
+                    await self.connection.aclose()
+            except GeneratorExit:  # nothing can be awaited any more
+                raise
+            except BaseException:
+                await self._aclose_stream()
+                raise
+            await self._aclose_stream()
+
+    async def _aclose_stream(self) -> None:
+        if self.wire.stream is not None:
+            await self.wire.stream.aclose()
+
+
+def _address(stream: Any, which: str) -> Address | None:
+    """Return an address as ``(host, port)``, or the path of a Unix socket."""
+    try:
+        address = stream.get_extra_info(which)
+    except OSError:  # it is gone already
+        return None
+    if isinstance(address, tuple):
+        return str(address[0]), int(address[1])
+    if isinstance(address, bytes):
+        return address.decode(errors="replace")
+    return address or None  # an unnamed Unix socket has an empty path

@@ -1,0 +1,156 @@
+"""The steps of a flow that need a socket, a connection or the stream of a response; see `_steps`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+if TYPE_CHECKING:
+    from .socket import Socket
+
+#: Bytes of a response that is closed early that are read to save its socket, if they have arrived.
+DRAIN_LIMIT = 64 * 1024
+
+
+class Send:
+    """Send a request over a connection, which connects first if it is new; return the response."""
+
+    __slots__ = ("_connection", "_request")
+
+    def __init__(self, connection: Any, request: Any) -> None:
+        self._connection = connection
+        self._request = request
+
+    def run(self) -> Any:
+        return self._connection.handle_request(self._request)
+
+    def arun(self) -> Awaitable[Any]:
+        awaitable: Awaitable[Any] = self._connection.handle_async_request(self._request)
+        return awaitable
+
+
+class CloseSocket:
+    """Close a socket. It is closed however this ends; how its connection fails by then is of no interest."""
+
+    __slots__ = ("_socket",)
+
+    def __init__(self, socket: Socket) -> None:
+        self._socket = socket
+
+    def run(self) -> None:
+        with self._socket.wire.family.suppress_network_errors():
+            self._socket.close()
+
+    async def arun(self) -> None:
+        with suppress(Exception):
+            await self._socket.aclose()
+
+
+class BeginAnew:
+    """Close what a socket's failed handshake has left, so that the socket can be opened as if it were new."""
+
+    __slots__ = ("_socket",)
+
+    def __init__(self, socket: Socket) -> None:
+        self._socket = socket
+
+    def run(self) -> None:
+        self._socket.begin_anew()
+
+    def arun(self) -> Awaitable[None]:
+        return self._socket.abegin_anew()
+
+
+class CloseStream:
+    """Close the stream of a response, which makes its connection fit for the next request, or closes it."""
+
+    __slots__ = ("_stream",)
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def run(self) -> None:
+        self._stream.close()
+
+    async def arun(self) -> None:
+        with anyio.CancelScope(shield=True):
+            await self._stream.aclose()
+
+
+class Drain:
+    """Read what is left of a response that nobody wants, as far as it has arrived.
+
+    Return the number of bytes read if they were all; ``None`` if there is more.
+    """
+
+    __slots__ = ("_socket", "_stream")
+
+    def __init__(self, stream: Any, socket: Socket) -> None:
+        self._stream = stream
+        self._socket = socket
+
+    def run(self) -> int | None:
+        left = DRAIN_LIMIT
+        with self._socket.impatient():
+            try:
+                for chunk in self._stream:
+                    left -= len(chunk)
+                    if left < 0:
+                        return None
+            except Exception as error:
+                if not self._socket.wire.family.is_of_network(error):
+                    raise
+                return None
+        return DRAIN_LIMIT - left
+
+    async def arun(self) -> int | None:
+        left = DRAIN_LIMIT
+        iterator = aiter(self._stream)
+        with self._socket.impatient():
+            try:
+                async for chunk in iterator:
+                    left -= len(chunk)
+                    if left < 0:
+                        return None
+            except Exception:
+                return None
+            finally:
+                await end_iteration(iterator)
+        return DRAIN_LIMIT - left
+
+
+class WakeableIterator:
+    """An async iterator whose reader another task can wake.
+
+    Where several responses come over one socket, closing one of them does not close what its reader waits for.
+    """
+
+    def __init__(self, iterator: Any) -> None:
+        self.iterator = iterator
+        self._scope: anyio.CancelScope | None = None
+        self._error: Exception | None = None
+
+    async def __anext__(self) -> bytes:
+        with anyio.CancelScope() as self._scope:
+            part: bytes = await anext(self.iterator)
+            return part
+        assert self._error is not None
+        raise self._error
+
+    def wake(self, error: Exception) -> None:
+        """End the wait of another task with an error."""
+        assert self._scope is not None
+        self._error = error
+        self._scope.cancel()
+
+
+async def end_iteration(iterator: Any) -> None:
+    """Finalise an async generator here and now, rather than by the garbage collector: trio warns of that."""
+    if isinstance(iterator, WakeableIterator):
+        iterator = iterator.iterator
+    if isinstance(iterator, AsyncGenerator):
+        with anyio.CancelScope(shield=True), suppress(RuntimeError):  # another task is in it
+            await iterator.aclose()
