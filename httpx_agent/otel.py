@@ -29,12 +29,12 @@ except ImportError as error:
     raise ImportError(f"httpx_agent.otel needs the package 'opentelemetry-api': {install('otel')}") from error
 
 if TYPE_CHECKING:
-    from ._connection.factory import Key
     from ._pool.dispatcher import Dispatcher
     from ._pool.socket import Socket
     from ._pool.ticket import Ticket
     from ._rules.core import CloseReason
     from ._values.options import AgentOptions
+    from ._values.origins import Key
 
 __all__ = ["instrument", "uninstrument"]
 

@@ -6,16 +6,18 @@ import asyncio
 import math
 import ssl
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import sniffio
 
+from .._network.anyio import AsyncBackend
 from .._network.asyncio import AsyncioConnector
 from .._network.certificates import check_files, create_ssl_context
 from .._network.connecting import RacingConnector, SyncConnector
 from .._network.sessions import SessionCache
-from .._network.streams import AsyncBackend, SyncBackend, Wire
+from .._network.sync import SyncBackend
 from .._network.tls import StandIns, TlsContext
+from .._network.wire import Wire
 from .._protocol.http1 import RecentFields, is_installed
 from .._runtime.contexts import DetachedBackend
 from .http1_asyncio import AsyncioHttp1Connection
@@ -23,98 +25,18 @@ from .http1_sync import SyncHttp1Connection
 from .httpcore import AsyncHttpcoreConnection, SyncHttpcoreConnection
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     from .._family import Family
-    from .._network.streams import Listener
+    from .._network.wire import Listener
     from .._runtime.homes import Home
     from .._values.options import AgentOptions
+    from .._values.origins import Key
     from .http1 import Http1Connection
+    from .interface import AsyncConnection, Connection, SyncConnection
 
 
 Fast = TypeVar("Fast", bound="Http1Connection")
-
-
-class Key(NamedTuple):
-    """What the sockets of one pool have in common (R27); `max_sockets` counts per key."""
-
-    scheme: str
-    host: str
-    port: int
-    sni_hostname: str | None
-
-    @property
-    def origin(self) -> str:
-        """The origin as ``scheme://host:port``, always with its port, and with the server name if that differs."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        name = f" ({self.sni_hostname})" if self.sni_hostname not in (None, self.host) else ""
-        return f"{self.scheme}://{host}:{self.port}{name}"
-
-
-class Connection(Protocol):
-    """One conversation over one socket: who speaks HTTP there, and what the agent asks of them.
-
-    Ours are in `_http1_connection`, httpcore's in `_httpcore_connection`. A connection opens its socket when it gets
-    its first request; several requests may share it, if it said so. Sending and closing differ by world.
-    """
-
-    arrived: list[bytes] | tuple[()]
-    """What has come of the body in flight, to be taken from here; empty where its stream must be asked."""
-
-    def opened(self, stream: Any, *, shares: bool) -> bool:
-        """Begin on a socket that is usable now; return whether it speaks HTTP/2.
-
-        Args:
-            stream: The outermost stream.
-            shares: Whether several requests may share the socket then; if so, it tells the wire's listener how many.
-        """
-        raise NotImplementedError
-
-    def is_dead(self, *, shared: bool) -> bool:
-        """Return whether it cannot serve a request, having served before (N8, N16): one poll at most.
-
-        Args:
-            shared: Whether others have requests in flight, so that something may be due. Else whatever has come
-                unasked makes it dead, as does the end, and a mock that takes its place.
-        """
-        raise NotImplementedError
-
-    def end_now(self, stream: Any) -> bool | None:
-        """End a response, be it read or not, and return whether the connection is fit for another request.
-
-        Args:
-            stream: The response's stream.
-
-        Returns:
-            ``None`` if nothing was done, because something in it may wait: close the stream, and ask `is_reusable`.
-        """
-        raise NotImplementedError
-
-    def is_reusable(self) -> bool:
-        """Return whether it is fit for another request, now that the stream of its response is closed."""
-        raise NotImplementedError
-
-
-class SyncConnection(Connection, Protocol):
-    """A connection in threads."""
-
-    def handle_request(self, request: Any) -> Any:
-        """Send a request; block until its response begins."""
-
-    def close(self) -> None:
-        """Close it, whatever it is doing."""
-
-
-class AsyncConnection(Connection, Protocol):
-    """A connection in an event loop."""
-
-    def handle_async_request(self, request: Any) -> Awaitable[Any]:
-        """Send a request; wait until its response begins."""
-        raise NotImplementedError
-
-    def aclose(self) -> Awaitable[None]:
-        """Close it, whatever it is doing."""
-        raise NotImplementedError
 
 
 class Connector:

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
 
-    from .._network.streams import Wire
+    from .._network.wire import Wire
     from .._protocol.http1 import Fields, RecentFields
     from .._runtime.flows import Flow, Step
     from .._values.options import AgentOptions
-    from .factory import Key
+    from .._values.origins import Key
 
 
 class Phase(Enum):

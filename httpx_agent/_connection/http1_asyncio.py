@@ -9,8 +9,8 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Self
 
 from .._network.asyncio import HIGH_WATER
-from .._network.streams import CLOSED
 from .._network.upload import TURNS
+from .._network.wire import CLOSED
 from .._protocol.http1 import PIECE
 from .._runtime.flows import arun
 from .http1 import Http1Connection, Parts, Phase, TracedParts

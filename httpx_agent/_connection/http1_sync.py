@@ -8,8 +8,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 
 from .._network.poll import Poll
-from .._network.streams import CLOSED
 from .._network.upload import WOULD_BLOCK, NoRoomError, send_listening
+from .._network.wire import CLOSED
 from .._protocol.http1 import PIECE
 from .._runtime.flows import run
 from .http1 import Http1Connection, Parts, Phase, TracedParts

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import h11
 
-from .._network.streams import LEFT_UNREAD
+from .._network.wire import LEFT_UNREAD
 from .._protocol.http1 import says_close, stays_open
 from .._protocol.http2 import Frames, GoawayHold
 
 if TYPE_CHECKING:
-    from .._network.streams import Wire
+    from .._network.wire import Wire
 
 
 class HttpcoreConnection:

@@ -26,13 +26,13 @@ from .connecting import bindable, connect_unix, look_up, race
 from .opening import Phase
 from .poll import Poll
 from .racing import literal
-from .streams import CLOSED, LEFT_UNREAD
+from .wire import CLOSED, LEFT_UNREAD
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
     from .racing import AddressInfo
-    from .streams import Listener, Wire
+    from .wire import Listener, Wire
 
 #: Bytes to keep for a slow reader, at most: after that the server has to wait.
 HIGH_WATER = 256 * 1024

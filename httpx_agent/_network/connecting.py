@@ -18,10 +18,10 @@ from .._runtime.locks import Signal
 from .opening import Phase
 from .racing import AddressInfo, Race, describe, literal
 from .resolver import look_up_literal, resolver, without_zone_escape
-from .streams import CLOSE_TIMEOUT, OsErrors, shut_down
+from .wire import CLOSE_TIMEOUT, OsErrors, shut_down
 
 if TYPE_CHECKING:
-    from .streams import Wire
+    from .wire import Wire
 
 T = TypeVar("T")
 

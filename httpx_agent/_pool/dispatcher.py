@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NotRequired, TypedDict, TypeV
 
 import sniffio
 
-from .._connection.factory import Connector, Key
+from .._connection.factory import Connector
 from .._rules.core import Action, Close, Core, Counters, Grant, Refuse, Rules, SocketView, State
 from .._runtime import process
 from .._runtime.homes import AsyncHome, AsyncioHome, Home, SyncHome, TrioHome
@@ -50,6 +50,7 @@ from .._values.options import (
     no_limit,
     rules_of,
 )
+from .._values.origins import Key
 from .socket import Socket
 from .steps import CloseSocket
 from .ticket import Owner, Ticket

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import h11
 
@@ -13,8 +13,8 @@ from .._rules.resend import MAX_GOAWAYS, Loss, Verdict
 from .._runtime.causes import walk_causes
 
 if TYPE_CHECKING:
-    from .dispatcher import Standing
-    from .exchange import Exchange
+    from .._rules.core import Grant
+    from .dispatcher import Dispatcher, Standing
     from .socket import Socket
 
 #: Why a request was not sent again, as the message ends.
@@ -31,45 +31,66 @@ CUT_SHORT = "the response was closed while it was being read"
 FORKED = "the process was forked"
 
 
-def explain(error: BaseException, exchange: Exchange) -> BaseException:
+class FailedRequest(Protocol):
+    """What messages say of a request: an `Exchange`."""
+
+    dispatcher: Dispatcher
+    request: Any
+    socket: Socket | None
+    grant: Grant | None
+    started: bool
+    refused: bool
+    cut_short: bool
+
+    @property
+    def title(self) -> str:
+        """Method and origin."""
+        raise NotImplementedError
+
+    def judge(self, error: BaseException) -> tuple[Loss, Verdict] | None:
+        """Return how the error cost the request its connection, and whether it is sent again."""
+        raise NotImplementedError
+
+
+def explain(error: BaseException, failed: FailedRequest) -> BaseException:
     """The error to raise in the place of ``error``: of the same class where that is one of httpcore's.
 
     What is not httpcore's and can come from the network only, becomes the class that fits.
     """
     if not isinstance(error, Exception):  # a cancellation, an interrupt
         return error
-    httpcore = exchange.dispatcher.family.httpcore
-    better = _explain(error, exchange, httpcore)
+    httpcore = failed.dispatcher.family.httpcore
+    better = _explain(error, failed, httpcore)
     assert isinstance(better, BaseException)
     return better
 
 
-def cause_of(error: BaseException, exchange: Exchange) -> BaseException | None:
+def cause_of(error: BaseException, failed: FailedRequest) -> BaseException | None:
     """What to name as the cause of an explained error: not one whose message repeats what the request says."""
-    return None if isinstance(error, exchange.dispatcher.family.httpcore.LocalProtocolError) else error
+    return None if isinstance(error, failed.dispatcher.family.httpcore.LocalProtocolError) else error
 
 
-def _explain(error: Exception, exchange: Exchange, httpcore: Any) -> Any:
-    socket = exchange.socket
-    what = exchange.title
-    if exchange.cut_short:
+def _explain(error: Exception, failed: FailedRequest, httpcore: Any) -> Any:
+    socket = failed.socket
+    what = failed.title
+    if failed.cut_short:
         return httpcore.ReadError(f"{what}: {CUT_SHORT}")
-    connecting = socket is None or not socket.usable or not exchange.started
-    if exchange.refused or (socket is not None and socket.wire.broken):
+    connecting = socket is None or not socket.usable or not failed.started
+    if failed.refused or (socket is not None and socket.wire.broken):
         if connecting:
             return httpcore.ConnectError(f"{what}: {CLOSED}; nothing was sent")
         why = FORKED if socket is not None and socket.wire.inherited else CLOSED
         return httpcore.ReadError(f"{what}: {why} while the request was in flight")
-    loss, verdict = exchange.judge(error) or (None, Verdict.RESEND)
+    loss, verdict = failed.judge(error) or (None, Verdict.RESEND)
     if loss is not None and loss.is_http2:
         return httpcore.RemoteProtocolError(f"{what}: {_goaway(error, loss)}; not sent again: {_WHY_NOT[verdict]}")
     if isinstance(error, httpcore.PoolTimeout):
         return error
     where = _where(socket) if connecting else ""
     if isinstance(error, httpcore.TimeoutException):
-        return type(error)(f"{what}: {_timeout(error, exchange)}{where}")
+        return type(error)(f"{what}: {_timeout(error, failed)}{where}")
     if connecting and is_out_of_descriptors(error):
-        return httpcore.ConnectError(f"{what}: {_out_of_descriptors(exchange)}{where}")
+        return httpcore.ConnectError(f"{what}: {_out_of_descriptors(failed)}{where}")
     if isinstance(error, ssl.SSLError):
         return (httpcore.ConnectError if connecting else httpcore.ReadError)(f"{what}: {error}{where}")
     if connecting and isinstance(error, (OSError, UnicodeError)):
@@ -77,9 +98,9 @@ def _explain(error: Exception, exchange: Exchange, httpcore: Any) -> Any:
     if connecting and type(error).__module__.startswith("socksio."):  # httpcore lets it out
         return httpcore.ProxyError(f"{what}: the proxy hung up, or does not speak SOCKS5 ({error}){where}")
     if loss is Loss.STALE:
-        return type(error)(f"{what}: {error} {_stale(exchange)}; not sent again: {_WHY_NOT[verdict]}.")
+        return type(error)(f"{what}: {error} {_stale(failed)}; not sent again: {_WHY_NOT[verdict]}.")
     if isinstance(error, (httpcore.LocalProtocolError, h11.LocalProtocolError)):  # httpcore lets some of h11's out
-        return httpcore.LocalProtocolError(f"{what}: {_without_values(str(error), exchange.request.headers)}")
+        return httpcore.LocalProtocolError(f"{what}: {_without_values(str(error), failed.request.headers)}")
     if isinstance(error, (httpcore.NetworkError, httpcore.ProtocolError, httpcore.ProxyError)):
         return type(error)(f"{what}: {_text(error)}{where}")
     return error
@@ -108,10 +129,10 @@ def _without_values(message: str, headers: list[tuple[bytes, bytes]]) -> str:
     return message
 
 
-def _timeout(error: BaseException, exchange: Exchange) -> str:
+def _timeout(error: BaseException, failed: FailedRequest) -> str:
     """Which timeout it was, and how long."""
     kind = type(error).__name__.removesuffix("Timeout").lower()
-    seconds = exchange.request.extensions.get("timeout", {}).get(kind)
+    seconds = failed.request.extensions.get("timeout", {}).get(kind)
     limit = f"{seconds:g} s" if isinstance(seconds, (int, float)) else "the time allowed"
     happened = {
         "connect": f"no connection within {limit}",
@@ -121,7 +142,7 @@ def _timeout(error: BaseException, exchange: Exchange) -> str:
     return f"{happened} ({kind} timeout; the request's own, or the agent's `timeout`)"
 
 
-def no_socket(exchange: Exchange, standing: Standing) -> str:
+def no_socket(failed: FailedRequest, standing: Standing) -> str:
     """Say which limit keeps a request waiting beyond its pool timeout, and what holds the sockets."""
     if standing.used >= standing.rules.max_sockets:
         limit = f"max_sockets={standing.rules.max_sockets:g} is reached"
@@ -130,9 +151,9 @@ def no_socket(exchange: Exchange, standing: Standing) -> str:
     else:
         limit = "it waits to learn whether the first socket speaks HTTP/2"
     held = ", ".join(f"{count} {state.value}" for state, count in standing.states.items()) or "none"
-    timeout = exchange.request.extensions["timeout"]["pool"]
+    timeout = failed.request.extensions["timeout"]["pool"]
     return (
-        f"{exchange.title}: no socket within "
+        f"{failed.title}: no socket within "
         f"{timeout:g} s (pool timeout): {limit}; sockets of this origin: {held}, of all origins: {standing.total}; "
         f"{standing.waiting} request(s) of this origin wait, this one included. Raise the limit or the pool timeout, "
         "and read or close every response."
@@ -145,19 +166,19 @@ def _goaway(error: BaseException, loss: Loss) -> str:
     return f"the server closed the HTTP/2 connection {how}"
 
 
-def _out_of_descriptors(exchange: Exchange) -> str:
+def _out_of_descriptors(failed: FailedRequest) -> str:
     """How many sockets are the agent's."""
-    _, sockets, _ = exchange.dispatcher.snapshot()
-    held = sum(socket is not exchange.socket for _, socket in sockets)
+    _, sockets, _ = failed.dispatcher.snapshot()
+    held = sum(socket is not failed.socket for _, socket in sockets)
     return (
         "no file descriptor is left to open a socket, and none came free when the agent closed its free ones; it "
         f"holds {held} socket(s) in use. Raise the limit (`ulimit -n`), or lower max_total_sockets."
     )
 
 
-def _stale(exchange: Exchange) -> str:
+def _stale(failed: FailedRequest) -> str:
     """Say what the socket did before it was found dead."""
-    grant = exchange.grant
+    grant = failed.grant
     assert grant is not None
     served = grant.requests_on_socket - 1
     idle = f" and was free for {grant.idle_for:.3f} s" if grant.idle_for is not None else ""

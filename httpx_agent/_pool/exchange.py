@@ -19,9 +19,10 @@ from .steps import BeginAnew, CloseStream, Drain, Send
 from .ticket import Ticket
 
 if TYPE_CHECKING:
-    from .._connection.factory import Connection, Key
+    from .._connection.interface import Connection
     from .._runtime.flows import Flow
     from .._runtime.homes import Home
+    from .._values.origins import Key
     from .dispatcher import Dispatcher
     from .socket import Socket
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 
 from .._network.sessions import SessionRefused
-from .._network.streams import CLOSE_TIMEOUT
 from .._network.tls import Offer, SlowContext, server_name
+from .._network.wire import CLOSE_TIMEOUT
 from .._rules.core import CloseReason
 from .._runtime.contexts import TimeLimit
 
@@ -19,11 +19,31 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from concurrent.futures import Future
 
-    from .._connection.factory import Key
-    from .._network.streams import Wire
+    from .._connection.factory import Connector
+    from .._network.wire import Wire
     from .._runtime.homes import Home
+    from .._values.options import AgentOptions
+    from .._values.origins import Key
     from .._values.status import Address
-    from .dispatcher import Dispatcher
+
+
+class Owner(Protocol):
+    """What a socket asks of the agent's dispatcher, and tells it."""
+
+    connector: Connector
+
+    def options_for(self, key: Key) -> AgentOptions:
+        """Return the options that apply to an origin."""
+        raise NotImplementedError
+
+    def socket_opened(self, socket: Socket, stream: Any) -> None:
+        """Note that it is usable."""
+
+    def socket_has_room(self, socket: Socket, streams: int | None) -> None:
+        """Note how many HTTP/2 streams its server takes, if that said so."""
+
+    def socket_lost(self, number: int) -> None:
+        """Note that its server closed it while it was free, or wrote to it unasked."""
 
 
 class Socket:
@@ -42,7 +62,7 @@ class Socket:
     _offered: ssl.SSLSession | None = None
     _resumed: ssl.SSLSession | None = None
 
-    def __init__(self, dispatcher: Dispatcher, number: int, home: Home, key: Key) -> None:
+    def __init__(self, dispatcher: Owner, number: int, home: Home, key: Key) -> None:
         self.id = number
         self.home = home
         self.key = key

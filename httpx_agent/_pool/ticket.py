@@ -6,9 +6,9 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .._connection.factory import Key
     from .._rules.core import Grant
     from .._runtime.homes import Home
+    from .._values.origins import Key
     from .socket import Socket
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import idna
@@ -12,6 +13,22 @@ _USUAL_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 #: Nothing, a star, or a name that a star may stand before.
 _HOST = re.compile(r"\*?|(\*\.?)?[^\s*.][^\s*]*")
 _STAR = re.compile(r"(\*?\.?)(.*)", re.DOTALL)
+
+
+class Key(NamedTuple):
+    """What the sockets of one pool have in common (R27); `max_sockets` counts per key."""
+
+    scheme: str
+    host: str
+    port: int
+    sni_hostname: str | None
+
+    @property
+    def origin(self) -> str:
+        """The origin as ``scheme://host:port``, always with its port, and with the server name if that differs."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        name = f" ({self.sni_hostname})" if self.sni_hostname not in (None, self.host) else ""
+        return f"{self.scheme}://{host}:{self.port}{name}"
 
 
 class OriginPattern:

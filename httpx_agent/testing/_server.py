@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
-from .._network.streams import close_forgotten
+from .._network.wire import close_forgotten
 
 LIMIT = 10.0
 """Seconds after which a wait is taken for a deadlock."""

@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from httpx_agent import Agent, AgentTransport
-from httpx_agent._network.streams import Wire
+from httpx_agent._network.wire import Wire
 from httpx_agent._runtime.causes import walk_causes
 from httpx_agent.testing import Network
 from httpx_agent.testing._server import fill_backlog

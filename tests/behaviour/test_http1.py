@@ -399,7 +399,8 @@ async def test_attempts_to_connect_are_repeated(world: World, server: Server, mo
         async with world.client(transport=AgentTransport(agent=agent)) as client:
             trace = world.callback(lambda name, info: events.append(name))
             with pytest.MonkeyPatch.context() as patch:
-                from httpx_agent._network.streams import AsyncBackend, SyncBackend
+                from httpx_agent._network.anyio import AsyncBackend
+                from httpx_agent._network.sync import SyncBackend
 
                 async def asleep(self: Any, seconds: float) -> None:
                     slept.append(seconds)

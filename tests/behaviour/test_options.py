@@ -66,7 +66,7 @@ def test_the_httptools_engine_without_httptools() -> None:
 import sys
 sys.modules["httptools"] = None
 import httpx_agent, httpx
-from httpx_agent._connection.factory import Key
+from httpx_agent._values.origins import Key
 agent = httpx_agent.Agent()
 wire = agent._dispatcher.connector.wire(Key("http", "a.test", 80, None), None, agent.options)
 print(type(agent._dispatcher.connector.sync_connection(Key("http", "a.test", 80, None), wire).inner).__module__)

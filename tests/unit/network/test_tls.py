@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from httpx_agent._network.streams import _holds_data
 from httpx_agent._network.tls import server_name
+from httpx_agent._network.wire import _holds_data
 from tests.support.servers import Certificates
 
 

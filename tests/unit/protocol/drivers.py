@@ -17,13 +17,13 @@ import h11
 import httpcore
 
 from httpx_agent import Agent
-from httpx_agent._connection.factory import Key
 from httpx_agent._connection.http1_asyncio import AsyncioHttp1Connection
 from httpx_agent._connection.http1_sync import SyncHttp1Connection
 from httpx_agent._connection.httpcore import keep_open
 from httpx_agent._network.asyncio import AsyncioStream
-from httpx_agent._network.streams import Wire
+from httpx_agent._network.wire import Wire
 from httpx_agent._protocol.http1 import RecentFields
+from httpx_agent._values.origins import Key
 
 URL = "http://server.example/path"
 

@@ -1,0 +1,370 @@
+"""The byte side of one socket: what crossed it, how it is opened, and how whoever waits for it is woken."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import struct
+import traceback
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from threading import get_ident
+from typing import TYPE_CHECKING, Any, Protocol
+
+from .._protocol.http1 import MAX_BEFORE_RESPONSE
+from .._runtime import process
+from .._runtime.causes import walk_causes
+from .._runtime.locks import Signal
+from .opening import Opening
+from .upload import Overheard
+
+if TYPE_CHECKING:
+    from .._family import Family
+    from .._protocol.http2 import Frames
+    from .._values.options import AgentOptions
+
+#: The error for a caller whose socket this side has closed under them.
+CLOSED = "the connection was closed by this side"
+
+#: The error that ends an upload of httpcore's; it reads the response then.
+ANSWERED = "the server answered before it had the whole request"
+
+#: Bytes of a request that fit into the buffers on the way: there is no need to listen while they are sent.
+_UNLISTENED = 16 * 1024
+
+#: Seconds until a stream that has not finished closing is aborted, and a thread that uses it no longer waited for.
+CLOSE_TIMEOUT = 1.0
+
+#: An item of our asyncio streams' `get_extra_info`: whether data or the end came that nobody read.
+LEFT_UNREAD = "left_unread"
+
+
+class Listener(Protocol):
+    """Receives what happens on the wire of one socket."""
+
+    multiplexed: bool
+    """Whether several requests share it."""
+
+    def connected(self, stream: Any) -> None:
+        """Note that the other end, or the proxy, accepted the connection."""
+
+    def secured(self, stream: Any) -> None:
+        """Note that a TLS handshake is done."""
+
+    async def load_certificates(self, context: ssl.SSLContext, timeout: float | None) -> None:
+        """Have a TLS context ready within some seconds, without blocking the event loop."""
+
+    def handshake(
+        self, context: ssl.SSLContext, name: str | None
+    ) -> AbstractContextManager[tuple[ssl.SSLContext, str | None]]:
+        """Wrap a TLS handshake; yield the context for it, and the server's name to ask for and to check."""
+        raise NotImplementedError
+
+    def settings(self, max_concurrent_streams: int | None) -> None:
+        """Note how many streams the other end of an HTTP/2 connection takes, if it said so."""
+
+    def lost(self) -> None:
+        """Note that the other end has closed, or wrote unasked, while nothing was due."""
+
+
+class Wire:
+    """The network side of one socket: what is known of it, and how to break it.
+
+    Args:
+        family: The libraries.
+        listener: Receives connection events.
+        options: The options that apply to it.
+        proxy: The proxy's URL without credentials; empty where there is none.
+    """
+
+    def __init__(self, family: Family, listener: Listener, options: AgentOptions, *, proxy: str = "") -> None:
+        self.family = family
+        self.listener = listener
+        self.options = options
+        self.stream: Any = None  # the outermost stream so far
+        self.wrote = False  # since `begin_request`
+        self.sent = 0  # bytes since `begin_request`, where httpcore sends
+        self.cut_off = False  # a request was not sent to its end
+        self.overheard: Overheard | None = None  # what came while a request was sent
+        self.received = 0  # bytes since `begin_request`
+        self.awaits_response = True  # no response has begun since `begin_request`, where httpcore sends
+        self.ended = False  # the other end has closed
+        self.unasked = False  # bytes came in that no request had asked for
+        self.tells_of_loss = False  # its stream reports the end itself: the descriptor needs no watching
+        self.impatient = False  # read what has arrived, and do not wait
+        self.frames: Frames | None = None  # where httpcore speaks HTTP/2: what goes out and comes in
+        self.broken = False
+        self.inherited = False  # by a forked child: the socket is the parent's
+        self.descriptors = process.Descriptors()
+        self.opening = Opening(proxy)
+        self._tls: list[Any] = []  # what does TLS; with an HTTPS proxy, one over the other
+        self._opened: tuple[socket.socket, ...] = ()  # until one has become its stream
+        #: What wakes the threads that use the socket. By thread: none uses it twice at once, and one that was
+        #: interrupted in the middle of leaving does not find itself here.
+        self._breakers: dict[int, Any] = {}
+        self._wake: Signal | None = None  # of the thread that sleeps
+        self._left: Signal | None = None
+
+    def begin_request(self) -> None:
+        """Reset `wrote`, `received` and `awaits_response` for another request."""
+        self.wrote = False
+        self.awaits_response = True
+        self.received = self.sent = 0
+        self.overheard = None
+
+    def break_off(self) -> None:
+        """Wake whoever waits for this socket, from any thread; what they do next fails."""
+        self.broken = True
+        if self._wake is not None:
+            self._wake.set()
+        for breaker in list(self._breakers.values()):
+            breaker()
+
+    def wait_until_left(self, timeout: float) -> None:
+        """Wait, after `break_off`, until no other thread uses the socket; the last one closes what it held."""
+        if self.is_in_use():
+            self._left = Signal()
+            self._left.wait(timeout if self.is_in_use() else 0)  # a thread that left before it existed did not set it
+
+    def is_readable(self) -> bool:
+        """Return whether the other end has closed, or written. Costs one poll; what can be read may be lost by it."""
+        return self.unasked or bool(self.stream.get_extra_info("is_readable")) or self._has_unread()
+
+    def _has_unread(self) -> bool:
+        """Return whether TLS holds data that came in together with what was read; the system no longer knows of it.
+
+        In event loops TLS reads from a memory BIO that already holds everything received. Skip HTTP/2: pending bytes
+        may be a legitimate frame, and nothing in it can be taken for an answer to another request.
+        """
+        if self.tells_of_loss or self.listener.multiplexed:
+            return False
+        return any(_holds_data(tls) for tls in self._tls)
+
+    def secured(self, stream: Any) -> None:
+        """Note that a TLS handshake is done."""
+        self.opening.secured()
+        self._tls.append(stream.get_extra_info("ssl_object"))
+        self.begin_request()  # what a proxy was asked, and said, is over
+        self.listener.secured(stream)
+
+    def descriptor(self) -> int | None:
+        """Return the file descriptor, if there is one to watch."""
+        number = -1
+        # It may be closed meanwhile, which uvloop and backends of users tell by a `RuntimeError`.
+        with self.family.suppress_network_errors(), suppress(RuntimeError):
+            sock = self.stream.get_extra_info("socket") if self.stream is not None else None
+            number = sock.fileno() if sock is not None else -1
+        return number if number >= 0 else None
+
+    def close_raw(self) -> None:
+        """Close the descriptor and nothing else, for a socket whose event loop is gone."""
+        sock = self._system_socket()
+        if sock is not None:
+            sock.close()
+
+    def disown(self) -> None:
+        """Close our copies of the descriptors in a forked child, and nothing else."""
+        self.broken = self.inherited = True
+        sock = self._system_socket()
+        if sock is not None:
+            sock.detach()  # it must not close whatever has its number later
+        for opened in self._opened:
+            opened.detach()
+        self.descriptors.close()
+
+    def _system_socket(self) -> socket.socket | None:
+        """Return Python's own socket object, if there is one."""
+        sock = self.stream.get_extra_info("socket") if self.stream is not None else None
+        sock = getattr(sock, "_sock", sock)  # asyncio and trio hide it
+        return sock if isinstance(sock, socket.socket) else None
+
+    def new_socket(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
+        """Make a socket object to connect, known from its first moment."""
+        sock = process.open_noted(lambda: socket.socket(family, kind, protocol), self.descriptors)
+        self._opened = (*self._opened, sock)
+        return sock
+
+    def close_unused(self) -> None:
+        """Close what was opened and never became a stream, because its thread was interrupted before."""
+        for sock in self._opened:
+            sock.close()
+
+    def begin_anew(self) -> None:
+        """Prepare a closed socket to be opened once more, within the time of the attempt before."""
+        self.opening.begin_anew()
+        self._tls.clear()
+        self.ended = self.unasked = self.tells_of_loss = False
+
+    def connected(self) -> None:
+        """Note that its stream exists: the other end, or the proxy, accepted the connection."""
+        self._opened = ()
+        self.opening.connected()
+        descriptor = self.descriptor()
+        if descriptor is not None:
+            self.descriptors.note(descriptor)
+        self.listener.connected(self.stream)
+
+    def abort(self) -> None:
+        """Reset the connection; whoever is stuck in closing it is woken, and nothing more is sent."""
+        sock = self._system_socket()
+        if sock is not None:
+            with suppress(OSError):  # closed after all
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            shut_down(sock)
+
+    # For the backends and streams ---------------------------------------------------------------------------------
+
+    def enter(self, breaker: Any, error: type[Exception] | None = None) -> None:
+        """Have `break_off` call ``breaker`` until `leave`; raise if the socket was broken, ``error`` if given."""
+        self._breakers[get_ident()] = breaker
+        if self.broken:
+            self.leave()
+            if error is not None:
+                raise error(CLOSED)
+            self.check()
+
+    def leave(self) -> None:
+        """End what `enter` began, if it did."""
+        self._breakers.pop(get_ident(), None)
+        if self._left is not None:
+            self._left.set()
+
+    @contextmanager
+    def breakable(self, breaker: Any) -> Iterator[None]:
+        """Wrap what happens between `enter` and `leave`."""
+        self.enter(breaker)
+        try:
+            yield
+        finally:
+            self.leave()
+
+    def is_in_use(self) -> bool:
+        """Return whether another thread is between `enter` and `leave`."""
+        users = self._breakers
+        return bool(users) and (len(users) > 1 or get_ident() not in users)
+
+    def check(self) -> None:
+        """Raise if the socket was broken."""
+        if self.broken:
+            raise self.family.httpcore.ConnectError("the agent was closed")
+
+    def sleep(self, seconds: float) -> None:
+        """Wait, unless the socket is broken."""
+        self._wake = wake = Signal()
+        self.check()  # after the signal exists: whoever breaks the socket sets `broken` before looking for one
+        wake.wait(seconds)
+        self.check()
+
+    def said(self, data: bytes) -> None:
+        """Note that bytes go out."""
+        self.wrote = self.wrote or bool(data)
+        self.sent += len(data)
+        if self.frames is not None:
+            self.frames.sent(data)
+
+    def heard(self, data: bytes) -> bytes | None:
+        """Note what came in, nothing at the end; return what the connection may have of it, ``None`` if nothing yet."""
+        if not data:
+            self.ended = True
+        else:
+            self.received += len(data)
+        return data if self.frames is None else self.frames.received(data)
+
+    def due(self) -> bytes | None:
+        """Return what the connection must get before anything more is read, if there is something."""
+        if self.overheard is not None and self.overheard.data:
+            return self.overheard.take()
+        return None if self.frames is None else self.frames.due()
+
+    def listens(self, data: bytes, stream: Any) -> bool:
+        """Return whether to listen while a part of a request is sent: an answer may come before all of it has left.
+
+        Not where several requests share the connection, and not when the caller has the response already: then what
+        comes in belongs to the caller, too.
+        """
+        if not data or not self.awaits_response or self.frames is not None or not self.options.http1:
+            return False
+        is_large = self.sent + len(data) > _UNLISTENED
+        return is_large or (self.wrote and bool(stream.get_extra_info("is_readable")))
+
+    def overhear(self, data: bytes) -> bool:
+        """Keep what came while a request is being sent, nothing at the end; return whether that ends the upload."""
+        if self.overheard is None:
+            self.overheard = Overheard()
+        if data:
+            self.received += len(data)
+        else:
+            self.ended = True
+        return self.overheard.feed(data)
+
+    def check_unanswered(self, data: bytes) -> None:
+        """Raise if there is more to send of a request that the server has answered."""
+        if data and self.awaits_response and self.overheard is not None and self.overheard.is_final:
+            self.cut_off = True
+            raise self.family.httpcore.WriteError(ANSWERED)
+
+    def check_head(self) -> None:
+        """Raise if the server has sent too much without a response; h11 and h2 take any number of interim ones."""
+        if self.frames is not None and self.frames.are_shared:
+            found = self.frames.longest_heads
+        else:
+            found = self.received if self.awaits_response else 0
+        if found > MAX_BEFORE_RESPONSE:
+            raise self.family.httpcore.RemoteProtocolError(
+                f"the server sent more than {MAX_BEFORE_RESPONSE} bytes before its response"
+            )
+
+
+def _holds_data(tls: Any) -> bool:
+    if not isinstance(tls, ssl.SSLObject):  # it reads no more from its socket than it is asked for
+        return False
+    with suppress(ssl.SSLError):  # garbage is unasked data as well
+        try:
+            tls.read(1)  # nothing is the end
+        except ssl.SSLWantReadError:
+            return False
+    return True
+
+
+def shut_down(sock: socket.SocketType) -> None:
+    """Wake a thread that waits for a socket: connecting, reading or writing."""
+    with suppress(OSError):  # not connected, or closed in the meantime
+        # Not the method of an `SSLSocket`: it takes TLS away first, and who writes then would write in the clear.
+        socket.SocketType.shutdown(sock, socket.SHUT_RDWR)
+
+
+def close_forgotten(error: BaseException, beside: Any = None) -> None:
+    """Close the TLS socket that is left in the frames of a failed handshake.
+
+    Where a connection was reset before its handshake began, Python before 3.13 does not close it, and nobody has it.
+
+    Args:
+        error: What the handshake raised.
+        beside: The socket object that it began with, and that closes its descriptor if it still has it.
+    """
+    known = beside.fileno() if isinstance(beside, socket.socket) else -1
+    for found in walk_causes(error):
+        for frame, _ in traceback.walk_tb(found.__traceback__):
+            sock = frame.f_locals.get("self")
+            if isinstance(sock, ssl.SSLSocket):
+                # It may be half made: its own methods need what it does not have yet.
+                end = socket.SocketType.detach if sock.fileno() == known else socket.SocketType.close
+                end(sock)
+
+
+class OsErrors:
+    """Turn the system's errors into httpcore's."""
+
+    def __init__(self, family: Family, *, connecting: bool) -> None:
+        self._httpcore = family.httpcore
+        self._timeout = self._httpcore.ConnectTimeout if connecting else self._httpcore.ReadTimeout
+        self._error = self._httpcore.ConnectError if connecting else self._httpcore.ReadError
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, TimeoutError):
+            raise self._timeout(str(error)) from error
+        if isinstance(error, (OSError, UnicodeError)):
+            raise self._error(str(error)) from error
