@@ -38,14 +38,14 @@ class Loading:
         self._make = make
         self.started, self.may_end = threading.Event(), threading.Event()
         self.threads: list[int] = []
-        self.failures: list[Exception] = []
+        self.failure: Exception | None = None
 
     def __call__(self, *_: object, **__: object) -> ssl.SSLContext:
         self.threads.append(threading.get_ident())
         self.started.set()
         assert self.may_end.wait(5), "the loop stands still"
-        if self.failures:
-            raise self.failures.pop()
+        if self.failure is not None:
+            raise self.failure
         return self._make()
 
 
@@ -171,12 +171,13 @@ def test_what_a_child_does_about_certificates_that_are_loaded(certificates: Cert
 @ALL
 async def test_what_fails_to_load_may_be_mended(world: World, tls_server: Server, loading: Loading) -> None:
     """In a loop they are loaded while the socket connects; if that fails, its handshake tries again, and says why."""
-    loading.failures = [FileNotFoundError(2, "No such file or directory")] * (1 if world.is_sync else 2)
+    loading.failure = FileNotFoundError(2, "No such file or directory")
     loading.may_end.set()
     agent = Agent()
     async with world.client(transport=AgentTransport(agent=agent)) as client:
         with pytest.raises(httpx.ConnectError, match=r"GET https://127\.0\.0\.1:\d+: \[Errno 2\] .*No such file"):
             await client.get(f"{tls_server.url}/echo")
+        loading.failure = None
         assert (await client.get(f"{tls_server.url}/echo")).status_code == 200
     await world.close(agent)
     assert_no_leaks(agent)
