@@ -14,7 +14,7 @@ import os
 import pickle
 import sys
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakValueDictionary
 
 from .._runtime import process
@@ -24,7 +24,7 @@ from .._values.options import full_name
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping
 
-    from .agent import AnyAgent
+    from .._pool.dispatcher import Dispatcher
 
 #: Agents from elsewhere that are kept although nobody refers to them; of more, the one that came longest ago is let go.
 MAX_KEPT = 100
@@ -38,12 +38,22 @@ _ADVICE = {
 }
 
 
+class Agent(Protocol):
+    """An agent that knows its identity."""
+
+    _identity: str
+    _dispatcher: Dispatcher
+
+    def _set_up(self, given: dict[str, Any], identity: str | None = None) -> None:
+        """Begin with some options."""
+
+
 class Identities:
     """The agents of this process by their identities."""
 
     def __init__(self) -> None:
-        self._agents: WeakValueDictionary[str, AnyAgent] = WeakValueDictionary()
-        self._kept: OrderedDict[str, AnyAgent] = OrderedDict()
+        self._agents: WeakValueDictionary[str, Agent] = WeakValueDictionary()
+        self._kept: OrderedDict[str, Agent] = OrderedDict()
         self.begin_anew()
         process.register(self)
 
@@ -51,13 +61,13 @@ class Identities:
         """Renew in a forked child the lock that a thread of the parent may hold; the agents there are the same."""
         self._lock = Lock()
 
-    def enter(self, agent: AnyAgent, identity: str | None) -> str:
+    def enter(self, agent: Agent, identity: str | None) -> str:
         """Note an agent that was made, and return its identity: the one that it came with, or a new one."""
         identity = identity or os.urandom(16).hex()
         self._agents[identity] = agent
         return identity
 
-    def revive(self, kind: type[AnyAgent], identity: str, options: Mapping[str, Any]) -> AnyAgent:
+    def revive(self, kind: type[Agent], identity: str, options: Mapping[str, Any]) -> Agent:
         """Return the agent of an identity; make it if this process has none."""
         agent, displaced = self._find_or_make(kind, identity, options)
         if displaced is not None:
@@ -65,9 +75,7 @@ class Identities:
         return agent
 
     @locked
-    def _find_or_make(
-        self, kind: type[AnyAgent], identity: str, options: Mapping[str, Any]
-    ) -> tuple[AnyAgent, AnyAgent | None]:
+    def _find_or_make(self, kind: type[Agent], identity: str, options: Mapping[str, Any]) -> tuple[Agent, Agent | None]:
         """Return the agent of an identity, and the one that is kept no longer because of it."""
         agent = self._agents.get(identity)
         displaced = None
@@ -82,7 +90,7 @@ class Identities:
         return agent, displaced
 
     @locked
-    def let_go(self, agent: AnyAgent) -> None:
+    def let_go(self, agent: Agent) -> None:
         """Keep an agent no longer than somebody refers to it: it was closed."""
         self._kept.pop(agent._identity, None)
 
@@ -90,7 +98,7 @@ class Identities:
 identities = Identities()
 
 
-def revive(kind: type[AnyAgent], identity: str, options: Mapping[str, Any]) -> AnyAgent:
+def revive(kind: type[Agent], identity: str, options: Mapping[str, Any]) -> Agent:
     """Return the agent of a pickle, in the process that it came to."""
     return identities.revive(kind, identity, options)
 

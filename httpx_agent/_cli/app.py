@@ -11,7 +11,8 @@ from .arguments import UsageError, in_terms_of_arguments, parse
 from .demo import show
 from .load import Load, fire
 from .report import report_load
-from .screen import one_line, screen_for
+from .screen import one_line
+from .terminal import screen_for
 
 #: Exit statuses, numbered as shells do for programs that a signal ended.
 INTERRUPTED = 128 + 2

@@ -6,8 +6,6 @@ break the run nor control the terminal.
 
 from __future__ import annotations
 
-import importlib
-import os
 import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -126,19 +124,6 @@ class _Bar:
         bar = "#" * (_BAR_WIDTH * self._done // self._total)
         self._stream.write(f"\r[{bar:.<{_BAR_WIDTH}}] {self._done}/{self._total} {self._noun}")
         self._stream.flush()
-
-
-def screen_for(stream: TextIO) -> Screen:
-    """Return the screen for a stream: drawn by `rich` if it is a terminal and `rich` is installed, otherwise plain."""
-    if stream.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown"):
-        try:
-            importlib.import_module("rich")
-            from .rich_screen import RichScreen
-        except ImportError:
-            pass
-        else:
-            return RichScreen(stream)
-    return Screen(stream)
 
 
 def one_line(text: str) -> str:

@@ -30,7 +30,8 @@ class Body:
 
     # Without slots `tracemalloc` on Python 3.11 does not find where it was made.
     __slots__ = (
-        "__weakref__", "_arrived", "_ended", "_ending", "_exchange", "_is_read", "_iterator", "_response_cycle", "_stream",
+        "__weakref__", "_arrived", "_ended", "_ending", "_exchange", "_is_read", "_iterator", "_response_cycle",
+        "_stream",
     )  # fmt: skip
 
     def __init__(self, exchange: Exchange, stream: Any, response_cycle: ResponseCycle) -> None:
@@ -140,7 +141,8 @@ class AsyncBody:
     """The same in an event loop."""
 
     __slots__ = (
-        "__weakref__", "_arrived", "_ended", "_ending", "_exchange", "_is_read", "_iterator", "_response_cycle", "_stream",
+        "__weakref__", "_arrived", "_ended", "_ending", "_exchange", "_is_read", "_iterator", "_response_cycle",
+        "_stream",
     )  # fmt: skip
 
     def __init__(self, exchange: Exchange, stream: Any, response_cycle: ResponseCycle) -> None:

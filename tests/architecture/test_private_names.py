@@ -61,7 +61,7 @@ def test_private_names_of_other_libraries_are_few_and_known() -> None:
     own = set().union(*map(own_names, modules().values()))
     used = set().union(*map(names_used, modules().values()))
     assert used - own | {"_connection"} == KNOWN.keys()
-    assert "_connection" in names_used(modules()["_httpcore_connection.py"])  # which is a name of ours as well
+    assert "_connection" in names_used(modules()["_connection/httpcore.py"])  # which is a name of ours as well
 
 
 @pytest.mark.rule("A13")

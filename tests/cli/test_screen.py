@@ -9,7 +9,8 @@ import pytest
 
 from httpx_agent import Agent, SocketInfo
 from httpx_agent._cli.report import report_sockets, report_status
-from httpx_agent._cli.screen import Screen, screen_for
+from httpx_agent._cli.screen import Screen
+from httpx_agent._cli.terminal import screen_for
 from httpx_agent._values.status import AgentStatus
 
 
