@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakValueDictionary
 
 from .._runtime import process
-from .._runtime.locks import Lock, locked
+from .._runtime.locks import Lock, held
 from .._values.options import full_name
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Identities:
             displaced._dispatcher.rest()  # and whoever still uses it goes on with new sockets
         return agent
 
-    @locked
+    @held("_lock")
     def _find_or_make(self, kind: type[Agent], identity: str, options: Mapping[str, Any]) -> tuple[Agent, Agent | None]:
         """Return the agent of an identity, and the one that is kept no longer because of it."""
         agent = self._agents.get(identity)
@@ -89,7 +89,7 @@ class Identities:
             self._kept.move_to_end(identity)
         return agent, displaced
 
-    @locked
+    @held("_lock")
     def let_go(self, agent: Agent) -> None:
         """Keep an agent no longer than somebody refers to it: it was closed."""
         self._kept.pop(agent._identity, None)

@@ -19,7 +19,7 @@ from functools import partial
 from urllib.parse import unquote
 
 from .._runtime import process
-from .._runtime.locks import Lock
+from .._runtime.locks import Lock, held
 from .racing import AddressInfo
 
 #: Threads, at most. Further look-ups wait for one of them to end.
@@ -75,6 +75,7 @@ class Resolver:
         self._threads = 0
         self._idle = 0
 
+    @held("_lock")
     def look_up(self, name: Name, on_done: Callable[[], object]) -> LookUp:
         """Begin to look up a name, or join a look-up of the same name.
 
@@ -82,18 +83,17 @@ class Resolver:
             name: Host and port.
             on_done: Is called once, in some thread, when the result is there; must not raise.
         """
-        with self._lock:
-            found = self._look_ups.get(name)
-            if found is None:
-                found = LookUp(name)
-                self._queue.append(found)
-                self._look_ups[name] = found
-            found._callbacks.append(on_done)
-            if self._queue:  # even for one that existed: the thread that began it may have been interrupted
-                if self._idle >= len(self._queue):
-                    self._work.notify()
-                elif self._threads < MAX_THREADS:
-                    self._start_thread()
+        found = self._look_ups.get(name)
+        if found is None:
+            found = LookUp(name)
+            self._queue.append(found)
+            self._look_ups[name] = found
+        found._callbacks.append(on_done)
+        if self._queue:  # even for one that existed: the thread that began it may have been interrupted
+            if self._idle >= len(self._queue):
+                self._work.notify()
+            elif self._threads < MAX_THREADS:
+                self._start_thread()
         return found
 
     def leave(self, look_up: LookUp, on_done: Callable[[], object]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from .._runtime.locks import Lock, is_held_here, locked
+from .._runtime.locks import Lock, held, is_held_here
 
 if TYPE_CHECKING:
     import ssl
@@ -68,7 +68,7 @@ class SessionCache:
             if session is not None:
                 self._keep(key, session, _can_be_resumed(session, ssl_object), generation)
 
-    @locked
+    @held("_lock")
     def _is_worth_asking(self, key: Hashable, ssl_object: Any, generation: int) -> bool:
         if generation != self.generation:
             return False
@@ -79,7 +79,7 @@ class SessionCache:
         fruitless = self._fruitless.get(key)
         return fruitless is None or not fruitless.is_passed_over()
 
-    @locked
+    @held("_lock")
     def _keep(self, key: Hashable, session: ssl.SSLSession, can_be_resumed: bool, generation: int) -> None:
         if generation != self.generation:  # cleared meanwhile
             return
@@ -91,7 +91,7 @@ class SessionCache:
             del self._fruitless[key]
         _put(self._sessions, key, session, self._limit)
 
-    @locked
+    @held("_lock")
     def refuse(self, key: Hashable, session: ssl.SSLSession) -> None:
         """Forget a session with which a connection failed; for a while, keep no other of this server either."""
         if self._sessions.get(key) is session:  # else another connection failed before, or taught a newer one
@@ -100,12 +100,12 @@ class SessionCache:
             fruitless.refuses = True
             _put(self._fruitless, key, fruitless, self._limit)
 
-    @locked
+    @held("_lock")
     def evict(self, key: Hashable) -> None:
         """Forget the session of a key: its connection ended with an error."""
         self._sessions.pop(key, None)
 
-    @locked
+    @held("_lock")
     def clear(self, concerns: Callable[[Any], bool]) -> None:
         """Forget all that is known for some keys; connections that have begun already bring nothing of it back."""
         self.generation += 1

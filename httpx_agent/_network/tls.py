@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ssl
 import threading
+import weakref
 from collections import deque
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from .._runtime import process
-from .._runtime.locks import Lock
+from .._runtime.locks import Lock, held
 
 if TYPE_CHECKING:
     import socket
@@ -66,10 +67,12 @@ class TlsContext:
 
     def get(self) -> ssl.SSLContext:
         """Return the real context; make it first, or wait for the thread that does."""
+        return self._get() if self._made is None else self._made
+
+    @held("_making")
+    def _get(self) -> ssl.SSLContext:
         if self._made is None:
-            with self._making:
-                if self._made is None:
-                    self._made = self._make()
+            self._made = self._make()
         return self._made
 
     def begin(self) -> Future[None] | None:
@@ -77,18 +80,19 @@ class TlsContext:
 
         It is made once, however many callers ask meanwhile. If that fails, the next caller begins anew.
         """
-        if self._made is not None:
-            return None
-        with self._starting:
-            build = self._build
-            if build is None:
-                build = self._build = Future()
-                try:
-                    threading.Thread(
-                        target=Context().run, args=(self._make_for, build), name="httpx-agent-tls", daemon=True
-                    ).start()
-                except RuntimeError:  # no more threads, or the interpreter is about to end: do it here
-                    self._make_for(build)
+        return None if self._made is not None else self._begin()
+
+    @held("_starting")
+    def _begin(self) -> Future[None]:
+        build = self._build
+        if build is None:
+            build = self._build = Future()
+            try:
+                threading.Thread(
+                    target=Context().run, args=(self._make_for, build), name="httpx-agent-tls", daemon=True
+                ).start()
+            except RuntimeError:  # no more threads, or the interpreter is about to end: do it here
+                self._make_for(build)
         return build
 
     def _make_for(self, build: Future[None]) -> None:
@@ -134,10 +138,13 @@ class TlsContext:
         if not self._is_own:
             return _borrowed.lend(context, protocols, make)
         if self._set != protocols:
-            with self._making:
-                context.set_alpn_protocols(protocols)
-                self._set = protocols
+            self._set_protocols(context, protocols)
         return make(context)
+
+    @held("_making")
+    def _set_protocols(self, context: ssl.SSLContext, protocols: list[str]) -> None:
+        context.set_alpn_protocols(protocols)
+        self._set = protocols
 
 
 class Offer:
@@ -241,12 +248,49 @@ def _is_pythons(method: Any) -> bool:
 
 
 class _Loan:
-    """What must be known of a context that agents borrow."""
+    """A context of the user's that agents borrow.
 
-    def __init__(self) -> None:
-        self.lock = Lock()
-        self.protocols: list[str] | None = None  # the user's; `None` until they are read
-        self.is_out = False  # whether others are set now
+    Args:
+        context: The context, which this does not keep alive.
+    """
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._context = weakref.ref(context)
+        self._protocols: list[str] | None = None  # the user's; `None` until they are read
+        self._is_out = False  # whether others are set now
+        self._lock = Lock()
+
+    @held("_lock")
+    def make(
+        self, context: ssl.SSLContext, protocols: list[str], make: Callable[[ssl.SSLContext], Handshake]
+    ) -> Handshake:
+        """Make an object from the context while it offers these protocols."""
+        if self._is_out:  # still, because whoever was to put them back was interrupted
+            self._put_back(context)
+        # The user may change them at any time. Reading them takes 0.1 ms, but 25 ms if the context has a method of its
+        # own that reads certificates each time; those are read once.
+        if self._protocols is None or _is_pythons(context.wrap_bio):
+            self._protocols = read_protocols(context)
+        if self._protocols == protocols:
+            return make(context)
+        self._is_out = True
+        try:
+            context.set_alpn_protocols(protocols)
+            return make(context)
+        finally:
+            self._put_back(context)
+
+    def _put_back(self, context: ssl.SSLContext) -> None:
+        assert self._protocols is not None
+        context.set_alpn_protocols(self._protocols)
+        self._is_out = False
+
+    def begin_anew(self) -> None:
+        """Begin anew in a forked child: no thread is left to put back what it has set, or to release the lock."""
+        self._lock = Lock()
+        context = self._context()
+        if self._is_out and context is not None:
+            self._put_back(context)
 
 
 class _Borrowed:
@@ -265,37 +309,20 @@ class _Borrowed:
         self, context: ssl.SSLContext, protocols: list[str], make: Callable[[ssl.SSLContext], Handshake]
     ) -> Handshake:
         """Make an object from a context that offers these protocols."""
-        with self._lock:
-            loan = self._loans.setdefault(context, _Loan())
-        with loan.lock:
-            if loan.is_out:  # still, because whoever put them back was interrupted
-                self._take_back(context, loan)
-            # The user may change them at any time. Reading them takes 0.1 ms, but 25 ms if the context has a method of
-            # its own that reads certificates each time; those are read once.
-            if loan.protocols is None or _is_pythons(context.wrap_bio):
-                loan.protocols = read_protocols(context)
-            if loan.protocols == protocols:
-                return make(context)
-            loan.is_out = True
-            try:
-                context.set_alpn_protocols(protocols)
-                return make(context)
-            finally:
-                self._take_back(context, loan)
+        return self._loan_of(context).make(context, protocols, make)
 
-    @staticmethod
-    def _take_back(context: ssl.SSLContext, loan: _Loan) -> None:
-        assert loan.protocols is not None
-        context.set_alpn_protocols(loan.protocols)
-        loan.is_out = False
+    @held("_lock")
+    def _loan_of(self, context: ssl.SSLContext) -> _Loan:
+        loan = self._loans.get(context)
+        if loan is None:
+            loan = self._loans[context] = _Loan(context)
+        return loan
 
     def begin_anew(self) -> None:
-        """Begin anew in a forked child: no thread is left to put back what it has set, or to release a lock."""
+        """Begin anew in a forked child, where a thread of the parent may hold a lock."""
         self._lock = Lock()
-        for context, loan in self._loans.items():
-            loan.lock = Lock()
-            if loan.is_out:
-                self._take_back(context, loan)
+        for loan in list(self._loans.values()):
+            loan.begin_anew()
 
 
 _borrowed = _Borrowed()

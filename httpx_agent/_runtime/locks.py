@@ -41,23 +41,32 @@ Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
 
-def locked(
-    method: Callable[Concatenate[Self, Parameters], Result],
-) -> Callable[Concatenate[Self, Parameters], Result]:
-    """Make a method run under its object's `_lock`, which is freed however the method ends."""
+def held(
+    name: str,
+) -> Callable[[Callable[Concatenate[Self, Parameters], Result]], Callable[Concatenate[Self, Parameters], Result]]:
+    """Make a method run under a lock of its object, which is freed however the method ends.
 
-    @functools.wraps(method)
-    def run(self: Self, /, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
-        lock = self._lock  # type: ignore[attr-defined]
-        try:
-            with lock:
-                result = method(self, *args, **kwargs)
-        except BaseException:
-            let_go(lock)
-            raise
-        return result
+    Args:
+        name: The attribute that holds the lock.
+    """
 
-    return run
+    def decorate(
+        method: Callable[Concatenate[Self, Parameters], Result],
+    ) -> Callable[Concatenate[Self, Parameters], Result]:
+        @functools.wraps(method)
+        def run(self: Self, /, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+            lock = getattr(self, name)
+            try:
+                with lock:
+                    result = method(self, *args, **kwargs)
+            except BaseException:
+                let_go(lock)
+                raise
+            return result
+
+        return run
+
+    return decorate
 
 
 class Signal:

@@ -17,7 +17,7 @@ from contextlib import suppress
 from contextvars import Context
 from typing import Any, Protocol
 
-from .locks import Lock, is_held_here, locked
+from .locks import Lock, held, is_held_here
 
 #: Seconds that a socket has to be free before it is watched. Most are in use again by then, and each one is looked at
 #: before it is used anyway.
@@ -63,7 +63,7 @@ class ThreadWatcher:
             self._running().add(descriptor)
             self._watched[descriptor] = number
 
-    @locked
+    @held("_lock")
     def unwatch(self, descriptor: int) -> None:
         """Stop watching a descriptor."""
         if self._watched.pop(descriptor, None) is not None and self._selector is not None:
@@ -74,7 +74,7 @@ class ThreadWatcher:
         if self._watch_at is None:  # reset before the owner is told, who then looks at all that came free
             self._watch_later()
 
-    @locked
+    @held("_lock")
     def _watch_later(self) -> None:
         with suppress(OSError):  # no descriptor is left for the selector
             # Wake the thread first: once the time is noted, nobody asks again. The thread waits for our lock.
@@ -88,7 +88,7 @@ class ThreadWatcher:
             return
         self._arm(when)
 
-    @locked
+    @held("_lock")
     def _arm(self, when: float) -> None:
         if self._when is None or when < self._when:
             with suppress(OSError):  # no descriptor is left for the selector
@@ -100,12 +100,12 @@ class ThreadWatcher:
         self._forget()
         self.rest()
 
-    @locked
+    @held("_lock")
     def _forget(self) -> None:
         self._watched.clear()
         self._watch_at = None
 
-    @locked
+    @held("_lock")
     def rest(self) -> None:
         """End the thread if nothing is watched, or about to be; by itself it would wait for the next deadline."""
         if not self._watched:

@@ -89,9 +89,9 @@ async def test_two_agents_that_share_a_context_never_mix(
     lock = Watched()
 
     class Loan(_tls._Loan):
-        def __init__(self) -> None:
-            super().__init__()
-            self.lock = lock  # type: ignore[assignment]
+        def __init__(self, context: ssl.SSLContext) -> None:
+            super().__init__(context)
+            self._lock = lock  # type: ignore[assignment]
 
     monkeypatch.setattr(_tls, "_Loan", Loan)
     context = Interfering(ssl.PROTOCOL_TLS_CLIENT)
@@ -192,7 +192,7 @@ def test_a_context_that_was_not_put_back(certificates: Certificates, monkeypatch
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(_tls._Borrowed, "_take_back", interrupt)
+        patched.setattr(_tls._Loan, "_put_back", interrupt)
         with pytest.raises(KeyboardInterrupt):
             _tls._borrowed.lend(context, ["h2"], lambda _: None)
     assert read_protocols(context) == ["h2"]
