@@ -481,7 +481,7 @@ async def test_a_request_in_flight_that_times_out_costs_its_socket(
     world: World, any_server: Server, certificates: Certificates, engine: str
 ) -> None:
     agent = Agent(max_sockets=1, verify=certificates.client(), http1_engine=engine)
-    await give_up_in_flight(world, any_server, agent, GivingUp(httpx.ReadTimeout, read=0.02))
+    await give_up_in_flight(world, any_server, agent, GivingUp(httpx.ReadTimeout, read=0.2))
 
 
 @pytest.mark.rule("R23")
@@ -520,7 +520,7 @@ async def give_up_in_flight(world: World, server: Server, agent: Agent, giving_u
 async def test_a_request_that_times_out_within_its_body_costs_its_socket(
     world: World, server: Server, engine: str
 ) -> None:
-    await give_up_within_a_body(world, server, Agent(http1_engine=engine), GivingUp(httpx.ReadTimeout, read=0.02))
+    await give_up_within_a_body(world, server, Agent(http1_engine=engine), GivingUp(httpx.ReadTimeout, read=0.2))
 
 
 @pytest.mark.rule("R23")

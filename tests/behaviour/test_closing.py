@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from httpx_agent import Agent, AgentTransport
-from httpx_agent._network import streams as _network
+from httpx_agent._network import anyio as _anyio
 from httpx_agent.testing import HANG, Gate, Network, Script, chunked, respond
 from tests.bugs.stock import Stack
 from tests.support.servers import Server, hanging_port
@@ -214,7 +214,7 @@ async def test_a_close_that_never_ends(
 
     The decision: what has not closed after a second is aborted, so that the other end sees it, and its slot is free.
     """
-    monkeypatch.setattr(_network, "CLOSE_TIMEOUT", 0.05)
+    monkeypatch.setattr(_anyio, "CLOSE_TIMEOUT", 0.05)
     backend = httpcore.TrioBackend() if world.name == "trio" else httpcore.AnyIOBackend()
     patience = anyio.Event()
     streams: list[Any] = []

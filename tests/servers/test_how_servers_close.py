@@ -41,12 +41,12 @@ class Side:
     engine: str
 
     def __str__(self) -> str:
-        return f"{self.world.name}, {self.dispatcher}"
+        return f"{self.world.name}, {self.engine}"
 
     def agent(self, certificates: Certificates, **options: Any) -> Agent:
         """One that leaves it to the server to close free sockets."""
         options = {"free_socket_timeout": 60, "keep_alive_timeout_buffer": 0, **options}
-        return Agent(http1_engine=self.dispatcher, verify=certificates.client(), **options)
+        return Agent(http1_engine=self.engine, verify=certificates.client(), **options)
 
 
 #: All worlds with all engines that serve in them.

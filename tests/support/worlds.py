@@ -114,7 +114,7 @@ class World:
 
     def __init__(self, name: str, *, engine: str = "auto") -> None:
         self.name = name
-        self.dispatcher = engine
+        self.engine = engine
         """The `http1_engine` of agents that name none."""
         self.is_sync = name.startswith("sync")
         self.backend = "trio" if name == "trio" else "asyncio"
@@ -127,7 +127,7 @@ class World:
 
     def run(self, function: Callable[..., Coroutine[Any, Any, Any]], *args: Any, **kwargs: Any) -> Any:
         """Run an async function on this world's loop."""
-        with default_engine(self.dispatcher):
+        with default_engine(self.engine):
             options = {"use_uvloop": True} if self.name.startswith("uvloop") else {}
             return anyio.run(
                 functools.partial(function, *args, **kwargs), backend=self.backend, backend_options=options

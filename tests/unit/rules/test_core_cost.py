@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable
 
@@ -19,11 +20,13 @@ def calls(operation: Callable[[], object]) -> int:
         nonlocal count
         count += event in ("call", "c_call")
 
+    gc.disable()  # Hypothesis is called back by the collector
     sys.setprofile(profile)
     try:
         operation()
     finally:
         sys.setprofile(None)
+        gc.enable()
     return count
 
 
