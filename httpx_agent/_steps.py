@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import anyio
 
+from ._causes import out_of_codec
 from ._contexts import TimeLimit
 
 if TYPE_CHECKING:
@@ -116,7 +117,13 @@ class Send:
         self._request = request
 
     def run(self) -> Any:
-        return self._connection.handle_request(self._request)
+        try:
+            return self._connection.handle_request(self._request)
+        except BaseException as error:
+            own = out_of_codec(error)
+            if own is error:
+                raise
+        raise own
 
     def arun(self) -> Awaitable[Any]:
         awaitable: Awaitable[Any] = self._connection.handle_async_request(self._request)
