@@ -86,6 +86,9 @@ class Listener(Protocol):
     def settings(self, max_concurrent_streams: int | None) -> None:
         """The other end of an HTTP/2 connection said how many streams it takes."""
 
+    def count_no_streams(self) -> None:
+        """Have an HTTP/2 connection that serves one request at a time not count them."""
+
     def lost(self) -> None:
         """The other end has closed, or wrote unasked, while nothing was to be heard."""
 
@@ -442,7 +445,7 @@ def shut_down(sock: socket.SocketType) -> None:
         socket.SocketType.shutdown(sock, socket.SHUT_RDWR)
 
 
-def close_forgotten(error: BaseException, beside: Any = None) -> None:
+def close_forgotten(error: BaseException, beside: Any = None, descriptors: _fork.Descriptors | None = None) -> None:
     """Closes the TLS socket that is left in the frames of a failed handshake.
 
     Where a connection was reset before its handshake began, Python before 3.13 does not close it, and nobody has it.
@@ -450,15 +453,23 @@ def close_forgotten(error: BaseException, beside: Any = None) -> None:
     Args:
         error: What the handshake raised.
         beside: The socket object that it began with, and that closes its descriptor if it still has it.
+        descriptors: Those that were opened for the connection. The number of one that is closed already may be
+            another thread's by now; and an error may go back to one with whose socket we have nothing to do.
     """
     known = beside.fileno() if isinstance(beside, socket.socket) else -1
     for found in walk_causes(error):
         for frame, _ in traceback.walk_tb(found.__traceback__):
             sock = frame.f_locals.get("self")
-            if isinstance(sock, ssl.SSLSocket):
-                # It may be half made: its own methods need what it does not have yet.
-                end = socket.SocketType.detach if sock.fileno() == known else socket.SocketType.close
-                end(sock)
+            # With TLS within TLS, the one that it began with speaks TLS, too.
+            if not isinstance(sock, ssl.SSLSocket) or sock is beside:
+                continue
+            number = sock.fileno()
+            if descriptors is not None and not descriptors.knows(number):
+                continue
+            is_closed = descriptors is not None and not descriptors.is_open(number)
+            # It may be half made: its own methods need what it does not have yet.
+            end = socket.SocketType.detach if is_closed or number == known else socket.SocketType.close
+            end(sock)
 
 
 # Sync -----------------------------------------------------------------------------------------------------------------
@@ -595,6 +606,8 @@ class SyncStream:
     def _write(self, buffer: bytes, timeout: float | None) -> None:
         wire, httpcore = self._wire, self._wire.family.httpcore
         wire.check_unanswered(buffer)
+        if wire.goaway is not None:
+            wire.listener.count_no_streams()  # the semaphore is there when the first request is written
         self.enter(httpcore.WriteError)
         try:
             listens = wire.listens(buffer, self.inner)
@@ -669,7 +682,7 @@ class SyncStream:
                 handle.close()
             stream = _begin_sync(wire, type(self)(wire, inner))
         except BaseException as error:
-            close_forgotten(error, self.inner.get_extra_info("socket"))
+            close_forgotten(error, self.inner.get_extra_info("socket"), wire.descriptors)
             for opened in (handle, inner):
                 if opened is not None:
                     opened.close()

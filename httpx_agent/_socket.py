@@ -182,6 +182,16 @@ class Socket:
         """The server said how many HTTP/2 streams it takes."""
         self._engine.socket_has_room(self, max_concurrent_streams)
 
+    def count_no_streams(self) -> None:
+        """Take the semaphore from a connection of httpcore's that speaks HTTP/2.
+
+        It is written in Python: an exception in the middle of it, as a signal's handler may raise it, leaves it locked,
+        and httpcore would wait for it on its way out, for ever. In threads no two requests share a connection.
+        """
+        connection = _innermost(self.connection)
+        if hasattr(connection, "_max_streams_semaphore"):
+            connection._max_streams_semaphore = _NO_SEMAPHORE
+
     def lost(self) -> None:
         """The server closed it, or wrote unasked; it counts only if the socket is free, and was not closed by us."""
         if not self.wire.broken:
@@ -284,11 +294,29 @@ def _address(stream: Any, which: str) -> Address | None:
     return address or None  # an unnamed Unix socket has an empty path
 
 
-def _parser_of(connection: Any) -> Any:
-    """Return h11's state of a connection of httpcore's, which has it privately; ``None`` if the names are unknown."""
+class _NoSemaphore:
+    """Stands for a semaphore that everybody passes."""
+
+    def acquire(self) -> None:
+        pass
+
+    def release(self) -> None:
+        pass
+
+
+_NO_SEMAPHORE = _NoSemaphore()
+
+
+def _innermost(connection: Any) -> Any:
+    """Return the connection of httpcore's that speaks HTTP, which others have privately."""
     while hasattr(connection, "_connection"):
         connection = connection._connection
-    return getattr(connection, "_h11_state", None)
+    return connection
+
+
+def _parser_of(connection: Any) -> Any:
+    """Return h11's state of a connection of httpcore's, which has it privately; ``None`` if the names are unknown."""
+    return getattr(_innermost(connection), "_h11_state", None)
 
 
 def _has_leftovers(connection: Any) -> bool:
