@@ -13,15 +13,17 @@ from collections import deque
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from contextvars import Context
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from . import _fork
-from ._locks import Lock
+from ._locks import Lock, let_go
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Iterable, Iterator
+
+T = TypeVar("T")
 
 #: So many stand-ins wait for another handshake: more are seldom done at once.
 _MAX_IDLE = 16
@@ -125,19 +127,16 @@ class TlsContext:
         """Note which protocols to offer; an agent says the same before each handshake."""
         self._protocols = list(protocols)
 
-    @contextmanager
-    def prepared(self) -> Iterator[ssl.SSLContext]:
-        """Around the making of a handshake's object, which offers what was noted."""
+    def make_handshake(self, make: Callable[[ssl.SSLContext], T]) -> T:
+        """Have the object of a handshake made, which offers what was noted."""
         context, protocols = self.get(), self._protocols
         if not self._is_own:
-            with _borrowed.lend(context, protocols):
-                yield context
-            return
+            return _borrowed.lend(context, protocols, make)
         if self._set != protocols:
             with self._making:
                 context.set_alpn_protocols(protocols)
                 self._set = protocols
-        yield context
+        return make(context)
 
 
 class Offer:
@@ -174,8 +173,7 @@ class Offer:
     ) -> ssl.SSLObject:
         """As `ssl.SSLContext.wrap_bio`."""
         arguments = self._with_session({"server_side": server_side, "server_hostname": server_hostname}, session)
-        with self.tls.prepared() as context:
-            return context.wrap_bio(incoming, outgoing, **arguments)
+        return self.tls.make_handshake(lambda context: context.wrap_bio(incoming, outgoing, **arguments))
 
     def wrap_socket(
         self, sock: socket.socket, *, session: ssl.SSLSession | None = None, **arguments: Any
@@ -186,11 +184,10 @@ class Offer:
         the context has a method of its own: that may look at what the handshake brought, so there others do wait.
         """
         arguments = self._with_session(arguments, session)
-        with self.tls.prepared() as context:
-            comes_after = _is_pythons(context.wrap_socket) and arguments.get("do_handshake_on_connect", True)
-            if comes_after:
-                arguments["do_handshake_on_connect"] = False
-            wrapped = context.wrap_socket(sock, **arguments)
+        comes_after = _is_pythons(self.tls.get().wrap_socket) and arguments.get("do_handshake_on_connect", True)
+        if comes_after:
+            arguments["do_handshake_on_connect"] = False
+        wrapped = self.tls.make_handshake(lambda context: context.wrap_socket(sock, **arguments))
         if comes_after:
             try:
                 wrapped.do_handshake()
@@ -258,26 +255,40 @@ class _Borrowed:
         self._loans: WeakKeyDictionary[ssl.SSLContext, _Loan] = WeakKeyDictionary()
         _fork.register(self)
 
-    @contextmanager
-    def lend(self, context: ssl.SSLContext, protocols: list[str]) -> Iterator[None]:
-        """Around the making of an object that offers these protocols."""
+    def lend(self, context: ssl.SSLContext, protocols: list[str], make: Callable[[ssl.SSLContext], T]) -> T:
+        """Have an object made that offers these protocols.
+
+        Not a context manager around that: one that is interrupted on its way in keeps its lock as long as anybody has
+        the exception.
+        """
         with self._lock:
             loan = self._loans.setdefault(context, _Loan())
-        with loan.lock:
-            # The user may change them at any time. Reading them takes 0.1 ms; but 25 where the context has a method of
-            # its own that reads certificates each time, so there it is done once.
-            if loan.protocols is None or _is_pythons(context.wrap_bio):
-                loan.protocols = read_protocols(context)
-            if loan.protocols == protocols:
-                yield
-                return
-            loan.is_out = True
-            try:
-                context.set_alpn_protocols(protocols)
-                yield
-            finally:
-                context.set_alpn_protocols(loan.protocols)
-                loan.is_out = False
+        try:
+            with loan.lock:
+                return self._lend(context, protocols, make, loan)
+        except BaseException:
+            let_go(loan.lock)
+            raise
+
+    def _lend(
+        self, context: ssl.SSLContext, protocols: list[str], make: Callable[[ssl.SSLContext], T], loan: _Loan
+    ) -> T:
+        if loan.is_out and loan.protocols is not None:  # whoever had it was interrupted while he put them back
+            context.set_alpn_protocols(loan.protocols)
+            loan.is_out = False
+        # The user may change them at any time. Reading them takes 0.1 ms; but 25 where the context has a method of its
+        # own that reads certificates each time, so there it is done once.
+        if loan.protocols is None or _is_pythons(context.wrap_bio):
+            loan.protocols = read_protocols(context)
+        if loan.protocols == protocols:
+            return make(context)
+        loan.is_out = True
+        try:
+            context.set_alpn_protocols(protocols)
+            return make(context)
+        finally:
+            context.set_alpn_protocols(loan.protocols)
+            loan.is_out = False
 
     def begin_anew(self) -> None:
         """In a forked child: no thread is left that would put back what it has set, or release a lock."""

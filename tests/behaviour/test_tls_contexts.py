@@ -169,9 +169,7 @@ def test_a_fork_while_a_context_is_lent(certificates: Certificates) -> None:
     lent, over = threading.Event(), threading.Event()
 
     def borrow() -> None:
-        with _tls._borrowed.lend(context, ["h2"]):
-            lent.set()
-            over.wait(10)
+        _tls._borrowed.lend(context, ["h2"], lambda _: (lent.set(), over.wait(10)))
 
     thread = threading.Thread(target=borrow)
     thread.start()
@@ -179,8 +177,7 @@ def test_a_fork_while_a_context_is_lent(certificates: Certificates) -> None:
 
     def look() -> list[list[str]]:
         before = read_protocols(context)
-        with _tls._borrowed.lend(context, ["h2"]):
-            within = read_protocols(context)
+        within = _tls._borrowed.lend(context, ["h2"], read_protocols)
         return [before, within, read_protocols(context)]
 
     with child(look) as running:
@@ -197,11 +194,13 @@ def test_what_a_child_does_about_contexts_that_are_lent(certificates: Certificat
     lent, other = certificates.client(), certificates.client()
     for context in (lent, other):
         context.set_alpn_protocols(["theirs"])
-    with _tls._borrowed.lend(other, ["h2"]):
-        pass
-    with _tls._borrowed.lend(lent, ["h2"]):
+    assert _tls._borrowed.lend(other, ["h2"], read_protocols) == ["h2"]
+
+    def look(context: ssl.SSLContext) -> list[str]:
         _tls._borrowed.begin_anew()
-        assert read_protocols(lent) == ["theirs"]
+        return read_protocols(context)
+
+    assert _tls._borrowed.lend(lent, ["h2"], look) == ["theirs"]
     assert read_protocols(lent) == read_protocols(other) == ["theirs"]
 
 
