@@ -25,12 +25,14 @@ What only tells others (telemetry's events) is lost with what was interrupted.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import weakref
 from collections import deque
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial, wraps
+from itertools import islice
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, TypeVar, TypeVarTuple, Unpack
 
@@ -67,6 +69,9 @@ MAX_STREAMS = 100
 
 #: For how many origins keys and options are kept at hand.
 MAX_KNOWN_KEYS = 10_000
+
+#: So many of the oldest requests are looked at for responses that their thread has lost.
+MOST_LOST = 32
 
 _log = logging.getLogger("httpx_agent")
 
@@ -493,6 +498,25 @@ class Engine:
         exchange.abandoned = True
         self._abandoned.append(exchange)
         exchange.home.call_soon(self._clear_up)
+
+    def find_lost(self, exchange: Exchange) -> None:
+        """Before a request waits: free what an interruption took from its thread, after the response had left here.
+
+        httpx's client makes such a response refer to itself, so that only the collector finds it; and who waits makes
+        nothing that has the collector come.
+        """
+        if self._has_unread(exchange.thread):
+            gc.collect()
+            if self._abandoned:
+                self._clear_up()
+
+    @_guarded
+    def _has_unread(self, thread: int) -> bool:
+        # The first that came: what is lost is older than those that wait, of which there may be thousands.
+        return any(
+            e.thread == thread and e.owner is not None and (body := e.owner()) is not None and body.is_untouched()
+            for e in islice(self._exchanges.values(), MOST_LOST)
+        )
 
     def settle(self, home: Home, due: list[Socket]) -> Flow[None]:
         """Closes sockets in their home, and what that leads to; an interruption comes out at the end.

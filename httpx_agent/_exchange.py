@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import ssl
 import sys
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from . import _errors
@@ -86,6 +87,7 @@ class Exchange:
         self.key = key
         self.request = request
         self.pool = pool
+        self.thread = get_ident()
         self.submitted = engine.stopwatch()
         self.due: list[Socket] = []  # to be closed in its home before it goes on
         if engine.options.debug:
@@ -244,6 +246,8 @@ class Exchange:
         """Waits for a socket, until one absolute deadline."""
         timeout = self.request.extensions.get("timeout", {}).get("pool")
         deadline = None if timeout is None else self.submitted + timeout
+        if not self.home.is_async:
+            self.engine.find_lost(self)
         while self.grant is None and not self.refused:
             event = self.event  # before the clock is read: who sets the clock sets the event
             left = None if deadline is None else deadline - self.engine.stopwatch()

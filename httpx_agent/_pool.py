@@ -151,6 +151,10 @@ class _Body:
         exchange.owner = owner = Owner(self, exchange.engine.note_dropped)
         owner.number = exchange.number
 
+    def is_untouched(self) -> bool:
+        """Whether nobody has begun to read it."""
+        return self._iterator is None
+
     def __iter__(self) -> Iterator[bytes]:
         if self._ended:
             return
@@ -265,6 +269,10 @@ class _AsyncBody:
         owner.number = exchange.number
 
     # Not an async generator: trio warns of one that is dropped half-way, and dropping a body is nothing unusual.
+
+    def is_untouched(self) -> bool:
+        """As of `_Body`, for who may wait in this thread outside of the event loop."""
+        return False
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         if self._ended:
