@@ -17,8 +17,9 @@ off is finished or undone, by these rules:
   with the exception that it lets out, whatever had been done; a body that is dropped has left a note before Python can
   be interrupted (`Exchange.owner`).
 
-A second exception, raised while the first one is dealt with, may leave something undone until the next exception comes
-out of a request of this thread, or the next request arrives after a decision was broken off; the books still balance.
+A second exception, raised while the first one is dealt with, may leave something undone until the next request arrives:
+a request that is let out is noted before anything else is done for it, and a thread that begins another one finishes
+what it did not. The books still balance.
 What only tells others (telemetry's events) is lost with what was interrupted.
 """
 
@@ -412,13 +413,15 @@ class Engine:
         """The request arrives."""
         if self._abandoned:
             self._clear_up()
-        if self._is_unswept:  # by a thread that did not see to it
+        if self._unfinished and get_ident() in self._unfinished:  # interrupted again, while it saw to that
             self.sweep()
         home = exchange.home
         negotiates = home.is_async and self.connector.may_multiplex(exchange.key)
         effects = self._enter(exchange, negotiates)
         if effects is not None:
             self._carry_out(effects, home, exchange.due)
+        if self._is_unswept:  # by a thread that did not see to it, or since we entered
+            self.sweep()
         if exchange.grant is None and self._homes:
             self._bury_dead_homes()
         return exchange.due
@@ -869,6 +872,8 @@ class Engine:
         if with_socket and exchange.detached and exchange.socket is not None:
             exchange.due.append(exchange.socket)
         self._finish_outside(exchange.due)
+        with suppress(ValueError):
+            self._abandoned.remove(exchange)
 
     def mend(self) -> None:
         """An exception comes out of the agent: finish what this thread did not, if there is anything."""
@@ -885,9 +890,11 @@ class Engine:
         Else the one who was is gone, and the books are made anew.
         """
         lock = self._lock
-        lock.release()
-        is_nested = is_held_here(lock)
-        lock.acquire()
+        try:
+            lock.release()
+            is_nested = is_held_here(lock)
+        finally:
+            lock.acquire()
         if self._is_deciding and not is_nested:
             self._recover()
         return is_nested

@@ -71,6 +71,7 @@ class BasePool:
             if exchange.answered:  # and not a mock, whose response stays as it made it
                 response.stream = _Body(self, exchange, response.stream)
         except BaseException:
+            engine.note_dropped(exchange)  # a call of C: a second exception comes after it
             engine.give_up(exchange, with_socket=True)
             raise
         return response

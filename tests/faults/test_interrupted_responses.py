@@ -1,16 +1,18 @@
-"""An exception between a response's way out of the transport and the caller, as a signal's handler may raise it."""
+"""Exceptions as a signal's handler may raise them, where the agent cannot see them, or once more on their way out."""
 
 from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
 
-from httpx_agent import Agent, AgentTransport
-from httpx_agent.testing import Network, Script, respond
-from tests.support.interrupting import Interrupted
+from httpx_agent import Agent, AgentTransport, _engine
+from httpx_agent._exchange import Exchange
+from httpx_agent.testing import Network, Script, assert_no_leaks, respond
+from tests.support.interrupting import Interrupted, Interruption, in_another_thread
 
 
 class Jar(httpx.Cookies):
@@ -66,4 +68,76 @@ def test_the_collector_does_not_come_for_what_is_read() -> None:
             client.get("http://a.test/", timeout=httpx.Timeout(5, pool=0.001))
     assert gc.get_stats()[2]["collections"] == before
     client.close()
+    agent.close()
+
+
+class Again(BaseException):
+    """The second exception."""
+
+
+def raise_again(*_: Any, **__: Any) -> Any:
+    raise Again
+
+
+def once(method: Any) -> Any:
+    """The same, but that the first call raises."""
+    calls: list[None] = []
+
+    def run(*args: Any, **options: Any) -> Any:
+        calls.append(None)
+        return raise_again() if len(calls) == 1 else method(*args, **options)
+
+    return run
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning", "ignore:the response to:ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # it may be in a finaliser
+@pytest.mark.usefixtures("no_collector")
+@pytest.mark.parametrize("is_used", [False, True])
+@pytest.mark.parametrize("broken", ["_fail", "give_up"])
+def test_a_second_exception(broken: str, is_used: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the first one had undone is not, and the next request finds that."""
+    for at in range(1, 1000, 7):
+        network = Network(Script(respond(), respond()), *(Script(respond()) for _ in range(3)))
+        agent = Agent(**network.options, max_sockets=1)
+        client = httpx.Client(transport=AgentTransport(agent=agent), trust_env=False)
+        if is_used:
+            client.get("http://a.test/")
+        gc.collect()  # what an earlier round left must not be finalised in this one
+        interruption = Interruption(at, Interrupted())
+        with monkeypatch.context() as patch:
+            owner = Exchange if broken == "_fail" else type(agent._engine)
+            patch.setattr(owner, broken, once(getattr(owner, broken)))
+            try:
+                with interruption:
+                    client.get("http://a.test/")
+            except (Interrupted, Again) as error:
+                error.__context__ = None
+                assert interruption.where is not None
+        interruption.error.__traceback__ = None  # it has what it passed through, a response for one
+        timeout = httpx.Timeout(5, pool=1)
+        try:
+            assert client.get("http://a.test/", timeout=timeout).status_code == 200
+        except BaseException as error:
+            error.add_note(f"interrupted at {interruption.where}")
+            raise
+        assert_no_leaks(agent)
+        assert agent._engine.exchanges() == []
+        client.close()
+        agent.close()
+        if interruption.where is None:
+            break
+    assert interruption.where is None
+
+
+def test_a_second_exception_while_the_books_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the lock is let go for a moment, to see whose it is: it is held again, and freed once."""
+    agent = Agent()
+    agent._engine._is_deciding = True  # as the first one left it
+    with monkeypatch.context() as patch:
+        patch.setattr(_engine, "is_held_here", raise_again)
+        with pytest.raises(Again):
+            agent.status()
+    in_another_thread(agent.status)
+    assert not agent._engine._is_deciding
     agent.close()
