@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from . import _fork
+from ._locks import locked
 from ._options import full_name
 
 if TYPE_CHECKING:
@@ -75,10 +76,10 @@ class Identities:
             let_go._engine.rest()  # and whoever still uses it goes on with new sockets
         return agent
 
+    @locked
     def let_go(self, agent: AnyAgent) -> None:
         """Keep an agent no longer than somebody refers to it: it was closed."""
-        with self._lock:
-            self._kept.pop(agent._identity, None)
+        self._kept.pop(agent._identity, None)
 
 
 identities = Identities()
