@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from httpx_agent import Agent, AgentTransport, _engine
 from httpx_agent._exchange import Exchange
 from httpx_agent.testing import Network, Script, assert_no_leaks, respond
 from tests.support.interrupting import Interrupted, Interruption, in_another_thread
+from tests.support.servers import Server
 
 
 class Jar(httpx.Cookies):
@@ -141,3 +143,29 @@ def test_a_second_exception_while_the_books_are_looked_at(monkeypatch: pytest.Mo
     in_another_thread(agent.status)
     assert not agent._engine._is_deciding
     agent.close()
+
+
+@pytest.mark.parametrize("name", ["send", "recv"])
+def test_a_time_limit_that_is_a_timeout_error(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Taken for one of the network's it was not heard: a response that is there is read after a write that failed."""
+    limit = TimeoutError("the limit")
+
+    class Limited(socket.socket):
+        __slots__ = ()
+
+        def interrupted(self, *_: Any) -> Any:
+            raise limit
+
+    with Server() as server:
+        agent = Agent(max_sockets=1)
+        client = httpx.Client(transport=AgentTransport(agent=agent), trust_env=False)
+        assert client.get(f"{server.url}/echo").status_code == 200
+        [known] = agent._engine._sockets.values()
+        monkeypatch.setattr(Limited, name, Limited.interrupted, raising=False)
+        known.connection._socket.__class__ = Limited
+        with pytest.raises(TimeoutError) as caught:
+            client.get(f"{server.url}/echo")
+        assert caught.value is limit
+        assert client.get(f"{server.url}/echo").status_code == 200
+        client.close()
+        agent.close()
