@@ -15,6 +15,8 @@ from .._protocol.http1 import says_close, stays_open
 from .._protocol.http2 import Frames, GoawayHold
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .._network.wire import Wire
 
 
@@ -41,8 +43,11 @@ class HttpcoreConnection:
             return False
         # Where the first response is what shows that it is open, the frames' beginning has passed.
         hold = GoawayHold() if wire.awaits_response else None
-        wire.frames = Frames(hold, wire.listener.settings if shares else None)
+        wire.frames = self._frames(hold, wire.listener.settings if shares else None)
         return True
+
+    def _frames(self, hold: GoawayHold | None, tell_streams: Callable[[int | None], None] | None) -> Frames:
+        return Frames(hold, tell_streams)
 
     def is_dead(self, *, shared: bool) -> bool:
         if shared:  # what can be read is the others'
@@ -91,6 +96,42 @@ class SyncHttpcoreConnection(HttpcoreConnection):
     def close(self) -> None:
         self.inner.close()
 
+    def _frames(self, hold: GoawayHold | None, tell_streams: Callable[[int | None], None] | None) -> Frames:
+        return _UncountedFrames(hold, tell_streams, self.inner)
+
+
+class _NoSemaphore:
+    """Stand for a semaphore that everybody passes."""
+
+    def acquire(self) -> None:
+        pass
+
+    def release(self) -> None:
+        pass
+
+
+_NO_SEMAPHORE = _NoSemaphore()
+
+
+class _UncountedFrames(Frames):
+    """Take from a connection in threads the semaphore that counts its streams, as soon as it has one.
+
+    `threading.Semaphore` is written in Python: an exception in the middle of it, raised by a signal's handler, leaves
+    it locked, and httpcore would wait for it on its way out, for ever. In threads no two requests share a connection.
+    """
+
+    def __init__(
+        self, hold: GoawayHold | None, tell_streams: Callable[[int | None], None] | None, connection: Any
+    ) -> None:
+        super().__init__(hold, tell_streams)
+        self._connection = connection
+
+    def sent(self, data: bytes) -> None:
+        connection = _innermost(self._connection)
+        if hasattr(connection, "_max_streams_semaphore"):
+            connection._max_streams_semaphore = _NO_SEMAPHORE
+        super().sent(data)
+
 
 class AsyncHttpcoreConnection(HttpcoreConnection):
     """The same in an event loop."""
@@ -104,9 +145,14 @@ class AsyncHttpcoreConnection(HttpcoreConnection):
 
 def _parser_of(connection: Any) -> Any:
     """Return h11's state of a connection of httpcore's, which has it privately; ``None`` if the names are unknown."""
+    return getattr(_innermost(connection), "_h11_state", None)
+
+
+def _innermost(connection: Any) -> Any:
+    """Return the connection of httpcore's that speaks HTTP, which others have privately."""
     while hasattr(connection, "_connection"):
         connection = connection._connection
-    return getattr(connection, "_h11_state", None)
+    return connection
 
 
 def keep_open(connection: Any, request: Any, response: Any) -> None:

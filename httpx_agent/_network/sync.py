@@ -212,7 +212,7 @@ class SyncStream:
                 handle.close()
             stream = _begin_sync(wire, type(self)(wire, inner))
         except BaseException as error:
-            close_forgotten(error, self.inner.get_extra_info("socket"))
+            close_forgotten(error, self.inner.get_extra_info("socket"), wire.descriptors)
             for opened in (handle, inner):
                 if opened is not None:
                     opened.close()

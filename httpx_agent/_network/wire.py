@@ -333,23 +333,31 @@ def shut_down(sock: socket.SocketType) -> None:
         socket.SocketType.shutdown(sock, socket.SHUT_RDWR)
 
 
-def close_forgotten(error: BaseException, beside: Any = None) -> None:
+def close_forgotten(error: BaseException, beside: Any = None, descriptors: process.Descriptors | None = None) -> None:
     """Close the TLS socket that is left in the frames of a failed handshake.
 
     Where a connection was reset before its handshake began, Python before 3.13 does not close it, and nobody has it.
 
     Args:
-        error: What the handshake raised.
+        error: The handshake's exception.
         beside: The socket object that it began with, and that closes its descriptor if it still has it.
+        descriptors: Those that were opened for the connection. The number of one that is closed already may be another
+            thread's by now, and an exception may go back to one whose socket is not ours.
     """
     known = beside.fileno() if isinstance(beside, socket.socket) else -1
     for found in walk_causes(error):
         for frame, _ in traceback.walk_tb(found.__traceback__):
             sock = frame.f_locals.get("self")
-            if isinstance(sock, ssl.SSLSocket):
-                # It may be half made: its own methods need what it does not have yet.
-                end = socket.SocketType.detach if sock.fileno() == known else socket.SocketType.close
-                end(sock)
+            # With TLS within TLS, the one that it began with speaks TLS, too.
+            if not isinstance(sock, ssl.SSLSocket) or sock is beside:
+                continue
+            number = sock.fileno()
+            if descriptors is not None and not descriptors.knows(number):
+                continue
+            is_closed = descriptors is not None and not descriptors.is_open(number)
+            # It may be half made: its own methods need what it does not have yet.
+            end = socket.SocketType.detach if is_closed or number == known else socket.SocketType.close
+            end(sock)
 
 
 class OsErrors:

@@ -47,6 +47,10 @@ class Body:
         exchange.owner = owner = Owner(self, exchange.dispatcher.note_dropped)
         owner.number = exchange.number
 
+    def is_untouched(self) -> bool:
+        """Return whether nobody has begun to read it."""
+        return self._iterator is None
+
     def __iter__(self) -> Iterator[bytes]:
         if self._ended:
             return
@@ -156,6 +160,10 @@ class AsyncBody:
         self._exchange = exchange
         exchange.owner = owner = Owner(self, exchange.dispatcher.note_dropped)
         owner.number = exchange.number
+
+    def is_untouched(self) -> bool:
+        """Return false: only threads lose responses in that way."""
+        return False
 
     # Not an async generator: trio warns of one that is dropped half-way, and dropping a body is nothing unusual.
 

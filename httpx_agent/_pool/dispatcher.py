@@ -17,19 +17,22 @@ off is finished or undone, by these rules:
   with the exception that it lets out, whatever had been done; a body that is dropped has left a note before Python can
   be interrupted (`Ticket.owner`).
 
-A second exception, raised while the first one is dealt with, may leave something undone until the next exception comes
-out of a request of this thread, or the next request arrives after a decision was broken off; the books still balance.
+A second exception, raised while the first one is dealt with, may leave something undone until the next request arrives:
+a request that is let out is noted before anything else is done for it, and a thread that begins another one finishes
+what it did not. The books still balance.
 What only tells others (telemetry's events) is lost with what was interrupted.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from collections import deque
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial, wraps
+from itertools import islice
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, NamedTuple, NotRequired, TypedDict, TypeVar, TypeVarTuple, Unpack
 
@@ -67,6 +70,9 @@ MAX_STREAMS = 100
 
 #: For how many origins keys and options are kept at hand.
 MAX_KNOWN_KEYS = 10_000
+
+#: How many of the oldest requests are searched for responses that their thread has lost.
+MOST_LOST = 32
 
 _log = logging.getLogger("httpx_agent")
 
@@ -407,13 +413,15 @@ class Dispatcher:
         """The request arrives."""
         if self._abandoned:
             self._clear_up()
-        if self._is_unswept:  # by a thread that did not see to it
+        if self._unfinished and get_ident() in self._unfinished:  # interrupted again, while it saw to that
             self.sweep()
         home = ticket.home
         negotiates = home.is_async and self.connector.may_multiplex(ticket.key)
         effects = self._enter(ticket, negotiates)
         if effects is not None:
             self._carry_out(effects, home, ticket.due)
+        if self._is_unswept:  # by a thread that did not see to it, or since we entered
+            self.sweep()
         if ticket.grant is None and self._homes:
             self._bury_dead_homes()
         return ticket.due
@@ -491,6 +499,25 @@ class Dispatcher:
         ticket.abandoned = True
         self._abandoned.append(ticket)
         ticket.home.call_soon(self._clear_up)
+
+    def find_lost(self, ticket: Ticket) -> None:
+        """Free what an interruption has taken from a waiting thread once the response had left the transport.
+
+        httpx's client makes such a response refer to itself, so only the collector finds it; and a thread that waits
+        allocates nothing that would start the collector.
+        """
+        if self._has_unread(ticket.thread):
+            gc.collect()
+            if self._abandoned:
+                self._clear_up()
+
+    @_guarded
+    def _has_unread(self, thread: int) -> bool:
+        # The oldest requests only: what is lost is older than those that wait, of which there may be thousands.
+        return any(
+            t.thread == thread and t.owner is not None and (body := t.owner()) is not None and body.is_untouched()
+            for t in islice(self._tickets.values(), MOST_LOST)
+        )
 
     def settle(self, home: Home, due: list[Socket]) -> Flow[None]:
         """Closes sockets in their home, and what that leads to; an interruption comes out at the end.
@@ -823,6 +850,8 @@ class Dispatcher:
         if with_socket and ticket.detached and ticket.socket is not None:
             ticket.due.append(ticket.socket)
         self._finish_outside(ticket.due)
+        with suppress(ValueError):
+            self._abandoned.remove(ticket)
 
     def mend(self) -> None:
         """An exception comes out of the agent: finish what this thread did not, if there is anything."""
@@ -839,9 +868,11 @@ class Dispatcher:
         Else the one who was is gone, and the books are made anew.
         """
         lock = self._lock
-        lock.release()
-        is_nested = is_held_here(lock)
-        lock.acquire()
+        try:
+            lock.release()
+            is_nested = is_held_here(lock)
+        finally:
+            lock.acquire()
         if self._is_deciding and not is_nested:
             self._recover()
         return is_nested

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from .dispatcher import Dispatcher
     from .socket import Socket
 
+#: Seconds that a request waits before its thread looks for responses that it has lost: a collection may take as long.
+LOST_AFTER = 0.1
+
 #: Between a request's caller and here, as far as is known.
 LIBRARIES = frozenset({"httpx", "httpx2", "httpcore", "httpcore2", __name__.partition(".")[0]})
 
@@ -219,13 +222,20 @@ class Exchange(Ticket):
         """Waits for a socket, until one absolute deadline."""
         timeout = self.request.extensions.get("timeout", {}).get("pool")
         deadline = None if timeout is None else self.submitted + timeout
+        looks_for_lost = not self.home.is_async
         while self.grant is None and not self.refused:
             event = self.event  # before the clock is read: who sets the clock sets the event
             left = None if deadline is None else deadline - self.dispatcher.stopwatch()
-            if left is None or left > 0:
+            if left is not None and left <= 0:
+                if standing := self.dispatcher.standing_of(self):
+                    raise self.dispatcher.family.httpcore.PoolTimeout(errors.no_socket(self, standing))
+            elif looks_for_lost:
+                looks_for_lost = False
+                yield Wait(event, LOST_AFTER if left is None else min(left, LOST_AFTER))
+                if self.grant is None and not self.refused:
+                    self.dispatcher.find_lost(self)
+            else:
                 yield Wait(event, left)
-            elif standing := self.dispatcher.standing_of(self):
-                raise self.dispatcher.family.httpcore.PoolTimeout(errors.no_socket(self, standing))
 
     def _accept(self, response: Any) -> list[Socket]:
         """Makes the response ours; gives the sockets that are to be closed for that."""

@@ -62,6 +62,7 @@ class BasePool:
             if exchange.response_began:  # and not a mock, whose response stays as it made it
                 response.stream = Body(exchange, response.stream, self.response_cycle)
         except BaseException:
+            dispatcher.note_dropped(exchange)  # one call of C: a second exception comes after it
             dispatcher.give_up(exchange, with_socket=True)
             raise
         return response

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from .._runtime.causes import out_of_codec
+
 if TYPE_CHECKING:
     from .socket import Socket
 
@@ -25,7 +27,13 @@ class Send:
         self._request = request
 
     def run(self) -> Any:
-        return self._connection.handle_request(self._request)
+        try:
+            return self._connection.handle_request(self._request)
+        except BaseException as error:
+            own = out_of_codec(error)
+            if own is error:
+                raise
+        raise own
 
     def arun(self) -> Awaitable[Any]:
         awaitable: Awaitable[Any] = self._connection.handle_async_request(self._request)

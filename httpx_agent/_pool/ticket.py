@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class Ticket:
         submitted: When it arrived, by the dispatcher's stopwatch.
 
     Attributes:
+        thread: The thread that made the request.
         number: Its name in the core; negative until it is submitted.
         grant: The core's answer, once it has a socket.
         socket: The socket that it has.
@@ -74,6 +76,7 @@ class Ticket:
         self.key = key
         self.request = request
         self.pool = pool
+        self.thread = get_ident()
         self.submitted = submitted
         self.due: list[Socket] = []
 

@@ -43,3 +43,15 @@ def _came_of(error: BaseException, context: BaseException) -> bool:
             return True
         passed = passed.tb_next
     return False
+
+
+def out_of_codec(error: BaseException) -> BaseException:
+    """Return what a signal's handler raised, if it did within a codec that is written in Python, as that of names is.
+
+    Until Python 3.11, what leaves a codec is another exception of the same type, which tells of the codec.
+    """
+    cause = error.__cause__
+    if cause is None or type(cause) is not type(error):
+        return error
+    text = error.args[0] if error.args else None
+    return cause if isinstance(text, str) and text.startswith("encoding with '") else error

@@ -69,10 +69,18 @@ class Descriptors:
         if file is not None:
             self._files[descriptor] = file
 
+    def knows(self, descriptor: int) -> bool:
+        """Return whether a number was noted, whatever it stands for by now."""
+        return descriptor in self._files
+
+    def is_open(self, descriptor: int) -> bool:
+        """Return whether a number still stands for what was noted."""
+        return _file(descriptor) == self._files[descriptor]
+
     def close(self) -> None:
         """Close those that are still open, and do nothing else to them."""
-        for descriptor, file in self._files.items():
-            if _file(descriptor) == file:
+        for descriptor in self._files:
+            if self.is_open(descriptor):
                 os.close(descriptor)
         self._files.clear()
 
