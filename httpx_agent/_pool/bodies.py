@@ -1,4 +1,4 @@
-"""The bodies of responses: reading one to its end, or closing it, frees its socket."""
+"""The bodies of responses. Reading a body to its end, or closing it, releases its socket."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 from .._runtime.flows import arun, run
 from .errors import explain
 from .steps import WakeableIterator, end_iteration
-from .ticket import Owner
+from .ticket import BodyReference
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -19,16 +19,17 @@ if TYPE_CHECKING:
 
 
 class Body:
-    """A response's body; its end frees the socket.
+    """The body of a response in the sync world. Its end releases the socket.
 
-    Whoever iterates it anew goes on where the iteration before was left. Once it came to its end, failed or was closed,
-    there is nothing more: the socket may serve another request by then, whose answer this must not take. An iteration
-    that was begun before it was closed ends with an error, unless it had all: a part must not pass for the whole.
+    A second iteration continues where the first one stopped. After the body has ended, failed or been closed, iterating
+    it yields nothing, because its socket may serve another request by then, whose response must not appear here. An
+    iteration under way when the body is closed raises an error, unless it had read everything: a part of the body must
+    not pass for the whole.
 
-    One thread may close it while another one reads, and either may end the request: the first does, and alone.
+    One thread may close the body while another reads it, and both may try to end the request. Only the first one does.
     """
 
-    # Without slots `tracemalloc` on Python 3.11 does not find where it was made.
+    # Without slots, `tracemalloc` on Python 3.11 does not find where a body was made.
     __slots__ = (
         "__weakref__", "_arrived", "_ended", "_ending", "_exchange", "_is_read", "_iterator", "_response_cycle",
         "_stream",
@@ -40,22 +41,22 @@ class Body:
         self._arrived = exchange.arrived
         self._iterator: Any = None
         self._ended = False
-        self._is_read = False  # right now, by a thread that may wait
-        # Held by who ends the request. An interrupted thread may come again.
+        self._is_read = False  # a thread is reading it right now, and may be waiting
+        # Held by the thread that ends the request. Reentrant, because that thread may be interrupted and try again.
         self._ending = threading.RLock()
         self._exchange = exchange
-        exchange.owner = owner = Owner(self, exchange.dispatcher.note_dropped)
-        owner.number = exchange.number
+        exchange.body = reference = BodyReference(self, exchange.dispatcher.note_dropped)
+        reference.number = exchange.number
 
     def is_untouched(self) -> bool:
-        """Return whether nobody has begun to read it."""
+        """Return whether no thread has begun to read it."""
         return self._iterator is None
 
     def __iter__(self) -> Iterator[bytes]:
         if self._ended:
             return
-        # Kept, and not delegated to: httpcore's iterator closes its connection when it is dropped, but the caller may
-        # drop this one half-way and then `close` the response, which saves the socket if the rest has arrived.
+        # Keep the iterator rather than delegate to it: httpcore's closes its connection when it is dropped, but callers
+        # may drop ours half-way and then `close` the response, which saves the socket if the rest has arrived.
         if self._iterator is None:
             self._iterator = iter(self._stream)
         try:
@@ -71,7 +72,7 @@ class Body:
                     raise
                 raise explained from error
             self._ended = True
-            if self._ending.acquire(blocking=False):  # else another thread closes it
+            if self._ending.acquire(blocking=False):  # if not, another thread is closing it
                 try:
                     rest = self._exchange.read(self._stream)
                     if rest is not None:
@@ -85,8 +86,8 @@ class Body:
             raise
 
     def _next(self) -> bytes | None:
-        """The next part; ``None`` at the end."""
-        self._is_read = True  # before the look whether it was closed: who closes does it the other way round
+        """Return the next part; ``None`` at the end."""
+        self._is_read = True  # before checking whether it was closed; a closing thread does both in reverse order
         try:
             if self._ended:
                 if self._exchange.cut_short:
@@ -100,7 +101,7 @@ class Body:
 
     def _fail(self, error: BaseException) -> BaseException:
         exchange = self._exchange
-        if not self._ending.acquire(blocking=False):  # another thread closed it, which is why
+        if not self._ending.acquire(blocking=False):  # another thread closed it, and so caused the error
             return explain(error, exchange)
         try:
             return run(exchange.fail(self._stream, error))
@@ -123,7 +124,7 @@ class Body:
             raise
 
     def _give_up(self, *, with_socket: bool) -> None:
-        if self._ending.acquire(blocking=False):  # else another thread ends it
+        if self._ending.acquire(blocking=False):  # if not, another thread is ending it
             self._ending.release()
             self._exchange.dispatcher.give_up(self._exchange, with_socket=with_socket)
 
@@ -142,7 +143,7 @@ class Body:
 
 
 class AsyncBody:
-    """The same in an event loop."""
+    """The body of a response in an event loop; otherwise like `Body`."""
 
     __slots__ = (
         "__weakref__", "_arrived", "_ended", "_ending", "_exchange", "_is_read", "_iterator", "_response_cycle",
@@ -158,14 +159,14 @@ class AsyncBody:
         self._ending = False
         self._is_read = False
         self._exchange = exchange
-        exchange.owner = owner = Owner(self, exchange.dispatcher.note_dropped)
-        owner.number = exchange.number
+        exchange.body = reference = BodyReference(self, exchange.dispatcher.note_dropped)
+        reference.number = exchange.number
 
     def is_untouched(self) -> bool:
-        """Return false: only threads lose responses in that way."""
+        """Return false, because only a thread can lose a response in that way; see `Dispatcher.find_lost`."""
         return False
 
-    # Not an async generator: trio warns of one that is dropped half-way, and dropping a body is nothing unusual.
+    # Not an async generator, because trio warns when one is dropped half-way, and dropping a body is nothing unusual.
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         if self._ended:
@@ -192,7 +193,7 @@ class AsyncBody:
         except (GeneratorExit, StopAsyncIteration):
             raise
         except BaseException:
-            if not self._ending:  # else another task ends it
+            if not self._ending:  # if it is set, another task is ending the request
                 exchange.dispatcher.give_up(exchange)
             raise
 
@@ -216,7 +217,7 @@ class AsyncBody:
             return chunk
         self._ended = True
         self._iterator = None
-        if not self._ending:  # else another task closes it
+        if not self._ending:  # if it is set, another task is closing the body
             self._ending = True
             try:
                 rest = exchange.read(self._stream)
@@ -228,7 +229,7 @@ class AsyncBody:
 
     async def _fail(self, error: BaseException) -> BaseException:
         exchange = self._exchange
-        if self._ending:  # another task closes it, which is why
+        if self._ending:  # another task closed it, and so caused the error
             return explain(error, exchange)
         self._ending = True
         try:
@@ -264,7 +265,7 @@ class AsyncBody:
 
 
 class _Nothing:
-    """What there is in a body that has ended."""
+    """An iterator over a body that has ended: it yields nothing."""
 
     def __aiter__(self) -> Self:
         return self
@@ -274,13 +275,16 @@ class _Nothing:
 
 
 def _forget(body: Body | AsyncBody) -> None:
-    """A response was dropped. This may run anywhere, under the agent's lock too, so it only leaves a note."""
+    """Leave a note that a response was dropped, and warn if that costs a socket.
+
+    This finaliser can run anywhere, even in a thread that holds the agent's lock, so it can do no more.
+    """
     exchange: Exchange | None = getattr(body, "_exchange", None)
-    if exchange is None:  # it was interrupted while it was made; its request is given up by who made it
+    if exchange is None:  # making the body was interrupted, and the caller of `Body` gives its request up
         return
     if not exchange.over:
         exchange.dispatcher.abandon(exchange)
-    if body._ended or not exchange.abandoned:  # it was closed, if only by another finaliser
+    if body._ended or not exchange.abandoned:  # it was read or closed, perhaps by another finaliser
         return
     where = f", asked for at {exchange.asked_for_at}," if exchange.asked_for_at else ""
     warnings.warn(

@@ -1,26 +1,30 @@
-"""Where an agent decides and acts: the dispatcher owns the core, the lock around it, the homes and the sockets.
+"""The dispatcher owns the core, the lock around it, the homes and the sockets. It decides, then acts.
 
-Order everywhere: lock, core, unlock, I/O. What is decided is noted under the lock (`_apply`); what needs no waiting is
-done right after it (`_carry_out`); sockets are closed by whoever can wait for that (`settle`).
+**Order.** Every operation has the same four phases: lock, core, unlock, I/O. Under the lock, the core decides and
+`_apply` records the decision in the books. After the lock is released, `_carry_out` does everything that cannot block.
+Closing a socket can block, so that is left to the flow `close_sockets`, which runs in the socket's home. A thread that
+needs a home's watching lock as well takes it before the dispatcher's.
 
-**Interruptions.** A signal's handler may raise at any instruction: `KeyboardInterrupt`, a time limit. What it breaks
-off is finished or undone, by these rules:
+**Interruptions.** A signal handler may raise at any instruction: `KeyboardInterrupt`, or a time limit. What happens to
+the work that it breaks off depends on where it strikes:
 
-- *Under the lock* (`_guarded`) whoever decides says so, and takes it back at the end. Whoever has the lock next and
-  finds it said makes the books anew, before anything else, from what cannot be half true: which socket a request has,
-  which sockets there are, and whose requests are not over (`_recover`, `Core.recover`).
-- *Between the decision and its consequences* the thread is noted in `_unfinished`. Consequences follow from the books:
-  whoever has a socket is to be woken, what is closing is to be closed. So an exception that comes out of a request
-  calls `give_up`, and that carries out all that holds, whether it was done before or not (`sweep`): each may be done
-  twice.
-- *Outside of both* a request has one owner: the call that sends it, then the body of its response. The call ends it
-  with the exception that it lets out, whatever had been done; a body that is dropped has left a note before Python can
-  be interrupted (`Ticket.owner`).
+- *Under the lock.* `_guarded` sets `_is_deciding` before a decision and resets it afterwards. A thread that takes the
+  lock and finds the flag set knows that the last decision was broken off. Before anything else it rebuilds the books
+  from facts that cannot be half recorded: which socket each request has, which sockets exist, and which requests are
+  not over (`_recover`, `Core.recover`).
+- *Between a decision and its consequences.* `_unfinished` counts, by thread, the decisions whose consequences are still
+  to be carried out. The consequences follow from the books: a waiting request that has got a socket must be woken, and
+  a closing socket must be closed. When an exception leaves a request, `give_up` checks for unfinished decisions. If
+  there are any, `sweep` carries out everything that follows from the books, whether it was done before or not, which is
+  safe because each consequence can be carried out twice.
+- *Outside both.* One object at a time is responsible for ending a request: first the call that sends it, then the body
+  of its response. The call ends the request before it lets an exception out, whatever had been done by then. A body
+  that is dropped leaves a note in `_abandoned`, by a callback in C, which no exception can interrupt (`Ticket.body`).
 
-A second exception, raised while the first one is dealt with, may leave something undone until the next request arrives:
-a request that is let out is noted before anything else is done for it, and a thread that begins another one finishes
-what it did not. The books still balance.
-What only tells others (telemetry's events) is lost with what was interrupted.
+A second exception, raised while the first is being handled, may leave consequences undone until the next request
+arrives. A request that an exception leaves is noted in `_abandoned` before anything else is done about it, and a thread
+that begins another request first finishes what it left unfinished. The books balance meanwhile. Events for an observer
+(telemetry) are lost if what was to report them is interrupted.
 """
 
 from __future__ import annotations
@@ -56,7 +60,7 @@ from .._values.options import (
 from .._values.origins import Key
 from .socket import Socket
 from .steps import CloseSocket
-from .ticket import Owner, Ticket
+from .ticket import BodyReference, Ticket
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -65,13 +69,15 @@ if TYPE_CHECKING:
     from .._runtime.flows import Flow
     from .observer import Observer
 
-#: Streams of an HTTP/2 connection at most: as many as httpcore opens.
+#: Maximum number of streams on an HTTP/2 connection, whatever its server allows: httpcore opens no more.
 MAX_STREAMS = 100
 
-#: For how many origins keys and options are kept at hand.
+#: Number of entries in each of the caches for keys and for options. It bounds the memory of an agent that visits ever
+#: new origins. A full cache is emptied.
 MAX_KNOWN_KEYS = 10_000
 
-#: How many of the oldest requests are searched for responses that their thread has lost.
+#: Number of the oldest requests that are searched for responses that their thread has lost. A lost response is older
+#: than the requests that wait, of which there may be thousands.
 MOST_LOST = 32
 
 _log = logging.getLogger("httpx_agent")
@@ -84,7 +90,7 @@ Result = TypeVar("Result")
 
 
 class Outcome(TypedDict):
-    """How a request in flight ended; see `Core.release`."""
+    """The end of a request in flight, as arguments of `Core.release`."""
 
     reusable: bool
     complete: bool
@@ -96,7 +102,16 @@ class Outcome(TypedDict):
 
 
 class Standing(NamedTuple):
-    """Where a waiting request stands, and what stands in its way."""
+    """The limits that a waiting request is up against, for the text of its `PoolTimeout`.
+
+    Attributes:
+        used: Number of slots that its key has taken.
+        rules: The rules of its key.
+        total: Number of sockets of all keys.
+        max_total: The limit on that number.
+        states: Number of its key's sockets, by state.
+        waiting: Number of requests queued for its key, including this one.
+    """
 
     used: int
     rules: Rules
@@ -107,7 +122,14 @@ class Standing(NamedTuple):
 
 
 class Effects:
-    """What the core's answer asks of its driver, once the lock is released."""
+    """The consequences of a decision, to be carried out once the lock is released.
+
+    Attributes:
+        wake: Waiting requests that got a socket or were refused.
+        close: Sockets to close.
+        unwatch: Sockets that their watchers must let go of, because they are not free any more.
+        tell: Calls to the observer; empty without one.
+    """
 
     __slots__ = ("close", "tell", "unwatch", "wake")
 
@@ -115,11 +137,14 @@ class Effects:
         self.wake: list[Ticket] = []
         self.close: list[Socket] = []
         self.unwatch: list[Socket] = []
-        self.tell: list[Callable[[], None]] = []  # stays empty while nobody looks on
+        self.tell: list[Callable[[], None]] = []
 
 
 def _guarded(method: Callable[[Dispatcher, *Args], Result]) -> Callable[[Dispatcher, *Args], Result]:
-    """Make a method run under the agent's lock, over books that are whole; the next one knows if it was broken off."""
+    """Run a method as one decision: under the agent's lock, on intact books.
+
+    Leave a mark while it runs. If it is broken off, the mark stays, and the next decision rebuilds the books first.
+    """
 
     @wraps(method)
     def decide(dispatcher: Dispatcher, *args: *Args) -> Result:
@@ -139,17 +164,18 @@ def _guarded(method: Callable[[Dispatcher, *Args], Result]) -> Callable[[Dispatc
 
 
 class Dispatcher:
-    """Carry out for an `Agent` what the core decides.
+    """Own the state of an `Agent`, and carry out what the core decides.
 
     Args:
-        family: The libraries.
-        given: The options that the user gave, by name; those not given are `UNSET`.
-        clock: Gives the time; seconds since any moment.
-        stopwatch: Gives the time by which requests wait. It may stand still while the machine sleeps.
+        family: The client library and its core.
+        given: The options that the user gave, by name; an option not given may be `UNSET`.
+        clock: Returns the time in seconds since an arbitrary moment.
+        stopwatch: Returns the time that measures how long requests wait. Unlike `clock`, it may stop while the machine
+            sleeps.
 
     Raises:
-        TypeError: For a value of a wrong type.
-        ValueError: For a value that cannot be.
+        TypeError: If a value has the wrong type.
+        ValueError: If a value is not allowed.
         ImportError: If an option needs a package that is not installed.
     """
 
@@ -173,28 +199,31 @@ class Dispatcher:
         process.register(self)
 
     def _begin_empty(self) -> None:
-        """The mutable state, all of it guarded by the lock."""
+        """Create the mutable state, empty. Decisions change it under the lock."""
         self._lock = Lock()
         self._core = Core(
             self._rules_for,
             max_total_sockets=no_limit(self.options.max_total_sockets),
             max_total_free_sockets=no_limit(self.options.max_total_free_sockets),
         )
-        self._next_request = 0
-        self._tickets: dict[int, Ticket] = {}
-        self._sockets: dict[int, Socket] = {}
-        self._homes: dict[int, AsyncHome] = {}
-        self._refused: set[Ticket] = set()  # and may not be woken yet
-        self._is_deciding = False  # somebody is, or was broken off, and the books may be wrong
-        self._is_unswept = False  # they were made anew, and what follows from them may not be done yet
-        self._not_watched: dict[int, Socket] = {}  # came free, and may be in use again before they are watched
-        self._unfinished: dict[int, int] = {}  # threads, and how many of their decisions have consequences to come
-        # Requests that were dropped, or what had them. Finalisers append, without the lock, and have them cleared up.
-        self._abandoned: deque[Ticket | Owner] = deque()
+        self._next_request = 0  # the number of the next request
+        self._tickets: dict[int, Ticket] = {}  # requests that are not over, by number, in the order of their arrival
+        self._sockets: dict[int, Socket] = {}  # sockets that the core knows, by number
+        self._homes: dict[int, AsyncHome] = {}  # event loops in use, by the loop's `id`
+        self._refused: set[Ticket] = set()  # refused requests that have perhaps not been woken yet
+        self._is_deciding = False  # a decision is under way, or was broken off and left the books half written
+        self._is_unswept = False  # the books were rebuilt; their consequences have perhaps not been carried out
+        # Sockets that became free and will be watched soon. Most are in use again before that.
+        self._not_watched: dict[int, Socket] = {}
+        # Number of decisions whose consequences are still to come, by thread. Each thread touches only its own entry.
+        self._unfinished: dict[int, int] = {}
+        # Requests that their callers dropped or that an exception left, as their tickets or as references to their
+        # bodies. Appending needs no lock, as finalisers must not take one. `_clear_up` ends these requests.
+        self._abandoned: deque[Ticket | BodyReference] = deque()
         self.note_dropped = self._abandoned.append
 
     def begin_anew(self) -> None:
-        """In a forked child: everything that it inherited is the parent's (see `_fork`)."""
+        """Start afresh in a forked child, where all inherited sockets belong to the parent (see `_runtime.process`)."""
         tickets, sockets, homes = self._tickets, self._sockets, self._homes
         self._begin_empty()
         for ticket in tickets.values():
@@ -210,7 +239,10 @@ class Dispatcher:
         self.connector.begin_anew()
 
     def is_locked_here(self) -> bool:
-        """Whether this thread holds one of the agent's locks: then a finaliser runs (see `_locks`)."""
+        """Return whether this thread holds one of the agent's locks, so that a finaliser must be running in it.
+
+        See `_runtime.locks`.
+        """
         homes = [self.sync_home, *self._homes.values()]
         return (
             is_held_here(self._lock)
@@ -218,28 +250,31 @@ class Dispatcher:
             or any(home.is_locked_here() for home in homes)
         )
 
-    # Looking ----------------------------------------------------------------------------------------------------------
+    # Queries ----------------------------------------------------------------------------------------------------------
 
     @_guarded
     def counters(self) -> Counters:
-        """What happened so far."""
+        """Return a copy of the counters."""
         return replace(self._core.counters)
 
     @_guarded
     def snapshot(self) -> tuple[Counters, list[tuple[SocketView, Socket]], list[Key]]:
-        """The counters, the sockets that count, oldest first, and the keys of the waiting requests."""
+        """Return the counters, the sockets that count (oldest first), and the keys of the waiting requests."""
         sockets = [(view, self._sockets[view.id]) for view in self._core.sockets(self.now())]
         waiting = [self._tickets[number].key for number, _, _ in self._core.waiting()]
         return replace(self._core.counters), sockets, waiting
 
     @_guarded
     def tickets(self) -> list[Ticket]:
-        """The requests that wait or are in flight, in the order of their arrival."""
+        """Return the requests that wait or are in flight, in the order of their arrival."""
         return list(self._tickets.values())
 
     @_guarded
     def renew_events(self, home: Home) -> list[Any]:
-        """Gives those who wait in a home a new event to wait for; set the old ones, and they look at the clock."""
+        """Replace the events that waiting requests of this home block on, and return the old ones.
+
+        Setting those makes the requests read the clock again.
+        """
         waiting = [t for t in self._tickets.values() if t.home is home and t.event is not None and not t.grant]
         events = [ticket.event for ticket in waiting]
         for ticket in waiting:
@@ -247,14 +282,14 @@ class Dispatcher:
         return events
 
     def observe(self, observer: Observer | None) -> None:
-        """From now on this one, and no other, hears of what happens."""
+        """Report events to this observer from now on, and to no other; to none if it is ``None``."""
         self._observer = observer
         self._observer_failed = False
 
     # Options ----------------------------------------------------------------------------------------------------------
 
     def set_option(self, name: str, value: object) -> None:
-        """Changes an option while the agent runs; requests that now may go are served (N5)."""
+        """Change an option while the agent runs, and serve the queue under the new limits (N5)."""
         checked = check_option(name, value)
         try:
             self._carry_out(self._take_option(name, checked), None)
@@ -269,7 +304,7 @@ class Dispatcher:
         return self._apply(self._reconfigure())
 
     def _reconfigure(self) -> list[Action]:
-        """The options hold. Requires holding the lock."""
+        """Apply the current options. Requires holding the lock."""
         self._per_origin = OptionsPerOrigin(self.options)
         self._known_options = {}
         return self._core.reconfigure(
@@ -285,8 +320,8 @@ class Dispatcher:
         return {name: getattr(options, name) for name in AgentOptions.__dataclass_fields__ if name in self._given}
 
     def options_for(self, key: Key) -> AgentOptions:
-        """The options that hold for an origin."""
-        known = self._known_options  # another thread may change an option meanwhile, and put a new one here
+        """Return the options that apply to an origin."""
+        known = self._known_options  # bound once: another thread that changes an option replaces the dict
         options = known.get(key)
         if options is None:
             options = self._per_origin.options(key.scheme, key.host, key.port)
@@ -296,14 +331,14 @@ class Dispatcher:
         return options
 
     def is_given(self, option: str, key: Key) -> bool:
-        """Whether the user gave an option, for all origins or for this one."""
+        """Return whether the user gave an option, for all origins or for this one."""
         return option in self._given or self._per_origin.gives(option, key.scheme, key.host, key.port)
 
     def key_of(self, request: Any) -> Key:
-        """The key of a request (R27).
+        """Return the key of a request (R27).
 
         Raises:
-            httpcore.UnsupportedProtocol: If the URL has another scheme than http, https, ws or wss.
+            httpcore.UnsupportedProtocol: If the URL's scheme is not http, https, ws or wss.
         """
         url = request.url
         raw = (url.scheme, url.host, url.port, request.extensions.get("sni_hostname"))
@@ -324,7 +359,7 @@ class Dispatcher:
         return key
 
     def clear_sessions(self, origin: Any) -> None:
-        """Forget the TLS sessions of an origin, or of all."""
+        """Forget the TLS sessions of an origin, or of all origins if it is ``None``."""
         if origin is None:
             self.connector.sessions.clear(lambda key: True)
         else:
@@ -334,11 +369,11 @@ class Dispatcher:
     # Homes ------------------------------------------------------------------------------------------------------------
 
     def find_async_home(self) -> AsyncHome | None:
-        """The home of the running event loop, if the agent knows it."""
+        """Return the home of the running event loop, if the agent knows it."""
         return self._homes.get(id(_current_loop()[1]))
 
     async def new_async_home(self) -> AsyncHome:
-        """Makes the running event loop a home."""
+        """Make the running event loop a home."""
         library, loop = _current_loop()
         home = TrioHome(self, loop) if library == "trio" else AsyncioHome(self, loop)
         self._bury_dead_homes()
@@ -351,7 +386,7 @@ class Dispatcher:
         self._homes[id(home.loop)] = home
 
     async def leave_home(self, home: AsyncHome) -> None:
-        """Ends the home of the running event loop, if nothing of it is left."""
+        """End the home of the running event loop, unless it still has sockets or requests."""
         if self._give_back(home):
             await home.leave()
 
@@ -364,7 +399,7 @@ class Dispatcher:
         return True
 
     async def end_home(self, home: AsyncHome) -> None:
-        """The event loop is about to end: closes the sockets there and frees their slots."""
+        """Close the sockets of an event loop that is about to end, and free their slots."""
         home.is_ending = True
         try:
             for socket in self._sockets_in([home]):
@@ -378,9 +413,9 @@ class Dispatcher:
         return [socket for socket in self._sockets.values() if socket.home in homes]
 
     def _bury_dead_homes(self) -> None:
-        """Event loops that ended without a word: their sockets' descriptors are closed, and nothing else."""
+        """Forget event loops that ended without notice. Only the descriptors of their sockets can still be closed."""
         dead = self._dead_homes()
-        # With none dead, no socket is looked at: every request that has to wait comes by.
+        # Look at no socket if no home is dead, because every request that has to wait calls this.
         for socket in self._sockets_in(dead) if dead else ():
             socket.wire.close_raw()
         for home in dead:
@@ -407,20 +442,20 @@ class Dispatcher:
         self._not_watched = {number: s for number, s in self._not_watched.items() if s.home is not home}
         return effects
 
-    # What requests ask of the core: each answers with the sockets to be closed in their home -------------------------
+    # What requests ask of the core. Each method returns the sockets that the request must close in its home. ----------
 
     def submit(self, ticket: Ticket) -> list[Socket]:
-        """The request arrives."""
+        """Take in a request: it gets a socket, or waits."""
         if self._abandoned:
             self._clear_up()
-        if self._unfinished and get_ident() in self._unfinished:  # interrupted again, while it saw to that
+        if self._unfinished and get_ident() in self._unfinished:  # a second exception kept this thread from finishing
             self.sweep()
         home = ticket.home
         negotiates = home.is_async and self.connector.may_multiplex(ticket.key)
         effects = self._enter(ticket, negotiates)
         if effects is not None:
             self._carry_out(effects, home, ticket.due)
-        if self._is_unswept:  # by a thread that did not see to it, or since we entered
+        if self._is_unswept:  # the books were rebuilt, by `_enter` or by a thread that did not come to sweep
             self.sweep()
         if ticket.grant is None and self._homes:
             self._bury_dead_homes()
@@ -440,15 +475,22 @@ class Dispatcher:
         return effects
 
     def withdraw(self, ticket: Ticket) -> list[Socket]:
-        """The request gives up, in whatever state it is; a socket on which nothing was sent goes on to the next."""
+        """End a request in whatever state it is. If it has sent nothing, its socket can serve the next request."""
         return self._end_of(ticket, self._core.abandon if ticket.started else self._core.withdraw)
 
     def release(self, ticket: Ticket, **outcome: Unpack[Outcome]) -> list[Socket]:
-        """The request is over."""
+        """End a request in flight, and release its socket."""
         return self._end_of(ticket, self._core.release, **outcome)
 
     def replace(self, ticket: Ticket, *, fresh: bool = False, again: bool = False, error: bool = False) -> list[Socket]:
-        """The request's socket is dead, and it needs another; `again` if it may have been sent on that one."""
+        """Take a dead socket away from its request, which gets another one.
+
+        Args:
+            ticket: The request.
+            fresh: Whether only a new socket will do; see `Core.replace`.
+            again: Whether the request may have been sent on the dead socket, so that this is its second attempt.
+            error: Whether an error ended the use of the socket.
+        """
         return self._follow(self._replace_socket(ticket, fresh, again, error), ticket)
 
     @_guarded
@@ -464,7 +506,7 @@ class Dispatcher:
         return effects
 
     def detach(self, ticket: Ticket) -> list[Socket]:
-        """The request's socket is the caller's now (R25)."""
+        """Give the request's socket to the caller (R25)."""
         return self._follow(self._let_out(ticket), ticket)
 
     @_guarded
@@ -479,7 +521,7 @@ class Dispatcher:
         return self._apply(actions)
 
     def close_free_sockets(self, ticket: Ticket) -> list[Socket]:
-        """No descriptor is left: all free sockets are given up; those of other event loops by these, soon."""
+        """Close all free sockets, because no descriptor is left. Other homes close theirs soon, by themselves."""
         return self._follow(self._give_up_free(), ticket)
 
     @_guarded
@@ -487,7 +529,7 @@ class Dispatcher:
         return self._apply(self._core.close_free(self.now()))
 
     def rest(self) -> None:
-        """Close all free sockets, those of event loops soon: nobody may come back for them."""
+        """Close all free sockets, because no request may ever use them again. Event loops close theirs soon."""
         try:
             self._carry_out(self._give_up_free(), None)
         except BaseException:
@@ -495,16 +537,22 @@ class Dispatcher:
             raise
 
     def abandon(self, ticket: Ticket) -> None:
-        """The request was dropped by its caller. Finalisers call this, so it takes no lock; the home clears up."""
+        """Note that a request was dropped by its caller, and have its home end it.
+
+        Finalisers call this, so it takes no lock.
+        """
         ticket.abandoned = True
         self._abandoned.append(ticket)
         ticket.home.call_soon(self._clear_up)
 
     def find_lost(self, ticket: Ticket) -> None:
-        """Free what an interruption has taken from a waiting thread once the response had left the transport.
+        """End requests whose responses an interruption has taken from a thread after they left the transport.
 
-        httpx's client makes such a response refer to itself, so only the collector finds it; and a thread that waits
-        allocates nothing that would start the collector.
+        Only the garbage collector finds such a response, because httpx's client makes it refer to itself. A thread that
+        waits allocates nothing that would start the collector, so run it here.
+
+        Args:
+            ticket: A waiting request of that thread.
         """
         if self._has_unread(ticket.thread):
             gc.collect()
@@ -513,18 +561,20 @@ class Dispatcher:
 
     @_guarded
     def _has_unread(self, thread: int) -> bool:
-        # The oldest requests only: what is lost is older than those that wait, of which there may be thousands.
+        """Return whether a thread made one of the oldest requests whose response nobody has begun to read."""
         return any(
-            t.thread == thread and t.owner is not None and (body := t.owner()) is not None and body.is_untouched()
+            t.thread == thread and t.body is not None and (body := t.body()) is not None and body.is_untouched()
             for t in islice(self._tickets.values(), MOST_LOST)
         )
 
-    def settle(self, home: Home, due: list[Socket]) -> Flow[None]:
-        """Closes sockets in their home, and what that leads to; an interruption comes out at the end.
+    def close_sockets(self, home: Home, due: list[Socket]) -> Flow[None]:
+        """Close sockets in their home, and any others that must be closed as a consequence.
+
+        An interruption is raised only once all are closed.
 
         Args:
             home: The home.
-            due: The sockets; each stays in this list until it is closed.
+            due: The sockets. Each stays in this list until it is closed.
         """
         interruption: BaseException | None = None
         try:
@@ -535,12 +585,12 @@ class Dispatcher:
                 except GeneratorExit:
                     raise
                 except BaseException as error:
-                    if interruption is None:  # it may not be closed yet
+                    if interruption is None:  # the socket may still be open: try once more
                         interruption = error
                         continue
                 self._carry_out(self._note_end_of(socket), home, due)
                 due.remove(socket)
-        except BaseException:  # whoever waited for this is thrown out; the homes do it by themselves
+        except BaseException:  # nobody drives this flow any more, so leave the rest to the homes
             self._finish_outside(due)
             raise
         if interruption is not None:
@@ -549,9 +599,10 @@ class Dispatcher:
     @_guarded
     def standing_of(self, ticket: Ticket) -> Standing | None:
         """Return where a waiting request stands, for its `PoolTimeout`; `None` if it waits no longer."""
-        if ticket.grant is not None or ticket.refused:  # another thread did that just now
+        if ticket.grant is not None or ticket.refused:  # another thread served or refused it just now
             return None
-        # Counted by the core, and not here: where thousands run out of time together, each of them asks.
+        # The core keeps these counts up to date. Counting here would be too slow when thousands of requests time out
+        # together, because each of them asks.
         core, key = self._core, ticket.key
         used, rules = core.use_of(key)
         limit = no_limit(self.options.max_total_sockets)
@@ -560,7 +611,7 @@ class Dispatcher:
     # What homes and sockets report ------------------------------------------------------------------------------------
 
     def socket_opened(self, socket: Socket, stream: Any) -> None:
-        """A new socket is usable."""
+        """Note that a new socket is open, and which protocol it speaks."""
         negotiates = socket.home.is_async and self.connector.may_multiplex(socket.key)
         http2 = socket.connection.opened(stream, shares=negotiates)
         if http2 and negotiates:
@@ -577,7 +628,7 @@ class Dispatcher:
         return effects
 
     def socket_has_room(self, socket: Socket, streams: int | None) -> None:
-        """The server of an HTTP/2 connection said how many streams it takes."""
+        """Note how many streams the server of an HTTP/2 connection allows."""
         capacity = MAX_STREAMS if streams is None else max(1, min(streams, MAX_STREAMS))
         self._carry_out(self._note_capacity(socket, capacity), socket.home)
 
@@ -586,7 +637,7 @@ class Dispatcher:
         return self._apply(self._core.negotiated(socket.id, self.now(), capacity=capacity, multiplexes=True))
 
     def socket_lost(self, number: int) -> None:
-        """A free socket was closed by its server, or written to unasked (R14, N23)."""
+        """Close a free socket whose server closed it or sent unrequested bytes (R14, N23)."""
         self._carry_out(self._note_lost(number), None)
 
     @_guarded
@@ -594,11 +645,14 @@ class Dispatcher:
         return self._apply(self._core.lost(number, self.now()))
 
     def sockets_to_watch(self, home: Home) -> list[tuple[int, int]]:
-        """Return descriptors and numbers of sockets that came free a while ago and still are: they are watched now."""
+        """Return the descriptors and numbers of the sockets that a home is to watch from now on.
+
+        They became free a while ago and still are.
+        """
         candidates = self._take_not_watched(home)
         descriptors = {number: socket.wire.descriptor() for number, socket in candidates.items()}
         watched, deadline = self._note_watched(home, candidates, descriptors)
-        if deadline is not None:  # the watcher may have been told to rest meanwhile
+        if deadline is not None:  # the watcher may have been stopped meanwhile
             home.watcher.arm(deadline)
         return watched
 
@@ -621,7 +675,7 @@ class Dispatcher:
         return watched, self._core.next_deadline(home) if free else None
 
     def expire(self, home: Home) -> None:
-        """Closes the free sockets of a home whose time is over, and looks when to come again."""
+        """Close the free sockets of a home that have expired, and arm its watcher for the next deadline."""
         effects, again = self._note_expired(home)
         if again is not None:
             home.watcher.arm(again)
@@ -632,10 +686,13 @@ class Dispatcher:
         effects = self._apply(self._core.expire(home, self.now()))
         return effects, self._core.next_deadline(home)
 
-    # Carrying out -----------------------------------------------------------------------------------------------------
+    # Carrying out decisions -------------------------------------------------------------------------------------------
 
     def _owe(self, effects: Effects | None) -> Effects:
-        """From here on there is something to be done (see `_carry_out`). Requires holding the lock."""
+        """Note that this decision has consequences, and return the `Effects` that collect them.
+
+        `_carry_out` takes the note back. Requires holding the lock.
+        """
         if effects is None:
             thread = get_ident()
             self._unfinished[thread] = self._unfinished.get(thread, 0) + 1
@@ -643,7 +700,7 @@ class Dispatcher:
         return effects
 
     def _apply(self, actions: Iterable[Action], effects: Effects | None = None) -> Effects | None:
-        """Notes what the core decided, and collects what is to be done, if anything is. Requires holding the lock."""
+        """Record what the core decided, and collect the consequences, if any. Requires holding the lock."""
         for action in actions:
             if isinstance(action, Grant):
                 ticket = self._tickets[action.request]
@@ -671,7 +728,7 @@ class Dispatcher:
         return effects
 
     def _give(self, grant: Grant, ticket: Ticket) -> Socket:
-        """The request has a socket. Requires holding the lock."""
+        """Record that a request has got a socket, and return the socket. Requires holding the lock."""
         socket = self._sockets.get(grant.socket)
         if socket is None:
             socket = self._sockets[grant.socket] = Socket(self, grant.socket, ticket.home, ticket.key)
@@ -681,7 +738,7 @@ class Dispatcher:
         return socket
 
     def _refuse(self, ticket: Ticket, effects: Effects) -> None:
-        """The agent was closed. Requires holding the lock."""
+        """Record that a request fails because the agent was closed. Requires holding the lock."""
         ticket.refused = True
         if ticket.event is not None:
             self._refused.add(ticket)
@@ -689,17 +746,18 @@ class Dispatcher:
         self._end(ticket, effects)
 
     def _follow(self, effects: Effects | None, ticket: Ticket) -> list[Socket]:
-        """As `_carry_out`, for a request; gives what it has to close in its home."""
+        """Carry out the consequences for a request, and return the sockets that it must close in its home."""
         self._carry_out(effects, ticket.home, ticket.due)
         return ticket.due
 
     def _carry_out(self, effects: Effects | None, here: Home | None, due: list[Socket] | None = None) -> None:
-        """Does what needs no waiting. Without the lock.
+        """Do everything that cannot block. Call it without the lock.
 
         Args:
-            effects: What is to be done.
-            here: The home in which this is called; ``None`` if in none.
-            due: Where to put the sockets that are to be closed here; without it they are closed by their homes, soon.
+            effects: The consequences to carry out; ``None`` if there are none.
+            here: The home in which this is called; ``None`` if it is called outside any home.
+            due: The list that receives the sockets to close in this home. Without it, and in other homes, the homes
+                close them soon, by themselves.
         """
         if effects is None:
             return
@@ -721,7 +779,7 @@ class Dispatcher:
             self._unfinished.pop(thread, None)
 
     def _tell(self, tell: Callable[[], None]) -> None:
-        """Tells the observer of one event; nothing that it does can break a request."""
+        """Report one event to the observer. Nothing that it raises can break a request."""
         try:
             tell()
         except Exception:
@@ -730,26 +788,29 @@ class Dispatcher:
                 _log.exception("An observer of an agent failed. The requests go on; it is not said again.")
 
     def _note_waited(self, ticket: Ticket, seconds: float, effects: Effects, *, served: bool) -> None:
-        """A request that found no socket waits no longer. Requires holding the lock, as the next one."""
+        """Record the end of a request's wait in the queue. Requires holding the lock."""
         ticket.queued = False
         if self._observer is not None:
             effects.tell.append(partial(self._observer.request_waited, ticket, seconds, served=served))
 
     def _note_closed(self, socket: Socket, effects: Effects) -> None:
-        """A socket is closed; one that was never usable is none that the observer knows."""
+        """Report a closed socket, unless it was never usable: the observer does not know those.
+
+        Requires holding the lock.
+        """
         if self._observer is not None and socket.opened_at is not None:
             seconds = self.now() - socket.opened_at
             effects.tell.append(partial(self._observer.socket_closed, socket, seconds, socket.close_reason))
 
     def _finish_outside(self, closing: Iterable[Socket]) -> None:
-        """Closes sockets from where nothing can be awaited."""
+        """Have sockets closed by their homes, because the caller cannot wait: at once if sync, else soon."""
         for socket in list(closing):
-            socket.home.do_soon(self.settle(socket.home, [socket]))
+            socket.home.do_soon(self.close_sockets(socket.home, [socket]))
 
     @_guarded
     def _note_end_of(self, socket: Socket) -> Effects | None:
         if socket.id not in self._sockets:
-            return None  # its home has ended meanwhile, or another thread has closed it as well
+            return None  # its home has ended meanwhile, or another thread has closed it too
         effects = self._owe(None)
         self._note_closed(socket, effects)
         actions = self._core.closed(socket.id, self.now())
@@ -758,7 +819,13 @@ class Dispatcher:
         return self._apply(actions, effects)
 
     def _end_of(self, ticket: Ticket, tell_core: Callable[..., list[Action]], **outcome: Any) -> list[Socket]:
-        """The request is over; its socket may be free now."""
+        """End a request by one of the core's inputs, and have its socket watched if it is free now.
+
+        Args:
+            ticket: The request.
+            tell_core: The input.
+            outcome: Further arguments of the input.
+        """
         effects, deadline, watch_later = self._note_over(ticket, tell_core, outcome)
         if effects is not None:
             self._carry_out(effects, ticket.home, ticket.due)
@@ -773,7 +840,7 @@ class Dispatcher:
     def _note_over(
         self, ticket: Ticket, tell_core: Callable[..., list[Action]], outcome: dict[str, Any]
     ) -> tuple[Effects | None, float | None, bool]:
-        if ticket.over or ticket.number not in self._tickets:  # the agent was closed meanwhile, or it never came
+        if ticket.over or ticket.number not in self._tickets:  # the agent was closed, or the request never arrived
             ticket.over = True
             return None, None, False
         socket, home = ticket.socket, ticket.home
@@ -789,9 +856,9 @@ class Dispatcher:
         return effects, self._core.next_deadline(home), watch_later
 
     def _end(self, ticket: Ticket, effects: Effects | None = None) -> Effects | None:
-        """The request is over; gives what there is to be told of it, if anything is."""
+        """Forget a request that is over, and return what is to be reported of it, if anything."""
         ticket.over = True
-        ticket.owner = None
+        ticket.body = None
         del self._tickets[ticket.number]
         if ticket.queued:
             effects = self._owe(effects)
@@ -799,14 +866,17 @@ class Dispatcher:
         return effects
 
     def close(self, home: Home) -> Flow[None]:
-        """Ends everything; the sockets of this home, and the sync ones, are closed when this is done."""
+        """Refuse every request and close every socket.
+
+        The sockets of this home and of the sync home are closed when this returns; other event loops close theirs soon.
+        """
         try:
             effects, own = self._end_everything(home)
-            # Whoever uses a socket is woken before the first one is closed.
+            # Wake every thread and task that uses a socket before closing the first one.
             for socket in effects.close:
                 socket.wire.break_off()
             self._carry_out(effects, home, [])
-            yield from self.settle(home, own)
+            yield from self.close_sockets(home, own)
         except GeneratorExit:
             raise
         except BaseException:
@@ -818,17 +888,18 @@ class Dispatcher:
     def _end_everything(self, home: Home) -> tuple[Effects, list[Socket]]:
         effects = self._owe(None)
         self._apply(self._core.close(self.now()), effects)
-        # Some may be closing already, by others; they are closed when this returns, too.
+        # This includes sockets that others are already closing, so that they too are closed when `close` returns.
         return effects, [socket for socket in self._sockets.values() if socket.home is home]
 
     def _clear_up(self) -> None:
-        """Ends the requests that were dropped."""
-        with suppress(IndexError):  # other threads do the same, and finalisers add some, all the while
+        """End the requests that their callers dropped."""
+        with suppress(IndexError):  # the deque is empty; other threads take from it too, and finalisers add to it
             while True:
                 note = self._abandoned[0]
-                ticket = self._tickets.get(getattr(note, "number", -1))  # it may have been on its way
+                # A reference has no number yet if its body was dropped while it was being made.
+                ticket = self._tickets.get(getattr(note, "number", -1))
                 if ticket is not None:
-                    ticket.abandoned = True  # before it is over: its body's finaliser may come after us
+                    ticket.abandoned = True  # before it is over, because its body's finaliser may run after us
                     self._finish_outside(self.withdraw(ticket))
                 with suppress(ValueError):
                     self._abandoned.remove(note)
@@ -836,11 +907,11 @@ class Dispatcher:
     # After an interruption --------------------------------------------------------------------------------------------
 
     def give_up(self, ticket: Ticket, *, with_socket: bool = False) -> None:
-        """An exception comes out of a request: leave nothing of it, nor anything that its thread did not finish.
+        """Clean up when an exception leaves a request: end it, and finish what its thread left unfinished.
 
         Args:
             ticket: The request.
-            with_socket: Whether to close a socket that was detached: no caller has it, or wants it.
+            with_socket: Whether to close its detached socket, if it has one, because no caller has it or wants it.
         """
         self.mend()
         if not ticket.over:
@@ -854,7 +925,7 @@ class Dispatcher:
             self._abandoned.remove(ticket)
 
     def mend(self) -> None:
-        """An exception comes out of the agent: finish what this thread did not, if there is anything."""
+        """Clean up when an exception leaves the agent: finish what this thread left unfinished, if anything."""
         if self._was_broken_off() or get_ident() in self._unfinished:
             self.sweep()
 
@@ -863,9 +934,9 @@ class Dispatcher:
         return self._is_unswept
 
     def _decides_already(self) -> bool:
-        """Whether this thread is in the middle of a decision, where a finaliser runs. Requires holding the lock.
+        """Return whether this thread is in the middle of a decision, so that this call comes from a finaliser.
 
-        Else the one who was is gone, and the books are made anew.
+        If not, the decision that left the mark was broken off: rebuild the books. Requires holding the lock.
         """
         lock = self._lock
         try:
@@ -878,7 +949,7 @@ class Dispatcher:
         return is_nested
 
     def sweep(self) -> None:
-        """Carries out all that follows from the books as they are, done before or not. Looks at everything."""
+        """Carry out everything that follows from the books, whether it was done before or not. Looks at everything."""
         effects = self._take_stock()
         self._carry_out(effects, None)
         for home in (self.sync_home, *self._homes.values()):
@@ -886,7 +957,7 @@ class Dispatcher:
         self._unfinished.pop(get_ident(), None)
 
     def _look_after(self, home: Home) -> None:
-        """Have the watcher of a home know of all that it is to do."""
+        """Give the watcher of a home everything that it has to know: its next deadline, and sockets to watch."""
         deadline, watch_later = self._needs_of(home)
         if deadline is not None:
             home.watcher.arm(deadline)
@@ -915,7 +986,7 @@ class Dispatcher:
         return effects
 
     def _recover(self) -> None:
-        """Makes the books anew. Requires holding the lock; may itself be interrupted, and is then done again."""
+        """Rebuild the books. Requires holding the lock. If this is interrupted too, the next decision does it again."""
         self._is_unswept = True
         core, now = self._core, self.now()
         for number, ticket in list(self._tickets.items()):
@@ -936,7 +1007,7 @@ class Dispatcher:
             for action in core.standing(now)
             if isinstance(action, Close) and action.socket not in self._sockets
         ]:
-            core.closed(unknown[0], now)  # its opening had not begun
+            core.closed(unknown[0], now)  # nobody had begun to open it
         for action in core.standing(now):
             if isinstance(action, Close):
                 self._sockets[action.socket].close_reason = action.reason
@@ -951,8 +1022,8 @@ class Dispatcher:
 
 
 def _current_loop() -> tuple[str, Any]:
-    """What runs the calling task: its library, and what stands for the loop."""
-    if sniffio.thread_local.name != "trio":  # trio says so while it runs, also where it is a guest of asyncio's loop
+    """Return the library that runs the calling task, and an object that identifies its event loop."""
+    if sniffio.thread_local.name != "trio":  # trio sets this while it runs, even as a guest of asyncio's loop
         return "asyncio", asyncio.get_running_loop()
     import trio
 

@@ -1,4 +1,4 @@
-"""What an agent tells to somebody who looks on, as it happens; what can be asked for is in `_status`."""
+"""The interface through which an agent reports events as they happen. `_values.status` has what can be asked for."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ if TYPE_CHECKING:
 
 
 class Observer(Protocol):
-    """Hears of what happens in an agent, in the thread in which it happens, and without its lock.
+    """Receives the events of an agent, in the thread in which they happen, while the agent's lock is not held.
 
-    Every call is made while a request waits for it, so it must be quick. What it raises is logged, once, and harms
-    nobody.
+    A request waits during every call, so calls must be quick. The first exception of an observer is logged; none of
+    them affects a request.
     """
 
     def request_waited(self, ticket: Ticket, seconds: float, *, served: bool) -> None:
-        """A request that found no socket waits no longer.
+        """Take note that a request that found no socket no longer waits.
 
         Args:
             ticket: The request.
             seconds: How long it waited.
-            served: Whether it got a socket; else its time was over, it was cancelled, or the agent was closed.
+            served: Whether it got a socket. If not, it timed out or was cancelled, or the agent was closed.
         """
 
     def request_retried(self, ticket: Ticket) -> None:
-        """A request is sent again, because its socket turned out dead."""
+        """Take note that a request is sent again because its socket turned out to be dead."""
 
     def socket_closed(self, socket: Socket, seconds: float, reason: CloseReason) -> None:
-        """A socket that was usable is closed.
+        """Take note that a socket that had been usable is closed.
 
         Args:
             socket: The socket.
-            seconds: For how long it was open.
-            reason: Why it was closed.
+            seconds: How long it was open.
+            reason: The reason for closing it.
         """

@@ -1,4 +1,4 @@
-"""The pool: what a transport sends through, in the place of httpcore's."""
+"""The pool through which a transport sends its requests, instead of through httpcore's."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
 
 
 class Agent(Protocol):
-    """What a pool may own."""
+    """An agent, as far as a pool needs it."""
 
     def close(self) -> None:
-        """Close every socket, from a thread."""
+        """Close every socket; call this from a thread."""
 
     async def aclose(self) -> None:
-        """Close every socket, in an event loop."""
+        """Close every socket; await this in an event loop."""
 
 
 class BasePool:
-    """Sends httpcore's requests over the sockets of an agent, from threads and from event loops.
+    """Send httpcore's requests over the sockets of an agent, from threads and from event loops.
 
     Args:
         agent: The agent.
-        dispatcher: What works behind it.
+        dispatcher: The agent's dispatcher.
         owns_agent: Whether closing the pool closes the agent.
     """
 
@@ -41,34 +41,35 @@ class BasePool:
         self._dispatcher = dispatcher
         self._owns_agent = owns_agent
         proxy = dispatcher.connector.proxy
-        if proxy is not None:  # pytest-httpx reads these of an `httpcore.HTTPProxy`; see `BaseTransport._make_pool`
+        # pytest-httpx reads these two off an `httpcore.HTTPProxy`; see `BaseTransport._make_pool`.
+        if proxy is not None:
             self._proxy_url = proxy.url
             self._proxy_headers = proxy.headers
         self._joins_respx()
 
     @property
     def _requests(self) -> set[Ticket]:
-        """In flight or waiting; the SDKs' test suites look at its length."""
+        """The requests in flight or waiting. The test suites of SDKs read its length."""
         return {ticket for ticket in self._dispatcher.tickets() if ticket.pool is self and not ticket.abandoned}
 
     def handle_request(self, request: Any) -> Any:
-        """Sends a request; blocks until its response begins."""
+        """Send a request; block until its response begins."""
         dispatcher = self._dispatcher
         if RESPX in sys.modules and self._joins_respx():
             return self.handle_request(request)
         exchange = Exchange(dispatcher, dispatcher.sync_home, dispatcher.key_of(request), request, self)
         try:
             response = run(exchange.send())
-            if exchange.response_began:  # and not a mock, whose response stays as it made it
+            if exchange.response_began:  # if not, a mock answered: leave its response as it is
                 response.stream = Body(exchange, response.stream, self.response_cycle)
         except BaseException:
-            dispatcher.note_dropped(exchange)  # one call of C: a second exception comes after it
+            dispatcher.note_dropped(exchange)  # first, because a single call into C cannot be interrupted
             dispatcher.give_up(exchange, with_socket=True)
             raise
         return response
 
     async def handle_async_request(self, request: Any) -> Any:
-        """Sends a request; waits until its response begins."""
+        """Send a request; wait until its response begins."""
         dispatcher = self._dispatcher
         if RESPX in sys.modules and self._joins_respx():
             return await self.handle_async_request(request)
@@ -76,9 +77,9 @@ class BasePool:
         exchange = Exchange(dispatcher, home, dispatcher.key_of(request), request, self)
         try:
             response = await arun(exchange.send())
-            if exchange.response_began:  # and not a mock, whose response stays as it made it
+            if exchange.response_began:  # if not, a mock answered: leave its response as it is
                 response.stream = AsyncBody(exchange, response.stream, self.response_cycle)
-        except GeneratorExit:  # dropped, and has been abandoned
+        except GeneratorExit:  # this coroutine is being dropped, and the exchange has been abandoned already
             raise
         except BaseException:
             dispatcher.give_up(exchange, with_socket=True)
@@ -86,19 +87,20 @@ class BasePool:
         return response
 
     def _joins_respx(self) -> bool:
-        """Return whether respx knows of the pool only from now on: the pool's own methods may not be these any more.
+        """Make the pool known to respx; return whether it was not known before.
 
-        It may have been imported, and begun, after the transport was made.
+        If so, respx may just have replaced the pool's methods, so call them anew. respx may have been imported and
+        started after the transport was made.
         """
         return register_with_respx(type(self), self._dispatcher.family.httpcore)
 
     def close(self) -> None:
-        """Closes the agent, if it is the pool's own."""
+        """Close the agent, if the pool owns it."""
         if self._owns_agent:
             self.agent.close()
 
     async def aclose(self) -> None:
-        """Closes the agent, if it is the pool's own."""
+        """Close the agent, if the pool owns it."""
         if self._owns_agent:
             await self.agent.aclose()
 

@@ -1,9 +1,9 @@
-"""Free a response as soon as it is dropped, rather than when the garbage collector comes.
+"""Free a response as soon as it is dropped, rather than at the next garbage collection.
 
-httpx's client wraps the transport's stream in one that knows its response, to set `elapsed` on it. So the response
-refers to itself, and its body stays in memory until the collector runs. The collector counts objects, not bytes, so
-dozens of bodies pile up, each in fresh memory. Once the stream is closed, the reference has done its work and can go.
-httpx2 keeps no such reference.
+httpx's client wraps the transport's stream in a stream that holds the response, in order to set its `elapsed`. So the
+response refers to itself, and its body stays in memory until the garbage collector runs. The collector counts objects,
+not bytes, so dozens of bodies pile up, each in newly allocated memory. Once the stream is closed, nothing needs the
+reference any more, and it can be removed. httpx2 keeps no such reference.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from types import ModuleType
 
 _CLOSING = ("close", "aclose")
 
-#: Frames from here up to the response's method. Between them: our body's, the transport's stream's, the client's
-#: stream's.
+#: Number of frames from `break_up` up to the response's method. Those between belong to our body, the transport's
+#: stream and the client's stream.
 _DEPTH = 4
 
 
@@ -37,12 +37,12 @@ class ResponseCycle:
         """
         try:
             frame = sys._getframe(_DEPTH)
-        except ValueError:  # pragma: no cover - a thread that C started, where coverage does not look
+        except ValueError:  # pragma: no cover - in a thread started by C code, which coverage does not trace
             return
         while (code := frame.f_code) is not self._close and code is not self._aclose:
             if code.co_name not in _CLOSING or frame.f_back is None:
                 return
-            frame = frame.f_back  # other libraries may have put streams between the two
+            frame = frame.f_back  # other libraries may have put their own streams between
         response = frame.f_locals["self"]
         known = getattr(response.stream, "__dict__", {}).values()
         streams = [value for value in known if isinstance(value, self._streams)]

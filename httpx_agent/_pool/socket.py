@@ -1,4 +1,4 @@
-"""One socket of an agent: its connection, its wire, and what is known of it."""
+"""One socket of an agent, with its wire and its connection."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Owner(Protocol):
-    """What a socket asks of the agent's dispatcher, and tells it."""
+    """The dispatcher as its sockets see it: what they ask of it, and what they report to it."""
 
     connector: Connector
 
@@ -37,30 +37,30 @@ class Owner(Protocol):
         raise NotImplementedError
 
     def socket_opened(self, socket: Socket, stream: Any) -> None:
-        """Note that it is usable."""
+        """Note that a socket is usable."""
 
     def socket_has_room(self, socket: Socket, streams: int | None) -> None:
-        """Note how many HTTP/2 streams its server takes, if that said so."""
+        """Note how many HTTP/2 streams a socket's server allows; ``None`` if it did not say."""
 
     def socket_lost(self, number: int) -> None:
-        """Note that its server closed it while it was free, or wrote to it unasked."""
+        """Note that the server closed a free socket, or sent unrequested bytes on it."""
 
 
 class Socket:
-    """A socket, which the core knows by number only.
+    """A socket that can be used for requests; the core knows it by its number only.
 
     Args:
         dispatcher: The agent's dispatcher.
-        number: The socket's number.
+        number: The socket's number in the core.
         home: The home in which it can be used.
-        key: The key that it is connected for.
+        key: The key that it is pooled by.
     """
 
     # Most sockets keep these defaults.
-    may_resume = True  # a TLS session
-    _generation = 0  # the session cache's, when it was asked
-    _offered: ssl.SSLSession | None = None
-    _resumed: ssl.SSLSession | None = None
+    may_resume = True  # its handshake may offer a TLS session
+    _generation = 0  # the generation of the session cache when it was asked for a session
+    _offered: ssl.SSLSession | None = None  # the TLS session that the last handshake offered
+    _resumed: ssl.SSLSession | None = None  # the same, if the server accepted it
 
     def __init__(self, dispatcher: Owner, number: int, home: Home, key: Key) -> None:
         self.id = number
@@ -68,26 +68,26 @@ class Socket:
         self.key = key
         self.connection: Any = None  # a `Connection`, made by the request that opens it
         self.wire: Wire = dispatcher.connector.wire(key, self, dispatcher.options_for(key))
-        self.usable = False
-        self.multiplexed: bool = False
-        self.request_count = 0  # how many requests it has been given to
-        self.watched: int | None = None  # the descriptor that the watcher watches
+        self.usable = False  # it has been opened: all handshakes are done
+        self.multiplexed: bool = False  # it speaks HTTP/2 and serves several requests at once
+        self.request_count = 0  # number of requests that have got it
+        self.watched: int | None = None  # the descriptor that its home's watcher watches
         self.http_version: str | None = None
         self.local_address: Address | None = None
         self.peer_address: Address | None = None
         self.opened_at: float | None = None  # when it became usable
-        self.close_reason = CloseReason.LOOP_ENDED  # unless the core says why it closes it
+        self.close_reason = CloseReason.LOOP_ENDED  # stays unless the core gives a reason for closing it
         self._dispatcher = dispatcher
-        self._session_is_kept = False
-        self._handshakes_left = dispatcher.connector.handshakes(key)
+        self._session_is_kept = False  # the TLS session of this connection has been offered to the session cache
+        self._handshakes_left = dispatcher.connector.handshakes(key)  # TLS handshakes to do before it is usable
 
     def was_used(self) -> bool:
-        """Return whether it was ever opened: a mock in its place answers without it."""
+        """Return whether it was ever opened. A mock answers a request without opening it."""
         return self.wire.stream is not None
 
     @contextmanager
     def impatient(self) -> Iterator[None]:
-        """Make reading take what has arrived, and not wait, while inside."""
+        """Read only what has already arrived, without waiting, while in this context."""
         self.wire.impatient = not self.multiplexed
         try:
             yield
@@ -97,7 +97,7 @@ class Socket:
     # Hearing from the wire --------------------------------------------------------------------------------------------
 
     def connected(self, stream: Any) -> None:
-        """Note that the other end, or the proxy, accepted the connection."""
+        """Note that the server, or the proxy, has accepted the connection."""
         self.local_address = _address(stream, "client_addr")
         self.peer_address = _address(stream, "server_addr")
         self._progress(stream)
@@ -110,7 +110,7 @@ class Socket:
         self._progress(stream)
 
     async def load_certificates(self, context: ssl.SSLContext, timeout: float | None) -> None:
-        """Have a TLS context ready within some seconds, without blocking the event loop."""
+        """Wait until a TLS context is ready, at most ``timeout`` seconds, without blocking the event loop."""
         offer = Offer.of(context)
         build = offer.tls.begin() if offer is not None else None
         if build is not None:
@@ -133,19 +133,19 @@ class Socket:
 
     @contextmanager
     def handshake(self, context: ssl.SSLContext, name: str | None) -> Iterator[tuple[ssl.SSLContext, str | None]]:
-        """Wrap a TLS handshake; the last one offers the known session, if there is one.
+        """Wrap a TLS handshake. The last handshake of a socket offers the TLS session in the cache, if there is one.
 
         Yields:
-            The context to begin it with, and the server's name to ask for and to check.
+            The context to begin the handshake with, and the server name to send and to check.
 
         Raises:
-            SessionRefused: If it failed, and may be repeated without the session.
+            SessionRefused: If the handshake failed and may be repeated without the session.
         """
         connector = self._dispatcher.connector
         sessions = connector.sessions
         session = None
         if self._handshakes_left == 1:
-            self._generation = sessions.generation  # before looking: whoever clears the cache counts first
+            self._generation = sessions.generation  # read before the lookup: clearing the cache raises it first
             if self.may_resume:
                 session = sessions.get(self.key)
         self._offered = session
@@ -168,26 +168,29 @@ class Socket:
             raise SessionRefused from error
 
     def refuse_session(self) -> None:
-        """Note that the server ended the connection because of the session that it had resumed."""
+        """Note that the server ended the connection because of the TLS session that it had resumed."""
         assert self._resumed is not None
         self._dispatcher.connector.sessions.refuse(self.key, self._resumed)
 
     @property
     def has_resumed(self) -> bool:
-        """Whether it resumed a session."""
+        """Whether its TLS handshake resumed a session."""
         return self._resumed is not None
 
     def settings(self, max_concurrent_streams: int | None) -> None:
-        """Note how many HTTP/2 streams the server takes, if it said so."""
+        """Note how many HTTP/2 streams the server allows; ``None`` if it did not say."""
         self._dispatcher.socket_has_room(self, max_concurrent_streams)
 
     def lost(self) -> None:
-        """Note that the server closed it, or wrote unasked: it counts if the socket is free and not closed by us."""
+        """Note that the server closed the socket or sent unrequested bytes.
+
+        Ignore it if we are closing the socket ourselves. The core ignores it unless the socket is free.
+        """
         if not self.wire.broken:
             self._dispatcher.socket_lost(self.id)
 
     def note_response(self, response: Any) -> None:
-        """Note that a response began: the socket works, whatever was in doubt."""
+        """Note that a response has begun, so the socket works, even if its opening was not reported in full."""
         self.http_version = response.extensions["http_version"].decode("ascii")
         if not self.usable:
             self._handshakes_left = 0
@@ -211,7 +214,7 @@ class Socket:
     # Opening anew -----------------------------------------------------------------------------------------------------
 
     def begin_anew(self) -> None:
-        """Close what a failed handshake left, and be as new; a close of the socket meanwhile has the last word."""
+        """Close what a failed handshake has left, and become like new. A `close` in the meantime still prevails."""
         connection, self.connection = self.connection, None
         suppressed = self.wire.family.suppress_network_errors
         with suppressed():
@@ -221,7 +224,7 @@ class Socket:
         self._forget_handshakes()
 
     async def abegin_anew(self) -> None:
-        """Do the same in an event loop, cancelled or not."""
+        """Do the same as `begin_anew` in an event loop, even if the task is cancelled."""
         connection, self.connection = self.connection, None
         with anyio.CancelScope(shield=True):
             with suppress(Exception):
@@ -238,7 +241,7 @@ class Socket:
     # Closing ----------------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Close it in whatever state it is, after waking any thread that waits for it."""
+        """Close the socket in whatever state it is, after waking any thread that is using it."""
         self.wire.break_off()
         connection = self.connection  # another thread may be in `begin_anew`
         try:
@@ -251,13 +254,13 @@ class Socket:
             self.wire.wait_until_left(CLOSE_TIMEOUT)
 
     async def aclose(self) -> None:
-        """Do the same in an event loop, cancelled or not."""
+        """Do the same as `close` in an event loop, even if the task is cancelled."""
         self.wire.break_off()
-        with anyio.CancelScope(shield=True):  # its stream aborts what takes too long
+        with anyio.CancelScope(shield=True):  # the stream aborts if closing takes too long
             try:
                 if self.connection is not None:
                     await self.connection.aclose()
-            except GeneratorExit:  # nothing can be awaited any more
+            except GeneratorExit:  # this coroutine is being dropped, so it can await nothing more
                 raise
             except BaseException:
                 await self._aclose_stream()
@@ -270,10 +273,10 @@ class Socket:
 
 
 def _address(stream: Any, which: str) -> Address | None:
-    """Return an address as ``(host, port)``, or the path of a Unix socket."""
+    """Return an address as ``(host, port)``, or as the path of a Unix socket; ``None`` if there is none."""
     try:
         address = stream.get_extra_info(which)
-    except OSError:  # it is gone already
+    except OSError:  # the socket is already closed
         return None
     if isinstance(address, tuple):
         return str(address[0]), int(address[1])

@@ -1,4 +1,4 @@
-"""The steps of a flow that need a socket, a connection or the stream of a response; see `_steps`."""
+"""The steps of flows that need a socket, a connection or the stream of a response; see `_runtime.flows`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from .._runtime.causes import out_of_codec
 if TYPE_CHECKING:
     from .socket import Socket
 
-#: Bytes of a response that is closed early that are read to save its socket, if they have arrived.
+#: Maximum number of bytes to read from a response that is closed early, in order to save its socket. Only bytes that
+#: have already arrived are read. It bounds the work spent on bytes that nobody wants.
 DRAIN_LIMIT = 64 * 1024
 
 
 class Send:
-    """Send a request over a connection, which connects first if it is new; return the response."""
+    """Send a request over a connection, which opens its socket first if it is new. Return the response."""
 
     __slots__ = ("_connection", "_request")
 
@@ -41,7 +42,7 @@ class Send:
 
 
 class CloseSocket:
-    """Close a socket. It is closed however this ends; how its connection fails by then is of no interest."""
+    """Close a socket. Ignore errors of its connection, because the socket is closed in any case."""
 
     __slots__ = ("_socket",)
 
@@ -58,7 +59,7 @@ class CloseSocket:
 
 
 class BeginAnew:
-    """Close what a socket's failed handshake has left, so that the socket can be opened as if it were new."""
+    """Close what a failed handshake has left of a socket, so that it can be opened again like a new one."""
 
     __slots__ = ("_socket",)
 
@@ -73,7 +74,7 @@ class BeginAnew:
 
 
 class CloseStream:
-    """Close the stream of a response, which makes its connection fit for the next request, or closes it."""
+    """Close the stream of a response. This readies its connection for the next request, or closes it."""
 
     __slots__ = ("_stream",)
 
@@ -89,9 +90,9 @@ class CloseStream:
 
 
 class Drain:
-    """Read what is left of a response that nobody wants, as far as it has arrived.
+    """Read the rest of an unwanted response, as far as it has arrived.
 
-    Return the number of bytes read if they were all; ``None`` if there is more.
+    Return the number of bytes read if that was all of it; ``None`` if there is more.
     """
 
     __slots__ = ("_socket", "_stream")
@@ -131,9 +132,9 @@ class Drain:
 
 
 class WakeableIterator:
-    """An async iterator whose reader another task can wake.
+    """An async iterator whose reader can be woken by another task.
 
-    Where several responses come over one socket, closing one of them does not close what its reader waits for.
+    On a shared connection, closing one response does not close the socket that its reader is waiting for.
     """
 
     def __init__(self, iterator: Any) -> None:
@@ -156,7 +157,7 @@ class WakeableIterator:
 
 
 async def end_iteration(iterator: Any) -> None:
-    """Finalise an async generator here and now, rather than by the garbage collector: trio warns of that."""
+    """Finalise an async generator now. Left to the garbage collector, it would make trio warn."""
     if isinstance(iterator, WakeableIterator):
         iterator = iterator.iterator
     if isinstance(iterator, AsyncGenerator):

@@ -1,4 +1,4 @@
-"""A request's place in the agent: what the dispatcher's lock guards of it."""
+"""The dispatcher's record of a request, guarded by the dispatcher's lock."""
 
 from __future__ import annotations
 
@@ -13,47 +13,48 @@ if TYPE_CHECKING:
     from .socket import Socket
 
 
-class Owner(weakref.ref[Any]):
-    """Refers to the body of a response, on behalf of its ticket.
+class BodyReference(weakref.ref[Any]):
+    """A weak reference to the body of a response, whose callback notes that the body was dropped.
 
-    Python calls `__del__` when a body is dropped, and swallows what is raised there, be it at the first instruction.
-    The callback of a weak reference can be a C function, which nothing interrupts.
+    The body's `__del__` does not suffice: an exception may interrupt it at its first instruction, and Python swallows
+    that exception. The callback of a weak reference can be a C function, which no exception can interrupt.
     """
 
     __slots__ = ("number",)
 
-    number: int
+    number: int  # the request's number in the core
 
 
 class Ticket:
-    """What the dispatcher knows of a request, from its arrival until it is over.
+    """A request as the dispatcher sees it, from its arrival until it is over.
 
-    Written under the dispatcher's lock, except for the four fields at the end, which belong to the flow that sends the
-    request. The flow reads the others without the lock: each is set once between two of its steps.
+    Fields are written under the dispatcher's lock, except for the last four class attributes, which belong to the flow
+    that sends the request. The flow reads the others without the lock, because each of them is set at most once between
+    two of its steps.
 
     Args:
-        home: Where the request was made.
-        key: What it needs a socket for.
+        home: The home in which the request was made.
+        key: The key of the sockets that it can use.
         request: httpcore's request.
         pool: The pool that made it.
         submitted: When it arrived, by the dispatcher's stopwatch.
 
     Attributes:
         thread: The thread that made the request.
-        number: Its name in the core; negative until it is submitted.
-        grant: The core's answer, once it has a socket.
-        socket: The socket that it has.
-        event: Set when a grant or a refusal came; exists while the request waits.
+        number: Its number in the core; negative until it is submitted.
+        grant: The core's grant; ``None`` while it has no socket.
+        socket: The socket that it got; ``None`` while it has none.
+        event: The event that wakes it once it gets a socket or is refused; ``None`` if it never waited.
         queued: Whether it found no socket when it arrived, and has had none since.
-        refused: Whether the agent was closed.
+        refused: Whether it was refused because the agent was closed.
         over: Whether the dispatcher has forgotten it.
-        owner: The body of its response, once there is one.
-        asked_for_at: The line that made the request, with the option `debug`.
-        due: Sockets to be closed in its home before it goes on.
-        abandoned: Whether its caller dropped it, so that it is over soon.
+        body: A reference to the body of its response; ``None`` before there is one.
+        asked_for_at: The user's line that made the request, if the option `debug` is on.
+        due: Sockets that it must close in its home before it goes on.
+        abandoned: Whether its caller dropped it, so that it will soon be over.
         started: Whether something may have been sent on its socket.
-        detached: Whether its socket is the caller's now (R25).
-        ended_in_order: Whether everything that its end entails has been done.
+        detached: Whether its socket now belongs to the caller (R25).
+        ended_in_order: Whether all consequences of its end have been carried out.
     """
 
     number = -1
@@ -63,9 +64,9 @@ class Ticket:
     queued = False
     refused = False
     over = False
-    owner: Owner | None = None
+    body: BodyReference | None = None
     asked_for_at: str | None = None
-    # Of the flow.
+    # These four belong to the flow.
     abandoned = False
     started = False
     detached = False
@@ -82,5 +83,5 @@ class Ticket:
 
     @property
     def title(self) -> str:
-        """Method and origin, as messages name the request: no path, no query, nothing secret."""
+        """Method and origin, by which messages name the request. Paths and queries may contain secrets."""
         return f"{self.request.method.decode('ascii', errors='replace')} {self.key.origin}"

@@ -3,15 +3,15 @@
 Theory
 ======
 
-The core decides which socket serves which request, when a socket is opened and when one is closed. It does no I/O,
-reads no clock and takes no lock; it knows sockets and requests by number only. Every input takes the time ``now``
-and answers with a list of actions that its driver carries out *after* it has let go of the lock:
+The core decides which socket serves which request, when to open a socket and when to close one. It does no I/O, reads
+no clock and takes no lock. It knows sockets and requests by number only. Every input takes the time ``now`` and returns
+a list of actions, which the driver carries out *after* it has released its lock:
 
-``Grant``   this request may use this socket (to be opened by it, when ``new``)
+``Grant``   this request may use this socket, and must open it first if it is ``new``
 ``Close``   close this socket, then report ``closed``
-``Refuse``  this request fails, the core knows it no more: the agent was closed
+``Refuse``  fail this request: the agent was closed, and the core has forgotten the request
 
-**A socket** lives through these states; each one counts against both limits until ``closed`` or ``detach``::
+**A socket** moves through these states. It counts against both limits until ``closed`` or ``detach``::
 
     submit ──> CONNECTING ──opened──> ACTIVE <──────────> FREE
                    │                    │  release / grant  │
@@ -19,40 +19,45 @@ and answers with a list of actions that its driver carries out *after* it has le
                    └──────> CLOSING <───┴───────────────────┘
                                └──closed──> (gone)
 
-**A request** is waiting, or heir of a closing socket, or in flight. **A lane** is what requests and sockets of one
-key (origin) and one home (event loop, or the sync world) have in common: only within a lane can a socket be handed
-from request to request.
+**A request** is waiting, the heir of a closing socket, or in flight.
 
-**A slot** is the right to have a socket. Slots come from three sources, taken in this order: unused capacity; a
-socket that is closing; a free socket that the waiting request cannot use, which is then closed for it (the one free
-for longest). A request that takes a slot of the last two kinds is the *heir* of that socket: it leaves the queue, and
-its own socket is opened the moment the other one is closed. So both limits hold at every moment.
+**A key** is what sockets are pooled by: the origin and ``sni_hostname``. **A home** is where a socket can be used: one
+event loop, or the sync world. **A lane** is one key in one home, with its sockets and requests. A socket can pass from
+one request to another only within its lane.
+
+**A slot** is the right to have a socket. A request takes its slot from the first of these sources that has one: unused
+capacity; a closing socket; the free socket that has been free longest, which is closed because the request cannot use
+it. A request that takes its slot from one of the last two is the *heir* of that socket: it leaves the queue, and its
+own socket is opened the moment the other one is closed. So both limits hold at every moment.
 
 **The one rule of dispatch.** After every input, no request waits that could have a slot, and slots go to the oldest
-request that may use them. Hence a newcomer never overtakes: when it finds something, nobody older could use it.
+request that may use them. Hence a new request never overtakes: if it finds a socket or a slot, no older request could
+use it.
 
-**Bounded overtaking.** A socket that comes free goes to the oldest request waiting in its lane, even if an older one
-elsewhere could use its slot; that one is passed over ``MAX_OVERTAKEN`` times at most, then the socket closes for it. A
-request that joins others on a socket overtakes in the same way: without it the socket would be free sooner.
+**Bounded overtaking.** A released socket goes to the oldest request waiting in its lane, even if an older request in
+another lane could use its slot. A request is passed over at most ``MAX_OVERTAKEN`` times; then the socket is closed for
+it. A request that joins others on a shared socket counts as overtaking too, because it delays the moment at which the
+socket becomes free.
 
-**Streams.** A socket that turns out to be HTTP/2 serves up to ``capacity`` requests at once. In a lane that may
-negotiate HTTP/2, the first request opens a socket and the others wait until its protocol is known.
+**Streams.** A socket that turns out to speak HTTP/2 serves up to ``capacity`` requests at once. In a lane that may
+negotiate HTTP/2, the first request opens a socket, and the others wait until its protocol is known.
 
-**Doubt.** A request that times out on a socket that had served before, and of whose response not one byte came, tells
-that its way to the server may be gone: a NAT has forgotten its connections, or the machine slept. So the other free
-sockets of its key are closed, in all homes, but for those that were heard from since the request had its socket. If the
-server was only slow, that costs a handshake each; without it, each could cost a request its timeout.
+**Doubt.** A request may time out on a reused socket without having received one byte. Its path to the server may then
+be gone: a NAT has forgotten the connections, or the machine slept. So the other free sockets of its key are closed, in
+all homes, except those on which something arrived after the request got its socket. If the server was only slow, this
+costs one handshake for each socket; without it, each socket could cost a request its timeout.
 
-**A lowered limit** closes nothing by itself, as in Node: what is free above it is closed once a request waits that
-cannot use it, what is in use when nobody in its lane waits for it.
-Until the number is down to the limit, no request gets a slot.
+**A lowered limit** closes nothing by itself, as in Node. Free sockets above the limit are closed once a request waits
+that cannot use them; active ones, when they are released and no request in their lane waits. No request gets a slot
+until the number of sockets is back at the limit.
 
 Rule numbers (R1 … R41) and defect numbers (N…, A…) are those of the page "Node's rules" in the documentation.
 
-Cost: every operation is O(1) in sockets and waiting requests, O(log n) where a deadline or the oldest waiting
-request among lanes is kept in order (both heaps are swept now and then, which is O(1) on average), and linear only in
-the number of homes of one key. Doubt looks at the free sockets of one key. ``close``, ``end_home``, ``reconfigure``,
-``sockets`` and ``waiting`` look at everything, and say so; so does the one input that ends what a lowered total began.
+Cost: every operation is O(1) in sockets and waiting requests, except that it is O(log n) to keep deadlines, and the
+lanes' oldest waiting requests, in order (both heaps are swept occasionally, at an amortised cost of O(1)), and linear
+in the number of homes of one key. Doubt looks at the free sockets of one key. ``close``, ``close_free``, ``end_home``,
+``reconfigure``, ``recover``, ``standing``, ``sockets`` and ``waiting`` look at everything, as their docstrings say. So
+does the input that brings the total back down to a lowered limit.
 """
 
 from __future__ import annotations
@@ -66,18 +71,22 @@ from enum import Enum
 from itertools import takewhile
 from typing import NamedTuple
 
-#: How often the oldest waiting request that could use a slot is passed over by younger ones.
+#: Number of times that younger requests may overtake the oldest waiting request that could use a slot. A handover saves
+#: a handshake, so it is worth some delay to others; the bound keeps a busy lane from starving them. Our choice: Node
+#: has no such bound (N29).
 MAX_OVERTAKEN = 16
 
-#: For how many keys the core remembers whether they speak HTTP/2.
+#: Number of keys for which the core remembers whether they speak HTTP/2. It bounds the memory of an agent that visits
+#: ever new origins. A forgotten key only makes its next requests wait again to learn the protocol.
 MAX_REMEMBERED_PROTOCOLS = 1000
 
-#: So many outdated entries a heap may have beyond those that count before it is swept.
+#: Number of outdated entries that a heap may hold, beyond a share that grows with it, before it is swept. Without this
+#: minimum, small heaps would be swept again and again.
 SPARE_ENTRIES = 64
 
 
 class State(Enum):
-    """Where a socket is in its life."""
+    """A stage in the life of a socket."""
 
     CONNECTING = "connecting"
     ACTIVE = "active"
@@ -86,28 +95,31 @@ class State(Enum):
 
 
 class CloseReason(Enum):
-    """Why a socket is closed: the first thing that forbade it another request."""
+    """The reason for closing a socket: the first one that ruled out another request."""
 
     IDLE_TIMEOUT = "idle_timeout"  # free for as long as `free_socket_timeout` allows
-    SERVER_HINT = "server_hint"  # free for as long as the server said that it keeps it
+    SERVER_HINT = "server_hint"  # free for as long as the server's hint allows
     TTL = "ttl"  # as old as `socket_active_ttl` allows
     KEEP_ALIVE_OFF = "keep_alive_off"
-    FREE_LIMIT = "free_limit"  # enough others are free
-    EVICTED = "evicted"  # for a request that it cannot serve
-    LIMIT_LOWERED = "limit_lowered"  # more are open than a limit allows by now
-    SERVER_CLOSED = "server_closed"  # or wrote unasked
-    NOT_REUSABLE = "not_reusable"  # its last response, read to the end, leaves it unfit
-    ABORTED = "aborted"  # a request was given up before its end
-    TIMEOUT = "timeout"  # the limit on a socket in use
+    FREE_LIMIT = "free_limit"  # as many others are free as a limit allows
+    EVICTED = "evicted"  # to make room for a request that cannot use it
+    LIMIT_LOWERED = "limit_lowered"  # more sockets are open than a lowered limit allows
+    SERVER_CLOSED = "server_closed"  # its server closed it, or sent unrequested bytes
+    NOT_REUSABLE = "not_reusable"  # the response was read to its end, but leaves the socket unfit for another request
+    ABORTED = "aborted"  # the request was given up before its response ended
+    TIMEOUT = "timeout"  # the limit on an active socket was reached
     ERROR = "error"
-    IN_DOUBT = "in_doubt"  # not heard from since a request on another one of its key timed out in silence
+    IN_DOUBT = "in_doubt"  # silent since a request on another socket of its key timed out in silence
     AGENT_CLOSED = "agent_closed"
-    LOOP_ENDED = "loop_ended"  # the only one that a driver finds by itself, after ``end_home``
+    LOOP_ENDED = "loop_ended"  # set by the driver, not by the core: see ``end_home``
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What holds for the sockets of one key. Times are seconds; ``math.inf`` means no limit."""
+    """The limits and choices that apply to the sockets of one key; see `httpx_agent.AgentOptions` for each.
+
+    Times are in seconds; ``math.inf`` means no limit.
+    """
 
     keep_alive: bool = True
     max_sockets: float = math.inf
@@ -119,15 +131,15 @@ class Rules:
 
 
 class Grant(NamedTuple):
-    """The request may use the socket.
+    """Permission for a request to use a socket.
 
     Attributes:
         request: The request's number.
         socket: The socket's number.
-        new: Whether the request has to open it.
-        requests_on_socket: How many requests the socket was given to, this one included.
+        new: Whether the request has to open the socket.
+        requests_on_socket: Number of requests that have got this socket, including this one.
         queued_for: Seconds between ``submit`` and this grant.
-        idle_for: Seconds that the socket had been free, ``None`` if it was not.
+        idle_for: Seconds for which the socket had been free; ``None`` if it was not free.
     """
 
     request: int
@@ -139,14 +151,14 @@ class Grant(NamedTuple):
 
 
 class Close(NamedTuple):
-    """The socket is to be closed; ``closed`` is to be called when it is."""
+    """An order to close a socket and to call ``closed`` once that is done."""
 
     socket: int
     reason: CloseReason
 
 
 class Refuse(NamedTuple):
-    """The request is to fail; it is over."""
+    """An order to fail a request, which the core has already forgotten."""
 
     request: int
 
@@ -156,7 +168,7 @@ Action = Grant | Close | Refuse
 
 @dataclass(slots=True)
 class Counters:
-    """What happened so far; `httpx_agent.AgentStatus` says what each one means."""
+    """Totals since the agent was made; `httpx_agent.AgentStatus` defines each one."""
 
     create_socket: int = 0
     create_socket_error: int = 0
@@ -170,7 +182,7 @@ class Counters:
 
 @dataclass(frozen=True, slots=True)
 class SocketView:
-    """What the core knows of one socket."""
+    """One socket as the core sees it; `httpx_agent.SocketInfo` defines the fields."""
 
     id: int
     key: Hashable
@@ -183,6 +195,8 @@ class SocketView:
 
 
 class _Socket:
+    """A socket, from the decision to open it until it is closed or detached."""
+
     __slots__ = (
         "alarm", "capacity", "created", "deadline", "detached", "error", "expires_by", "free_since", "heard", "heir",
         "hint", "id", "idle_from", "lane", "request_count", "retired", "state", "streams", "usable",
@@ -193,88 +207,92 @@ class _Socket:
         self.lane = lane
         self.created = now
         self.state = State.CONNECTING
-        self.request_count = 0
-        self.streams = 0  # requests in flight on it
-        self.capacity = 1  # how many may be
-        self.usable = False  # has ever been open
+        self.request_count = 0  # requests that have got it
+        self.streams = 0  # requests in flight on it now
+        self.capacity = 1  # requests that may be in flight on it at once
+        self.usable = False  # set once it has been opened, and never reset
         self.retired: CloseReason | None = None  # why it takes no further request
-        self.error = False  # an error is what closes it
-        self.detached = False  # it goes to the caller of its request
-        self.heir: _Request | None = None
-        self.hint: float | None = None  # what its last response said of how long the server will keep it
-        self.idle_from = now  # when its last response ended
-        self.heard = 0  # which of all that the core heard from servers was the last from this one
+        self.error = False  # an error is the reason for closing it
+        self.detached = False  # it now belongs to the caller of its request
+        self.heir: _Request | None = None  # the request that will get its slot
+        self.hint: float | None = None  # the server's hint in its last response, in seconds
+        self.idle_from = now  # when its last response ended, from which its deadline counts
+        self.heard = 0  # the value of `Core._heard` when its server last sent something
         self.free_since = now
-        self.deadline = math.inf  # when a free one expires
-        self.expires_by = CloseReason.IDLE_TIMEOUT  # and by which limit
-        self.alarm = math.inf  # its one entry that counts in the heap of deadlines
+        self.deadline = math.inf  # when it expires, if it is free
+        self.expires_by = CloseReason.IDLE_TIMEOUT  # the limit that sets the deadline
+        self.alarm = math.inf  # the time of its only valid entry in the heap of alarms
 
     def end_of_life(self) -> float:
-        """When it is too old for another request (R34)."""
+        """Return the time from which it is too old for another request (R34)."""
         return self.created + self.lane.key.rules.socket_active_ttl
 
 
 class _Request:
+    """A request, from its arrival until it is released, withdrawn, abandoned or refused."""
+
     __slots__ = ("detached", "heard", "heir_of", "id", "lane", "passed_over", "reuses", "since", "socket")
 
     def __init__(self, id: int, lane: _Lane, now: float) -> None:
         self.id = id
         self.lane = lane
-        self.since = now
-        self.passed_over = 0
+        self.since = now  # when it arrived
+        self.passed_over = 0  # times that younger requests have overtaken it
         self.socket: _Socket | None = None
-        self.reuses = False  # its socket had served before
-        self.heard = 0  # how much the core had heard from servers when it got that
-        self.heir_of: _Socket | None = None
-        self.detached = False  # its socket is the caller's
+        self.reuses = False  # its socket had served another request before
+        self.heard = 0  # the value of `Core._heard` when it got its socket
+        self.heir_of: _Socket | None = None  # the closing socket whose slot it will get
+        self.detached = False  # its socket now belongs to its caller
 
     def is_waiting(self) -> bool:
-        """Whether it has no socket yet (one that was detached from its request leaves it in flight)."""
+        """Return whether it has no socket yet. A request whose socket was detached is in flight, not waiting."""
         return self.socket is None and not self.detached
 
 
 class _Lane:
-    """One key in one home."""
+    """One key in one home: the sockets and requests among which a socket can be handed over."""
 
     __slots__ = ("free", "home", "key", "leader", "negotiates", "queued_as", "shareable", "waiting")
 
     def __init__(self, key: _Key, home: Hashable) -> None:
         self.key = key
         self.home = home
-        self.negotiates = False
-        self.waiting: OrderedDict[int, _Request] = OrderedDict()
-        self.free: OrderedDict[int, _Socket] = OrderedDict()  # in order of becoming free
-        self.shareable: OrderedDict[int, _Socket] = OrderedDict()  # HTTP/2, in use, with room for more
-        self.leader: _Request | None = None  # opens a socket whose protocol the others wait to learn
-        self.queued_as: int | None = None  # the request for which the lane stands in the heap of lanes
+        self.negotiates = False  # a new socket may turn out to speak HTTP/2
+        self.waiting: OrderedDict[int, _Request] = OrderedDict()  # oldest first
+        self.free: OrderedDict[int, _Socket] = OrderedDict()  # in the order in which they became free
+        self.shareable: OrderedDict[int, _Socket] = OrderedDict()  # active HTTP/2 sockets with room for more requests
+        self.leader: _Request | None = None  # opens a socket; the other requests wait to learn its protocol
+        self.queued_as: int | None = None  # the number of the request that represents it in the heap of lanes
 
     def oldest(self) -> _Request | None:
-        """The oldest waiting request that may have a socket of its own."""
+        """Return the oldest waiting request that may open a socket."""
         if self.leader is not None:
             return None
         return next(iter(self.waiting.values()), None)
 
     def oldest_below_limit(self) -> _Request | None:
-        """The same, if the limit of its key leaves room for one."""
+        """Return the oldest waiting request that may open a socket, if the key is below its limit."""
         return self.oldest() if self.key.used < self.key.rules.max_sockets else None
 
 
 class _Key:
+    """What sockets are pooled by, with the counts that its limit needs, over all homes."""
+
     __slots__ = ("closing", "connecting", "free", "lanes", "name", "rules", "sockets", "unclaimed", "used")
 
     def __init__(self, name: Hashable, rules: Rules) -> None:
         self.name = name
         self.rules = rules
-        self.used = 0  # sockets, and slots of other keys' closing sockets that an heir of this key will have
-        self.sockets = 0
-        self.connecting = 0  # of these
-        self.closing = 0  # of these
-        self.lanes: dict[Hashable, _Lane] = {}
+        self.used = 0  # slots taken: its sockets, and other keys' closing sockets whose heir belongs to this key
+        self.sockets = 0  # its sockets, in whatever state
+        self.connecting = 0  # its sockets in the state CONNECTING
+        self.closing = 0  # its sockets in the state CLOSING
+        self.lanes: dict[Hashable, _Lane] = {}  # by home
         self.free: OrderedDict[int, _Socket] = OrderedDict()  # least recently used first
-        self.unclaimed: OrderedDict[int, _Socket] = OrderedDict()  # closing, without an heir
+        self.unclaimed: OrderedDict[int, _Socket] = OrderedDict()  # closing sockets without an heir
 
     def oldest(self) -> _Request | None:
-        """The oldest waiting request over all homes that may have a socket of its own."""
+        """Return the oldest waiting request of any home that may open a socket."""
         candidates = [request for lane in self.lanes.values() if (request := lane.oldest()) is not None]
         return min(candidates, key=lambda request: request.id, default=None)
 
@@ -283,9 +301,10 @@ class Core:
     """The agent's rules. Not thread-safe: its driver holds one lock around every call.
 
     Args:
-        rules_for: Gives the rules of a key when the key is first met.
-        max_total_sockets: Open sockets over all keys.
-        max_total_free_sockets: Free sockets over all keys; above it the least recently used is closed.
+        rules_for: Returns the rules of a key. Called when the core first meets the key, and again if it had forgotten
+            it.
+        max_total_sockets: Maximum number of sockets of all keys.
+        max_total_free_sockets: Maximum number of free sockets of all keys. Above it, the least recently used is closed.
     """
 
     def __init__(
@@ -299,51 +318,54 @@ class Core:
         self._rules_for = rules_for
         self._max_total = max_total_sockets
         self._max_total_free = max_total_free_sockets
-        self._too_many = False  # sockets, since the total was lowered
-        self._next_socket = 0
-        self._submitted = 0  # requests, ever
-        self._leaving: _Socket | None = None  # is no longer known, and may not be counted as gone yet
-        self._heard = 0  # so often something came from a server; not a time: two may come within a tick of the clock
-        self._keys: dict[Hashable, _Key] = {}
-        self._sockets: dict[int, _Socket] = {}
-        self._requests: dict[int, _Request] = {}
-        self._queued = 0  # how many of them wait in lanes
-        self._free: OrderedDict[int, _Socket] = OrderedDict()  # least recently used first
-        self._unclaimed: OrderedDict[int, _Socket] = OrderedDict()  # closing, without an heir
-        self._lanes: list[tuple[int, int, _Lane]] = []  # heap: lanes by their oldest request, validated when looked at
-        self._sweep_above = SPARE_ENTRIES  # the length at which that heap is swept
-        self._alarms: dict[Hashable, list[tuple[float, int]]] = {}  # per home, a heap of (time, socket)
-        self._multiplexes: OrderedDict[Hashable, bool] = OrderedDict()  # keys known to speak HTTP/2, or not to
-        self._actions: list[Action] = []
+        self._too_many = False  # the total was lowered, and more sockets than that are still open
+        self._next_socket = 0  # the number of the next socket
+        self._submitted = 0  # requests that have ever arrived
+        # A socket that has been removed, and perhaps not yet counted as gone: needed by `recover`.
+        self._leaving: _Socket | None = None
+        # Number of times that a server sent something. Not a time, because two events may share a tick of the clock.
+        self._heard = 0
+        self._keys: dict[Hashable, _Key] = {}  # keys with sockets or requests
+        self._sockets: dict[int, _Socket] = {}  # sockets that count against the limits, by number, oldest first
+        self._requests: dict[int, _Request] = {}  # requests that are not over, by number, oldest first
+        self._queued = 0  # requests that wait in lanes; heirs have left the queue
+        self._free: OrderedDict[int, _Socket] = OrderedDict()  # free sockets of all keys, least recently used first
+        self._unclaimed: OrderedDict[int, _Socket] = OrderedDict()  # closing sockets of all keys without an heir
+        # A heap of lanes by the number of their oldest request. Entries may be outdated: check one before using it.
+        self._lanes: list[tuple[int, int, _Lane]] = []
+        self._sweep_above = SPARE_ENTRIES  # the length above which the heap of lanes is swept
+        self._alarms: dict[Hashable, list[tuple[float, int]]] = {}  # by home, a heap of (time, socket's number)
+        self._multiplexes: OrderedDict[Hashable, bool] = OrderedDict()  # whether a key speaks HTTP/2, where known
+        self._actions: list[Action] = []  # collected for the answer to the current input
 
     # Requests ---------------------------------------------------------------------------------------------------------
 
     def submit(
         self, request: int, key: Hashable, home: Hashable, now: float, *, negotiates: bool = False
     ) -> list[Action]:
-        """A request arrives (R1): it gets a free socket (R2), a new one (R4), or waits (R5).
+        """Take in a request (R1): it gets a free socket (R2) or a new one (R4), or waits (R5).
 
         Args:
-            request: Its number, greater than every one before: numbers are ages.
-            key: What its sockets have in common.
+            request: Its number, greater than every number before, because the order of numbers is the order of arrival.
+            key: What its sockets are pooled by.
             home: Where its sockets can be used.
             now: The time.
-            negotiates: Whether a socket opened for it may turn out to serve many requests at once.
+            negotiates: Whether a socket opened for it may turn out to speak HTTP/2.
         """
         lane = self._lane(key, home)
         lane.negotiates = negotiates
         asking = self._requests[request] = _Request(request, lane, now)
         self._submitted += 1
         if not self._find_socket(asking, now):
-            if not self._queued and lane.leader is None and self._has_slot(lane.key):  # nobody is before it
+            if not self._queued and lane.leader is None and self._has_slot(lane.key):  # no older request waits
                 self._take_slot(asking, now)
             else:
                 self._put_on_queue(asking)
-                self._settle(now, lane.key)
+                self._serve_queue(now, lane.key)
         return self._answer()
 
     def withdraw(self, request: int, now: float) -> list[Action]:
-        """A request that has sent nothing gives up, waiting or just granted; a socket it holds goes on to the next."""
+        """End a request that has sent nothing, whether it waits or has a socket. An open socket serves the next one."""
         leaving = self._drop(request, complete=False)
         keys = [leaving.lane.key]
         if leaving.socket is not None:
@@ -354,11 +376,11 @@ class Core:
             self._disinherit(leaving, leaving.heir_of)
         else:
             self._take_off_queue(leaving)
-        self._settle(now, *keys)
+        self._serve_queue(now, *keys)
         return self._answer()
 
     def abandon(self, request: int, now: float) -> list[Action]:
-        """A request is given up, in whatever state it is; a socket that it holds serves no other."""
+        """End a request in whatever state it is. Its socket, if it has one, takes no further request."""
         leaving = self._requests[request]
         keys = [leaving.lane.key]
         if leaving.heir_of is not None:
@@ -366,7 +388,7 @@ class Core:
         self._give_up(leaving)
         if leaving.socket is not None:
             self._end_use(leaving.socket, now, unfit=CloseReason.ABORTED)
-        self._settle(now, *keys)
+        self._serve_queue(now, *keys)
         return self._answer()
 
     def release(
@@ -382,23 +404,23 @@ class Core:
         unheard: bool = False,
         ended: bool = False,
     ) -> list[Action]:
-        """A request in flight is over (R7, R11, R12, R18, R23).
+        """End a request in flight and release its socket (R7, R11, R12, R18, R23).
 
         Args:
             request: Its number.
             now: The time.
             reusable: Whether its socket is known to be fit for another request.
             complete: Whether its response was read to the end.
-            hint: What the server's ``Keep-Alive: timeout=`` said, in seconds (R15).
-            error: Whether an error is what ended the socket.
-            timed_out: Whether the limit on a socket in use is what ended it (R33).
-            unheard: Whether nothing came on its socket since the request had it.
-            ended: Whether the server had closed it.
+            hint: The server's ``Keep-Alive: timeout=``, in seconds (R15).
+            error: Whether an error ended the use of the socket.
+            timed_out: Whether the limit on an active socket ended it (R33).
+            unheard: Whether nothing arrived on its socket after the request got it.
+            ended: Whether the server had closed the socket.
         """
         leaving = self._drop(request, complete=complete)
         socket = leaving.socket
         self.counters.timeout_socket += timed_out
-        if socket is not None:  # a detached one is no longer ours
+        if socket is not None:  # a detached socket belongs to the caller
             socket.error = socket.error or error
             socket.hint = hint
             socket.idle_from = now
@@ -411,21 +433,21 @@ class Core:
             self._end_use(socket, now, unfit=unfit)
             if timed_out and unheard and leaving.reuses:
                 self._doubt(socket.lane.key, leaving.heard)
-            self._settle(now, socket.lane.key)
+            self._serve_queue(now, socket.lane.key)
         return self._answer()
 
     def replace(
         self, request: int, now: float, *, fresh: bool = False, error: bool = False, timed_out: bool = False
     ) -> list[Action]:
-        """The socket of a request in flight is dead; the request goes on with another and keeps its place (N8, N16).
+        """Take a dead socket away from its request, which keeps its place and gets another socket (N8, N16).
 
         Args:
             request: Its number.
             now: The time.
-            fresh: Whether only a new socket will do. If others still use the dead one, so that its slot cannot be had,
-                and no other slot is there, any will do.
-            error: Whether an error is what ended the socket.
-            timed_out: Whether the limit on a socket in use is what ended it.
+            fresh: Whether only a new socket will do. The exception: if other requests still use the dead socket, so
+                that its slot cannot be taken, and there is no other slot, then any socket will do.
+            error: Whether an error ended the use of the socket.
+            timed_out: Whether the limit on an active socket ended it.
         """
         asking = self._requests[request]
         dead = asking.socket
@@ -441,18 +463,18 @@ class Core:
         elif dead.state is State.CLOSING:
             self._inherit(dead, asking)
             self._lead(asking)
-        else:  # others still use it
+        else:  # other requests still use the dead socket
             self._queue_again(asking)
-            self._settle(now, lane.key)
+            self._serve_queue(now, lane.key)
             if request in lane.waiting and self._find_socket(asking, now):
                 self._take_off_queue(asking)
-        self._settle(now, lane.key)
+        self._serve_queue(now, lane.key)
         return self._answer()
 
     def detach(self, request: int, now: float) -> list[Action]:
-        """The socket of a request, which no other uses, now belongs to the caller: 101, or 2xx to CONNECT (R25).
+        """Give the socket of a request to the caller, after 101 or a 2xx to CONNECT (R25).
 
-        The request goes on.
+        The request must be the only one on the socket. It stays in flight.
         """
         leaving = self._requests[request]
         socket = leaving.socket
@@ -462,13 +484,13 @@ class Core:
         leaving.socket = None
         self._resign(leaving)
         self._remove(socket, now)
-        self._settle(now, socket.lane.key)
+        self._serve_queue(now, socket.lane.key)
         return self._answer()
 
     # Sockets ----------------------------------------------------------------------------------------------------------
 
     def opened(self, socket: int, now: float) -> list[Action]:
-        """A new socket is open and serves one request at a time, as far as is known."""
+        """Note that a new socket is open. It serves one request at a time until ``negotiated`` says otherwise."""
         opening = self._sockets.get(socket)
         if opening is not None:
             opening.usable = True
@@ -480,13 +502,13 @@ class Core:
         return self._answer()
 
     def negotiated(self, socket: int, now: float, *, capacity: int, multiplexes: bool) -> list[Action]:
-        """The protocol of an open socket is known, or its capacity is another than was thought.
+        """Note the protocol of an open socket, or a change of its capacity.
 
         Args:
             socket: Its number.
             now: The time.
-            capacity: How many requests it may serve at once.
-            multiplexes: Whether its key speaks HTTP/2; remembered.
+            capacity: Number of requests that it may serve at once.
+            multiplexes: Whether its key speaks HTTP/2, which the core remembers.
         """
         opening = self._sockets.get(socket)
         if opening is None:  # closed meanwhile
@@ -498,66 +520,69 @@ class Core:
         opening.capacity = capacity
         if opening.state is State.ACTIVE:
             self._share(opening, now)
-        self._settle(now, lane.key)
+        self._serve_queue(now, lane.key)
         return self._answer()
 
     def lost(self, socket: int, now: float, *, error: bool = False) -> list[Action]:
-        """A free socket was closed by its server, or wrote unasked (R14, N23). Anything else is not touched."""
+        """Close a free socket whose server closed it or sent unrequested bytes (R14, N23). Ignore any other socket."""
         gone = self._sockets.get(socket)
         if gone is not None and gone.state is State.FREE:
             gone.error = error
             self._close(gone, CloseReason.ERROR if error else CloseReason.SERVER_CLOSED)
-            self._settle(now, gone.lane.key)
+            self._serve_queue(now, gone.lane.key)
         return self._answer()
 
     def close_free(self, now: float) -> list[Action]:
-        """All free sockets are closed, because the system has no room for another one."""
+        """Close all free sockets: the process has no descriptor left, or the agent is to rest. Looks at everything."""
         free = [socket for socket in self._sockets.values() if socket.state is State.FREE]
         for gone in free:
             self._close(gone, CloseReason.EVICTED)
         for gone in free:
-            self._settle(now, gone.lane.key)
+            self._serve_queue(now, gone.lane.key)
         return self._answer()
 
     def closed(self, socket: int, now: float) -> list[Action]:
-        """A socket that was to be closed is closed: its slot goes to its heir, or to whom it may concern (R8, R9)."""
+        """Forget a socket that is now closed. Its slot goes to its heir, or to the oldest eligible request (R8, R9)."""
         gone = self._sockets[socket]
         self._remove(gone, now)
-        self._settle(now, gone.lane.key)
+        self._serve_queue(now, gone.lane.key)
         return self._answer()
 
     # Time -------------------------------------------------------------------------------------------------------------
 
     def next_deadline(self, home: Hashable) -> float | None:
-        """When ``expire`` is to be called next for a home, or earlier; ``None`` if nothing in it can expire."""
+        """Return when to call ``expire`` for a home; ``None`` if nothing in it can expire.
+
+        No socket expires before that time; it may turn out then that none has expired yet.
+        """
         alarms = self._alarms.get(home)
         return alarms[0][0] if alarms else None
 
     def expire(self, home: Hashable, now: float) -> list[Action]:
-        """Closes the free sockets of a home whose time is over (R16, R31, R34)."""
+        """Close the free sockets of a home that have expired (R16, R31, R34)."""
         alarms = self._alarms.get(home, [])
         while alarms and alarms[0][0] <= now:
             time, number = heapq.heappop(alarms)
             socket = self._sockets.get(number)
-            if socket is None or socket.alarm != time:  # gone, or an earlier alarm took the place of this one
+            if socket is None or socket.alarm != time:  # the socket is gone, or an earlier alarm replaced this one
                 continue
             socket.alarm = math.inf
             if socket.state is State.FREE:
                 if socket.deadline <= now:
                     self._time_out(socket)
-                    self._settle(now, socket.lane.key)
+                    self._serve_queue(now, socket.lane.key)
                 else:
                     self._set_alarm(socket)
         if not alarms:
             self._alarms.pop(home, None)
         return self._answer()
 
-    # The whole --------------------------------------------------------------------------------------------------------
+    # The agent as a whole ---------------------------------------------------------------------------------------------
 
     def close(self, now: float) -> list[Action]:
-        """Node's ``destroy()`` (R24), which also ends the queue (N13). The core stays usable. Looks at everything.
+        """Close every socket and refuse every request, except those whose socket was detached. Looks at everything.
 
-        Every request is refused, but for those whose socket was detached; every socket is to be closed.
+        This is Node's ``destroy()`` (R24), except that it also ends the queue (N13). The core stays usable.
         """
         for request in list(self._requests.values()):
             if request.socket is not None or request.is_waiting():
@@ -567,11 +592,14 @@ class Core:
             if socket.state is not State.CLOSING:
                 socket.lane.shareable.pop(socket.id, None)
                 self._close(socket, CloseReason.AGENT_CLOSED)
-        self._settle(now, *self._keys.values())
+        self._serve_queue(now, *self._keys.values())
         return self._answer()
 
     def end_home(self, home: Hashable, now: float) -> list[Action]:
-        """A home is no more: its requests are gone and its sockets are closed already. Looks at everything."""
+        """Forget a home that has ended, with its requests and its sockets, which are closed. Looks at everything.
+
+        The answer contains no ``Close`` for these sockets; the driver records `CloseReason.LOOP_ENDED` for them.
+        """
         for request in [r for r in self._requests.values() if r.lane.home == home]:
             self._give_up(request)
         for socket in [s for s in self._sockets.values() if s.lane.home == home]:
@@ -581,7 +609,7 @@ class Core:
         for key in self._keys.values():
             key.lanes.pop(home, None)
         self._alarms.pop(home, None)
-        self._settle(now, *self._keys.values())
+        self._serve_queue(now, *self._keys.values())
         return self._answer()
 
     def reconfigure(
@@ -592,25 +620,25 @@ class Core:
         max_total_sockets: float,
         max_total_free_sockets: float,
     ) -> list[Action]:
-        """Other limits from now on; requests that now may go are served (N5). Looks at every key."""
+        """Apply new limits from now on, and serve the queue under them (N5). Looks at every key."""
         self._rules_for = rules_for
         self._max_total = max_total_sockets
         self._max_total_free = max_total_free_sockets
         for key in self._keys.values():
             key.rules = rules_for(key.name)
         self._too_many = len(self._sockets) > max_total_sockets
-        self._settle(now, *self._keys.values())
+        self._serve_queue(now, *self._keys.values())
         return self._answer()
 
     # After an interruption --------------------------------------------------------------------------------------------
 
     def recover(self, requests: Container[int], now: float) -> None:
-        """Makes the books anew after an operation that was broken off in any place. Looks at everything.
+        """Rebuild the books after an input that was interrupted at any instruction. Looks at everything.
 
-        What the operation would have answered is lost; ``standing`` tells what holds now.
+        The interrupted input's answer is lost. ``standing`` returns every decision that holds now.
 
         Args:
-            requests: Numbers; the core forgets every other request, as one that failed.
+            requests: Numbers of the requests that are not over. The core forgets every other request, as failed.
             now: The time.
         """
         for number in [number for number in self._requests if number not in requests]:
@@ -623,11 +651,11 @@ class Core:
         for lane in [lane for key in self._keys.values() for lane in key.lanes.values()]:
             while lane.waiting and self._find_socket(request := next(iter(lane.waiting.values())), now):
                 self._take_off_queue(request)
-        self._settle(now, *self._keys.values())
+        self._serve_queue(now, *self._keys.values())
         self._actions = []
 
     def standing(self, now: float) -> list[Grant | Close]:
-        """Every grant and every order to close that holds, whether the driver was told or not. Looks at everything."""
+        """Return every grant and every order to close that holds, old ones included. Looks at everything."""
         grants = [
             Grant(request.id, socket.id, not socket.usable, socket.request_count, now - request.since, None)
             for request in self._requests.values()
@@ -637,7 +665,7 @@ class Core:
         return [*grants, *(Close(socket.id, socket.retired or CloseReason.ABORTED) for socket in closing)]
 
     def _count_anew(self) -> None:
-        """Whoever came is known or has gone."""
+        """Correct the counters: every socket and every request that came is either known or gone."""
         counters = self.counters
         gone = counters.create_socket_error + counters.close_socket + counters.detached_socket
         if self._leaving is not None and counters.create_socket > gone + len(self._sockets):
@@ -649,7 +677,7 @@ class Core:
         self._submitted = counters.request + counters.request_error + len(self._requests)
 
     def _undo_halves(self) -> None:
-        """Leaves no relation that only one of the two knows, and no socket in use that nobody uses."""
+        """Undo half-made changes: a relation that only one side records, and an active socket without a request."""
         for request in self._requests.values():
             if request.detached:
                 request.socket = None
@@ -669,7 +697,7 @@ class Core:
                 socket.state = State.CLOSING
 
     def _index_anew(self) -> None:
-        """Everything that only helps to find sockets and requests, or counts them."""
+        """Rebuild every count and every index from the sockets and requests themselves."""
         requests = [request for request in self._requests.values() if not request.detached]
         lanes = dict.fromkeys([*(socket.lane for socket in self._sockets.values()), *(r.lane for r in requests)])
         keys = dict.fromkeys(lane.key for lane in lanes)
@@ -716,14 +744,14 @@ class Core:
         elif socket.state is State.CLOSING:
             self._unclaimed[number] = key.unclaimed[number] = socket
 
-    # Looking ----------------------------------------------------------------------------------------------------------
+    # Queries ----------------------------------------------------------------------------------------------------------
 
     def is_known(self, request: int) -> bool:
-        """Whether the request is not over."""
+        """Return whether a request is not over."""
         return request in self._requests
 
     def sockets(self, now: float) -> Iterator[SocketView]:
-        """Every socket that counts, oldest first. Looks at everything."""
+        """Yield every socket that counts against the limits, oldest first. Looks at everything."""
         for socket in self._sockets.values():
             free = socket.state is State.FREE
             yield SocketView(
@@ -738,28 +766,28 @@ class Core:
             )
 
     def waiting(self) -> Iterator[tuple[int, Hashable, Hashable]]:
-        """The waiting requests (number, key, home), oldest first. Looks at everything."""
+        """Yield number, key and home of each waiting request, oldest first. Looks at everything."""
         for request in self._requests.values():
             if request.is_waiting():
                 yield request.id, request.lane.key.name, request.lane.home
 
     def is_free(self, socket: int) -> bool:
-        """Whether the socket is free."""
+        """Return whether a socket is free; false if it is unknown."""
         known = self._sockets.get(socket)
         return known is not None and known.state is State.FREE
 
     @property
     def total(self) -> int:
-        """Sockets that count against the limit."""
+        """Number of sockets that count against the limit on all keys together."""
         return len(self._sockets)
 
     def use_of(self, key: Hashable) -> tuple[int, Rules]:
-        """How many slots a key has taken, and its rules."""
+        """Return the number of slots that a key has taken, and its rules."""
         known = self._keys.get(key)
         return (known.used, known.rules) if known is not None else (0, self._rules_for(key))
 
     def states_of(self, key: Hashable) -> dict[State, int]:
-        """How many sockets a key that is in use has in each state."""
+        """Return the number of a known key's sockets by state, leaving out states with none."""
         known = self._keys[key]
         counts = {
             State.CONNECTING: known.connecting,
@@ -770,15 +798,15 @@ class Core:
         return {state: count for state, count in counts.items() if count}
 
     def queue_of(self, request: int) -> int:
-        """How many requests of its key wait in the queue with a request, which counts even where it has left it."""
+        """Return the number of requests queued for the same key, counting this one even if it has left the queue."""
         asking = self._requests[request]
         waiting = sum(len(lane.waiting) for lane in asking.lane.key.lanes.values())
         return waiting + (request not in asking.lane.waiting)
 
-    # Choosing ---------------------------------------------------------------------------------------------------------
+    # Choosing who gets what -------------------------------------------------------------------------------------------
 
     def _find_socket(self, request: _Request, now: float) -> bool:
-        """Gives the request a socket of its lane that is there already (R2)."""
+        """Grant the request an open socket of its lane, and return whether there was one (R2)."""
         lane = request.lane
         while lane.shareable:
             socket = next(iter(lane.shareable.values()))
@@ -789,7 +817,7 @@ class Core:
         while lane.free:
             number = next(reversed(lane.free)) if lane.key.rules.lifo else next(iter(lane.free))
             socket = lane.free[number]
-            if socket.deadline <= now:  # its timer is late
+            if socket.deadline <= now:  # it has expired, but its timer is late
                 self._time_out(socket)
                 continue
             idle_for = now - socket.free_since
@@ -798,22 +826,22 @@ class Core:
             return True
         return False
 
-    def _settle(self, now: float, *keys: _Key) -> None:
-        """Serves every waiting request that may have a slot, oldest first. Call it with the keys that changed.
+    def _serve_queue(self, now: float, *keys: _Key) -> None:
+        """Serve every waiting request that may have a slot, oldest first. Call it with the keys that changed.
 
-        Two kinds wait: those that only the total stops, over all keys, and those that the limit of their key stops; the
-        latter can use a slot of their own key only.
+        A request waits for one of two reasons. If only the total stops it, it can use the slot of any key. If the limit
+        of its key stops it, it can use only a slot of that key.
         """
         if self._too_many and len(self._sockets) <= self._max_total:
             self._too_many = False
-            keys = tuple(self._keys.values())  # what was closing meanwhile was nobody's
+            keys = tuple(self._keys.values())  # above the limit, closing sockets of any key got no heir
         if self._queued:
-            self._serve(now, keys)
+            self._give_slots(now, keys)
         for key in keys:
             if key.used == 0:
                 self._forget_if_unused(key)
 
-    def _serve(self, now: float, keys: tuple[_Key, ...]) -> None:
+    def _give_slots(self, now: float, keys: tuple[_Key, ...]) -> None:
         for key in keys:
             for lane in key.lanes.values():
                 self._enqueue(lane)
@@ -825,7 +853,7 @@ class Core:
             served = any(self._give_slot(request, now) for request in by_age)
 
     def _give_slot(self, request: _Request, now: float) -> bool:
-        """Opens a socket for a waiting request, now or once another is closed; tells whether it could."""
+        """Give a waiting request a slot, now or as the heir of a closing socket; return whether there was one."""
         key = request.lane.key
         if self._has_slot(key):
             self._take_off_queue(request)
@@ -847,7 +875,7 @@ class Core:
         return True
 
     def _has_slot(self, key: _Key) -> bool:
-        """Whether one more socket may be opened for a key now."""
+        """Return whether one more socket may be opened for a key now."""
         return key.used < key.rules.max_sockets and len(self._sockets) < self._max_total
 
     def _take_slot(self, request: _Request, now: float) -> None:
@@ -856,14 +884,14 @@ class Core:
         self._open(request, now)
 
     def _shed(self, key: _Key) -> None:
-        """Closes free sockets above a lowered limit, the least recently used first, because a request waits."""
+        """Close free sockets above a lowered limit, least recently used first, because a request waits."""
         while key.free and key.used - len(key.unclaimed) > key.rules.max_sockets:
             self._close(next(iter(key.free.values())), CloseReason.LIMIT_LOWERED)
         while self._free and len(self._sockets) - len(self._unclaimed) > self._max_total:
             self._close(next(iter(self._free.values())), CloseReason.LIMIT_LOWERED)
 
     def _oldest_below_limit(self) -> _Request | None:
-        """The oldest waiting request whose key is below its limit; brings the heap of lanes up to date."""
+        """Return the oldest waiting request whose key is below its limit, dropping outdated heap entries on the way."""
         while self._lanes:
             number, _, lane = self._lanes[0]
             oldest = lane.oldest_below_limit()
@@ -876,7 +904,7 @@ class Core:
         return None
 
     def _enqueue(self, lane: _Lane) -> None:
-        """Makes the lane stand in the heap with its oldest request, if that may be served."""
+        """Enter the lane in the heap under its oldest request, if the key's limit lets that be served."""
         oldest = lane.oldest_below_limit()
         if oldest is None or lane.queued_as == oldest.id:
             return
@@ -886,7 +914,10 @@ class Core:
             self._sweep_lanes()
 
     def _sweep_lanes(self) -> None:
-        """Throws out what no longer counts: behind one request that waits for long, many may come and give up."""
+        """Drop outdated entries from the heap of lanes.
+
+        They pile up below the top while one request waits for long and many others arrive and give up.
+        """
         lanes = {lane for _, _, lane in self._lanes}
         self._lanes = []
         for lane in lanes:
@@ -899,17 +930,17 @@ class Core:
         self._sweep_above = 2 * len(self._lanes) + SPARE_ENTRIES
 
     def _rival(self, socket: _Socket) -> _Request | None:
-        """The oldest request waiting outside the socket's lane that its closing would bring nearer to a slot."""
+        """Return the oldest request waiting in another lane that closing this socket would bring nearer to a slot."""
         lane = socket.lane
         rivals = [self._oldest_below_limit(), *(other.oldest() for other in lane.key.lanes.values())]
         return min(
             (r for r in rivals if r is not None and r.lane is not lane), key=lambda request: request.id, default=None
         )
 
-    # Moving -----------------------------------------------------------------------------------------------------------
+    # Moving sockets and requests --------------------------------------------------------------------------------------
 
     def _end_use(self, socket: _Socket, now: float, *, unfit: CloseReason | None) -> None:
-        """A socket lost one of its requests: hand it over (R7), keep it free (R12), share it, or close it."""
+        """Take a request off its socket; then hand over (R7), keep free (R12), share or close the socket."""
         socket.streams -= 1
         if socket.retired is None:
             socket.retired = unfit
@@ -942,7 +973,7 @@ class Core:
             self._close(next(iter(self._free.values())), CloseReason.FREE_LIMIT)
 
     def _why_not_keep(self, socket: _Socket, now: float) -> CloseReason | None:
-        """What forbids that a socket fit for another request stays free, if anything does."""
+        """Return why a socket that is fit for another request cannot stay free; ``None`` if it can."""
         key = socket.lane.key
         if not key.rules.keep_alive:
             return CloseReason.KEEP_ALIVE_OFF
@@ -955,7 +986,7 @@ class Core:
         return None
 
     def _share(self, socket: _Socket, now: float) -> None:
-        """Gives the room on a socket to the requests waiting in its lane, oldest first."""
+        """Fill the room on a socket with the requests waiting in its lane, oldest first."""
         lane = socket.lane
         while lane.waiting and socket.streams < socket.capacity:
             request = next(iter(lane.waiting.values()))
@@ -969,7 +1000,10 @@ class Core:
             lane.shareable.pop(socket.id, None)
 
     def _takes(self, socket: _Socket, request: _Request, now: float) -> bool:
-        """Whether a socket takes one more request of its lane; if not, it takes no other, and closes after its last."""
+        """Return whether a socket takes one more request of its lane.
+
+        If not, retire it: it takes no request any more, and is closed when those on it are over.
+        """
         if socket.retired is None:
             if socket.end_of_life() <= now:
                 socket.retired = CloseReason.TTL
@@ -978,7 +1012,10 @@ class Core:
         return socket.retired is None
 
     def _must_yield(self, socket: _Socket, request: _Request) -> bool:
-        """Whether one older than the request was passed over often enough for the socket to close for it (N29)."""
+        """Return whether the socket must close for an older request that was passed over often enough (N29).
+
+        Count the overtaking otherwise. Once the answer has been yes, the count begins at zero again.
+        """
         rival = self._rival(socket)
         if rival is None or rival.id > request.id:
             return False
@@ -986,6 +1023,7 @@ class Core:
         return rival.passed_over == 0
 
     def _grant(self, request: _Request, socket: _Socket, now: float, *, idle_for: float | None = None) -> None:
+        """Put a request on a socket."""
         request.reuses = socket.request_count > 0
         request.heard = self._heard
         socket.request_count += 1
@@ -1001,7 +1039,7 @@ class Core:
         self._actions.append(grant)
 
     def _open(self, request: _Request, now: float) -> None:
-        """Makes a socket for a request, whose key has counted it already."""
+        """Open a socket for a request. Its key's ``used`` must count the slot already."""
         lane = request.lane
         socket = _Socket(self._next_socket, lane, now)
         self._next_socket += 1
@@ -1020,7 +1058,7 @@ class Core:
         self._queued -= 1
 
     def _inherit(self, source: _Socket, heir: _Request) -> None:
-        """The heir's socket will be opened when ``source`` is closed."""
+        """Make a request the heir of a closing socket: its own socket will be opened when ``source`` is closed."""
         source.heir = heir
         heir.heir_of = source
         self._unclaimed.pop(source.id, None)
@@ -1029,13 +1067,14 @@ class Core:
             heir.lane.key.used += 1
 
     def _disinherit(self, heir: _Request, source: _Socket) -> None:
-        """The heir is gone; the slot of the closing socket is anybody's."""
+        """Leave a closing socket without an heir, because the heir is over. Any eligible request may claim the slot."""
         source.heir = heir.heir_of = None
         self._unclaimed[source.id] = source.lane.key.unclaimed[source.id] = source
         if heir.lane.key is not source.lane.key:
             heir.lane.key.used -= 1
 
     def _close(self, socket: _Socket, reason: CloseReason) -> None:
+        """Order a socket to be closed. Its slot is unclaimed until a request becomes its heir."""
         key = socket.lane.key
         if socket.state is State.FREE:
             self._leave_free(socket)
@@ -1052,7 +1091,7 @@ class Core:
         self._close(socket, socket.expires_by)
 
     def _doubt(self, key: _Key, heard: int) -> None:
-        """Close the free sockets of a key from which nothing came since the core had heard so much (N30)."""
+        """Close the free sockets of a key on which nothing has arrived since ``_heard`` had the given value (N30)."""
         for socket in [other for other in key.free.values() if other.heard <= heard]:
             self._close(socket, CloseReason.IN_DOUBT)
 
@@ -1062,7 +1101,7 @@ class Core:
         del self._free[socket.id]
 
     def _remove(self, socket: _Socket, now: float) -> None:
-        """The socket counts no longer; its slot goes to its heir, or is free: ``_settle`` is to be called."""
+        """Stop counting a socket, and open a socket for its heir, if any. The caller must serve the queue next."""
         self._leaving = socket
         del self._sockets[socket.id]
         self._count_gone(socket)
@@ -1081,7 +1120,7 @@ class Core:
                 key.used += 1
             self._open(heir, now)
 
-    # Small ------------------------------------------------------------------------------------------------------------
+    # Bookkeeping ------------------------------------------------------------------------------------------------------
 
     def _answer(self) -> list[Action]:
         actions = self._actions
@@ -1090,30 +1129,33 @@ class Core:
         return actions
 
     def _set_alarm(self, socket: _Socket) -> None:
-        """One entry in the heap is enough for a socket: one that rings too early is set again (see ``expire``)."""
+        """Make sure that an alarm rings by the socket's deadline.
+
+        A socket needs only one valid entry in the heap. An earlier one will do: ``expire`` sets it again.
+        """
         if socket.deadline >= socket.alarm:
             return
         socket.alarm = socket.deadline
         alarms = self._alarms.setdefault(socket.lane.home, [])
         heapq.heappush(alarms, (socket.alarm, socket.id))
-        if len(alarms) > 2 * len(self._sockets) + SPARE_ENTRIES:  # most are of sockets that went before their time
+        if len(alarms) > 2 * len(self._sockets) + SPARE_ENTRIES:  # most sockets went before their alarm
             known = {self._sockets[number] for _, number in alarms if number in self._sockets}
             alarms[:] = [(other.alarm, other.id) for other in known if other.alarm < math.inf]
             heapq.heapify(alarms)
 
     def _lead(self, request: _Request) -> None:
-        """The request is about to open a socket; the others of its lane may have to wait for the protocol."""
+        """Make a request that is about to open a socket the leader of its lane, if HTTP/2 may be negotiated there."""
         lane = request.lane
         if lane.negotiates and lane.leader is None and self._multiplexes.get(lane.key.name) is not False:
             lane.leader = request
 
     def _resign(self, request: _Request) -> None:
-        """If others wait for the request to learn the protocol, they wait no more."""
+        """End the leadership of a request, if it leads its lane, so that the others need not wait for its protocol."""
         if request.lane.leader is request:
             request.lane.leader = None
 
     def _drop(self, number: int, *, complete: bool) -> _Request:
-        """The request is no longer known; counts how it ended."""
+        """Forget a request, and count how it ended."""
         request = self._requests.pop(number)
         if complete:
             self.counters.request += 1
@@ -1123,7 +1165,10 @@ class Core:
         return request
 
     def _queue_again(self, request: _Request) -> None:
-        """It is older than all that wait in its lane, save those that came back like it."""
+        """Put a request back in its lane's queue, in order of age.
+
+        It is older than every other request there, except those that also came back.
+        """
         waiting = request.lane.waiting
         self._put_on_queue(request)
         older = [other.id for other in takewhile(lambda other: other.id < request.id, waiting.values())]
@@ -1131,7 +1176,7 @@ class Core:
             waiting.move_to_end(number, last=False)
 
     def _give_up(self, request: _Request) -> None:
-        """The request ends without a word to its socket."""
+        """End a request and its place in the queue or as an heir. Its socket, if it has one, is left as it is."""
         self._drop(request.id, complete=False)
         if request.id in request.lane.waiting:
             self._take_off_queue(request)
@@ -1139,6 +1184,7 @@ class Core:
             self._disinherit(request, request.heir_of)
 
     def _count_gone(self, socket: _Socket) -> None:
+        """Count a removed socket by how it ended."""
         if socket.detached:
             self.counters.detached_socket += 1
         elif socket.usable:
@@ -1164,13 +1210,13 @@ class Core:
         return lane
 
     def _forget_if_unused(self, key: _Key) -> None:
-        """A key without sockets and requests is dropped: there may be millions over a long life."""
+        """Forget a key without sockets and waiting requests. A long-lived agent may meet millions of keys."""
         if not any(lane.waiting for lane in key.lanes.values()):
             self._keys.pop(key.name, None)
 
 
 def _what_ended(timed_out: bool, error: bool, *, otherwise: CloseReason) -> CloseReason:
-    """What made a socket unfit while it was in use."""
+    """Return what made an active socket unfit for another request."""
     if timed_out:
         return CloseReason.TIMEOUT
     return CloseReason.ERROR if error else otherwise

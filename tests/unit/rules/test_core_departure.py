@@ -244,3 +244,65 @@ def test_the_request_of_a_detached_socket_goes_on_and_ends() -> None:
     assert core.release(0, 1.0, reusable=False, complete=True) == []
     assert core.counters.request == 1
     assert core.counters.close_socket == 0
+
+
+# Given up in whatever state ------------------------------------------------------------------------------------------
+
+
+def test_abandoning_a_request_in_flight_costs_its_socket() -> None:
+    """Something may have been sent on it, so the next request does not get it."""
+    core = make(max_sockets=1)
+    connect(core, 0)
+    core.submit(1, "a", "sync", 0.0)
+
+    assert core.abandon(0, 0.0) == [Close(0, CloseReason.ABORTED)]
+    assert core.closed(0, 0.0) == [new(1, 1)]
+    assert core.counters.request_error == 1
+
+
+def test_abandoning_a_waiting_request_costs_nothing() -> None:
+    core = make(max_sockets=1)
+    connect(core, 0)
+    core.submit(1, "a", "sync", 0.0)
+
+    assert core.abandon(1, 0.0) == []
+    assert waiting(core) == []
+    assert finish(core, 0) == []
+    assert core.is_free(0)
+
+
+def test_abandoning_an_heir_leaves_the_slot_to_the_next_of_any_key() -> None:
+    """The heir is of another key than the socket, and both get what they can."""
+    core = make(max_total_sockets=1)
+    connect(core, 0)
+    core.submit(1, "b", "sync", 0.0)
+    core.submit(2, "c", "sync", 0.0)
+    core.release(0, 0.0, reusable=False, complete=True)
+
+    assert core.abandon(1, 0.0) == []
+    assert core.use_of("b")[0] == 0
+    assert core.closed(0, 0.0) == [new(2, 1)]
+
+
+def test_after_abandoning_an_heir_the_oldest_request_of_the_sockets_key_is_next() -> None:
+    """It waits for the limit of its own key; a newcomer of a third key must not overtake it."""
+    core = make(max_sockets=1, max_total_sockets=1)
+    connect(core, 0)
+    core.submit(1, "b", "sync", 0.0)
+    core.submit(2, "a", "sync", 0.0)
+    core.release(0, 0.0, reusable=False, complete=True)
+
+    assert core.abandon(1, 0.0) == []
+    core.submit(3, "c", "sync", 0.0)
+    assert core.closed(0, 0.0) == [new(2, 1)]
+
+
+def test_after_abandoning_a_request_in_flight_the_oldest_waiting_one_is_next() -> None:
+    """It waits for the limit of its own key; a newcomer of another key must not overtake it."""
+    core = make(max_sockets=1, max_total_sockets=1)
+    connect(core, 0)
+    core.submit(1, "a", "sync", 0.0)
+
+    core.abandon(0, 0.0)
+    core.submit(2, "b", "sync", 0.0)
+    assert core.closed(0, 0.0) == [new(1, 1)]

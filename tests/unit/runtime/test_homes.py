@@ -22,12 +22,12 @@ def test_what_comes_too_late_for_a_loop_is_not_done(runner: str) -> None:
     async def main() -> None:
         homes.append(await agent._dispatcher.new_async_home())
         homes[0].is_ending = True
-        homes[0].do_soon(agent._dispatcher.settle(homes[0], []))
+        homes[0].do_soon(agent._dispatcher.close_sockets(homes[0], []))
         await anyio.sleep(0)
         await anyio.sleep(0)
 
     asyncio.run(main()) if runner == "asyncio" else trio.run(main)
-    homes[0].do_soon(agent._dispatcher.settle(homes[0], []))
+    homes[0].do_soon(agent._dispatcher.close_sockets(homes[0], []))
     assert homes[0].is_over()
     homes[0].end()  # twice is once
     assert homes[0].is_over()
