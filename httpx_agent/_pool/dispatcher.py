@@ -78,7 +78,7 @@ MAX_KNOWN_KEYS = 10_000
 
 #: Number of the oldest requests that are searched for responses that their thread has lost. A lost response is older
 #: than the requests that wait, of which there may be thousands.
-MOST_LOST = 32
+MOST_LOST = 256
 
 _log = logging.getLogger("httpx_agent")
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 #: Seconds that a request waits before its thread looks for responses that it has lost. The search may run the garbage
 #: collector, which can take as long as this.
-LOST_AFTER = 0.1
+LOST_AFTER = 1.0
 
 #: Packages whose frames on the call stack lie between the user's line and this module.
 LIBRARIES = frozenset({"httpx", "httpx2", "httpcore", "httpcore2", __name__.partition(".")[0]})

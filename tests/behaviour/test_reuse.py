@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from httpx_agent import Agent, AgentTransport
+from httpx_agent._pool import exchange
 from httpx_agent._runtime.locks import Signal
 from httpx_agent.testing import Gate, Network, Script, respond
 from tests.bugs.stock import Stack
@@ -319,6 +320,7 @@ def test_a_socket_is_not_closed_under_a_request(stack: Stack, monkeypatch: pytes
 
     monkeypatch.setattr(threading, "Event", HeldEvent)
     monkeypatch.setattr(Signal, "wait", hold(Signal.wait))
+    monkeypatch.setattr(exchange, "LOST_AFTER", 50.0)  # one wait, not two
     first_gate, second_gate = Gate(), Gate()
     network = Network(Script([first_gate, respond()], [second_gate, respond()]))
     transport = stack.transport(is_sync=True, max_total_sockets=1, **network.options)

@@ -152,7 +152,10 @@ class _Ordered(_Plain):
         return any(entry is wanted or entry == wanted for entry in self)
 
     def index(self, wanted: object, *limits: int) -> int:
-        return next(place for place, entry in enumerate(self) if entry is wanted or entry == wanted)
+        for place, entry in enumerate(self):
+            if entry is wanted or entry == wanted:
+                return place
+        raise ValueError(f"{wanted!r} is not in it")
 
     def remove(self, wanted: object) -> None:
         del self[self.index(wanted)]  # type: ignore[attr-defined]
