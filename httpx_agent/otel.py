@@ -86,12 +86,12 @@ def instrument(
         ValueError: If `opt_in` has another attribute.
     """
     if not isinstance(agent, BaseAgent):
-        raise TypeError(f"agent={agent!r}: accepted is an httpx_agent.Agent, not {type(agent).__name__}")
+        raise TypeError(f"agent={agent!r}: expected an httpx_agent.Agent, got {type(agent).__name__}")
     if pool_name is not None and not isinstance(pool_name, str):
-        raise TypeError(f"pool_name={pool_name!r}: accepted is a str or None, not {type(pool_name).__name__}")
+        raise TypeError(f"pool_name={pool_name!r}: expected a str or None, got {type(pool_name).__name__}")
     for name in opt_in:
         if name not in _OPT_IN:
-            raise ValueError(f"opt_in={opt_in!r}: accepted are {' and '.join(map(repr, _OPT_IN))}, not {name!r}")
+            raise ValueError(f"opt_in={opt_in!r}: expected {' or '.join(map(repr, _OPT_IN))}, got {name!r}")
     measured = _Measured(_instruments_of(meter_provider), pool_name, frozenset(opt_in))
     with _looking:
         _measured[agent] = measured

@@ -74,7 +74,7 @@ def test_a_leak_is_reported() -> None:
     client = httpx.Client(transport=AgentTransport(agent=agent))
     response = client.send(client.build_request("GET", "http://a.test/"), stream=True)
 
-    with pytest.raises(AssertionError, match=r"asked for at .*test_with_faults\.py:"):
+    with pytest.raises(AssertionError, match=r"requested at .*test_with_faults\.py:"):
         assert_no_leaks(agent)
 
     response.close()

@@ -53,8 +53,8 @@ class Option(Generic[T]):
 
     def __set__(self, agent: AnyAgent, value: T) -> None:
         if self._name not in LIVE_OPTIONS:
-            accepted = ", ".join(sorted(LIVE_OPTIONS))
-            raise AttributeError(f"{self._name} is fixed when the agent is made; these may be set: {accepted}")
+            settable = ", ".join(sorted(LIVE_OPTIONS))
+            raise AttributeError(f"{self._name} cannot be changed after the agent is made; these can: {settable}")
         agent._dispatcher.set_option(self._name, value)
 
 
@@ -279,7 +279,7 @@ def hint_of_agent(name: str, *, is_set: bool) -> str | None:
     if is_set:
         return hint(name, _OPTIONS)
     if name in AgentStatus.__dataclass_fields__:
-        return f"it is at status().{name}"
+        return f"use status().{name}"
     return hint(name, (*_OPTIONS, *MEMBERS), (*CALLS, *ANSWERS))
 
 

@@ -38,13 +38,13 @@ class StrictAttributes:
         kind = type(self)
         if kind.__module__.partition(".")[0] == __name__.partition(".")[0]:
             hint = self._hint(name, is_set=True)
-            nothing = "setting it would do nothing; a subclass may have attributes of its own"
+            nothing = "setting it would have no effect; a subclass may define its own attributes"
             raise _error(self, name, f" ({hint})" if hint else f", and {nothing}")
         if _is_plain_word(name) or not is_all_but_one(name, AgentOptions.__dataclass_fields__):
             return
         if not any(name in inspect.get_annotations(base) for base in kind.__mro__):
             hint = self._hint(name, is_set=True)
-            raise _error(self, name, f" ({hint}); if it is one of your own, declare it in the class")
+            raise _error(self, name, f" ({hint}); if it is your own attribute, declare it in the class")
 
 
 def _error(owner: object, name: str, more: str) -> AttributeError:

@@ -31,10 +31,10 @@ MAX_KEPT = 100
 
 #: What to do about an option that cannot be sent.
 _ADVICE = {
-    "verify": "give the path of a file or folder of certificates",
-    "proxy": "give one without an ssl_context",
-    "network_backend": "give an instance of a class that stands at the top of a module",
-    "async_network_backend": "give an instance of a class that stands at the top of a module",
+    "verify": "pass the path of a file or directory of certificates",
+    "proxy": "pass one without an ssl_context",
+    "network_backend": "pass an instance of a class defined at the top level of a module",
+    "async_network_backend": "pass an instance of a class defined at the top level of a module",
 }
 
 
@@ -122,7 +122,7 @@ def check_options(options: Mapping[str, Any]) -> None:
     for name, value in options.items():
         reasons = [_why_not(pickler, value) for pickler in picklers]
         if None not in reasons:
-            advice = f"{_ADVICE[name]}, or make the agent there" if name in _ADVICE else "make the agent there"
+            advice = f"{_ADVICE[name]}, or create the agent there" if name in _ADVICE else "create the agent there"
             raise pickle.PicklingError(
                 f"{name}: this {full_name(type(value))} cannot be sent to another process ({reasons[0]}); {advice}"
             )

@@ -96,10 +96,10 @@ class BaseTransport(StrictAttributes, Generic[Limits, Proxy, URL, Agent]):
             given = [name for name, value in options.items() if value is not UNSET]
             if given:
                 names = ", ".join(given)
-                raise TypeError(f"agent= goes with no other option, but {names} was given: give it to the agent")
+                raise TypeError(f"agent= cannot be combined with other options (got {names}): pass them to the agent")
         if not isinstance(agent, cls._agent_class):
-            accepted, found = full_name(cls._agent_class), full_name(type(agent))
-            raise TypeError(f"agent={agent!r}: accepted is an {accepted}, not {found}")
+            expected, found = full_name(cls._agent_class), full_name(type(agent))
+            raise TypeError(f"agent={agent!r}: expected an {expected}, got {found}")
         kind, proxy = cls._pool_class, agent.options.proxy
         if proxy is not None and not proxy.url.scheme.startswith("socks"):
             kind = agent.family.dress(kind, "HTTPProxy")
@@ -127,7 +127,7 @@ class BaseTransport(StrictAttributes, Generic[Limits, Proxy, URL, Agent]):
         """
         for name in ("agent", "proxy"):
             if name in options:
-                raise TypeError(f"{name}= cannot be given: each proxy of the environment has an agent of its own")
+                raise TypeError(f"{name}= is not allowed: each proxy from the environment has its own agent")
         if cls.__init__ is BaseTransport.__init__:  # which of its own a subclass takes, it alone knows
             given = {name: value for name, value in options.items() if value is not UNSET}
             checked = check_options(given, cls._agent_class.family)
@@ -172,14 +172,14 @@ class BaseTransport(StrictAttributes, Generic[Limits, Proxy, URL, Agent]):
         if isinstance(request, httpx.Request):
             return TypeError(
                 f"{named} got a request whose body is for {other_client} ({full_name(type(request.stream))}); "
-                "nothing was sent. Send it with one, or give the body as bytes"
+                f"nothing was sent. Use {other_client}, or pass the body as bytes"
             )
         theirs = next((root for base in type(request).__mro__ if (root := root_of(base)) in _MODULES), httpx.__name__)
         if theirs == httpx.__name__:
-            return TypeError(f"{named}: accepted is an {theirs}.Request, not {full_name(type(request))}")
+            return TypeError(f"{named}: expected an {theirs}.Request, got {full_name(type(request))}")
         return TypeError(
-            f"{named} serves clients of {httpx.__name__}, and got a request of {theirs} ({full_name(type(request))}); "
-            f"nothing was sent. Write `from {_MODULES[theirs]} import AgentTransport`"
+            f"{named} works with {httpx.__name__} clients but got an {theirs} request ({full_name(type(request))}); "
+            f"nothing was sent. Use `from {_MODULES[theirs]} import AgentTransport`"
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -191,9 +191,9 @@ class BaseTransport(StrictAttributes, Generic[Limits, Proxy, URL, Agent]):
 
     def _hint(self, name: str, *, is_set: bool) -> str | None:
         if name in AgentOptions.__dataclass_fields__ and is_set and name not in LIVE_OPTIONS:
-            return f"it is fixed when the agent is made: AgentTransport({name}=…)"
+            return f"it is set when the agent is made: AgentTransport({name}=…)"
         if name in AgentOptions.__dataclass_fields__ or name in MEMBERS:
-            return f"it is the agent's: transport.agent.{name}"
+            return f"it belongs to the agent: transport.agent.{name}"
         text = hint_of_agent(name, is_set=is_set)
         return text and f"on transport.agent, {text}"
 

@@ -60,8 +60,8 @@ def parse(argv: Sequence[str]) -> Demo | Load:
 def in_terms_of_arguments(message: str) -> str:
     """Return a message of the agent with its options replaced by the arguments of the command line."""
     message = message.replace("http2=True", "argument --http2:")
-    message = message.replace(", or give trust_env=False", "")
-    message = message.replace("the request's own, or the agent's `timeout`", "--timeout")
+    message = message.replace(", or pass trust_env=False", "")
+    message = message.replace("set by the request or by the agent's `timeout`", "set by --timeout")
     return re.sub(r"\b[a-z]+_[a-z_]+\b", lambda word: _argument(word[0]) if word[0] in _OPTIONS else word[0], message)
 
 
@@ -200,7 +200,7 @@ def _proxy(text: str) -> httpx.Proxy:
     except ImportError as error:
         raise argparse.ArgumentTypeError(str(error).removeprefix("a proxy: ")) from None
     except ValueError as error:
-        what = re.split("[:;] (?:accepted|expected)", str(error))[0].removeprefix("a proxy: ")
+        what = re.split("[:;] expected", str(error))[0].removeprefix("a proxy: ")
         expected = "expected a URL such as http://localhost:3128, with scheme http, https, socks5 or socks5h"
         raise argparse.ArgumentTypeError(f"{what}: {expected}") from None
     return proxy

@@ -403,7 +403,7 @@ class AsyncioStream(asyncio.Protocol):
         """Secure the connection."""
         httpcore = self._httpcore
         if self._tls is not None:
-            raise NotImplementedError("TLS within TLS: http1_engine='h11' can do it")
+            raise NotImplementedError("TLS within TLS is not supported; use http1_engine='h11'")
         try:
             with TimeLimit(timeout) as limit:
                 self._tls = tls = await _begin_tls(ssl_context, server_hostname)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from .._values.options import AgentOptions
 
-_ACCEPTED_VERIFY = "accepted is True, False, an ssl.SSLContext, or a path of certificates in PEM form"
-_ACCEPTED_CERT = "accepted is the path of a file in PEM form, (certificate, key) or (certificate, key, password)"
+_EXPECTED_VERIFY = "expected True, False, an ssl.SSLContext, or a path to certificates in PEM format"
+_EXPECTED_CERT = "expected the path of a PEM file, (certificate, key) or (certificate, key, password)"
 
 #: How OpenSSL names certificates in a folder: by a hash of the subject.
 _HASHED = re.compile(r"[0-9a-fA-F]{8}\.\d+")
@@ -24,11 +24,11 @@ class _Source(NamedTuple):
 
     name: str
     path: str | bytes | os.PathLike[Any]
-    accepted: str
+    expected: str
 
     def error(self, error: OSError, what: str = "") -> OSError:
         """Return an error of the same class that says where, what and what to do."""
-        text = f"{self.name}={os.fsdecode(self.path)!r}: {what or error.strerror}; {self.accepted}"
+        text = f"{self.name}={os.fsdecode(self.path)!r}: {what or error.strerror}; {self.expected}"
         if not isinstance(error, ssl.SSLError):
             return OSError(error.errno, text)  # Python picks the subclass for the number
         better: Any = type(error)(error.errno, text)
@@ -70,13 +70,15 @@ def create_ssl_context(httpx: Any, options: AgentOptions) -> ssl.SSLContext:
     except OSError as error:
         log = os.environ.get("SSLKEYLOGFILE")
         if not isinstance(error, ssl.SSLError) and log:  # the files themselves can be read
-            accepted = "accepted is a file that can be written; or unset it"
-            raise _Source("SSLKEYLOGFILE", log, accepted).error(error) from error
+            expected = "expected a writable file; or unset the variable"
+            raise _Source("SSLKEYLOGFILE", log, expected).error(error) from error
         if source is not None:
             if isinstance(error, ssl.SSLError):
-                raise source.error(error, "there is no certificate in it") from error
+                raise source.error(error, "it contains no certificate") from error
             raise source.error(error) from error
-        raise type(error)(error.errno, f"verify=True: no default certificates: {error.strerror}") from error
+        raise type(error)(
+            error.errno, f"verify=True: cannot load the default certificates: {error.strerror}"
+        ) from error
     if options.cert is not None:
         _load_cert(httpx, context, options.cert)
     return context
@@ -85,12 +87,14 @@ def create_ssl_context(httpx: Any, options: AgentOptions) -> ssl.SSLContext:
 def _authorities(options: AgentOptions) -> _Source | None:
     """Return where the authorities come from, if it is a path that was given."""
     if isinstance(options.verify, str):
-        return _Source("verify", options.verify, _ACCEPTED_VERIFY)
+        return _Source("verify", options.verify, _EXPECTED_VERIFY)
     if options.verify is True and options.trust_env:
-        for name, kind in (("SSL_CERT_FILE", "file"), ("SSL_CERT_DIR", "folder")):
+        for name, kind in (("SSL_CERT_FILE", "file"), ("SSL_CERT_DIR", "directory")):
             if path := os.environ.get(name):
-                accepted = f"accepted is a {kind} of certificates in PEM form; or unset it, or give trust_env=False"
-                return _Source(name, path, accepted)
+                expected = (
+                    f"expected a {kind} of certificates in PEM format; or unset the variable, or pass trust_env=False"
+                )
+                return _Source(name, path, expected)
     return None
 
 
@@ -98,7 +102,7 @@ def _parts(cert: Any) -> tuple[_Source, ...]:
     """Return the paths of a client certificate: the certificate, and the key if it has a file of its own."""
     paths = cert if isinstance(cert, (tuple, list)) else (cert,)
     names = ("cert", "the key of cert")
-    return tuple(_Source(names[at], path, _ACCEPTED_CERT) for at, path in enumerate(paths[:2]) if path is not None)
+    return tuple(_Source(names[at], path, _EXPECTED_CERT) for at, path in enumerate(paths[:2]) if path is not None)
 
 
 def _look(source: _Source, look: Any) -> Any:
@@ -107,7 +111,7 @@ def _look(source: _Source, look: Any) -> Any:
     except OSError as error:
         raise source.error(error) from None
     except ValueError as error:  # a null byte
-        raise ValueError(f"{source.name}={os.fsdecode(source.path)!r}: {error}; {source.accepted}") from None
+        raise ValueError(f"{source.name}={os.fsdecode(source.path)!r}: {error}; {source.expected}") from None
 
 
 def _read(path: Any) -> bytes:
@@ -128,7 +132,7 @@ def _check_readable(source: _Source) -> None:
     if not found:
         _look(source, os.stat)
     if not any(map(_has_certificates, found)):
-        what = "no certificate is in it under a name such as 5ed36f99.0, which `openssl rehash` gives"
+        what = "it contains no certificate with a name such as 5ed36f99.0; run `openssl rehash`"
         raise source.error(ssl.SSLError(), what)
 
 
@@ -166,19 +170,19 @@ def _load_cert(httpx: Any, context: ssl.SSLContext, cert: Any) -> None:
     try:
         httpx.create_ssl_context(verify=context, cert=(certificate.path, key.path, password), trust_env=False)
     except _NoPasswordError:
-        raise key.error(ssl.SSLError(), "the key is encrypted, and no password was given") from None
+        raise key.error(ssl.SSLError(), "the key is encrypted, but no password was given") from None
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
             raise key.error(
-                error, f"the key is not that of the certificate {os.fsdecode(certificate.path)!r}"
+                error, f"the key does not match the certificate {os.fsdecode(certificate.path)!r}"
             ) from error
         if password.asked:
-            raise key.error(error, "the password does not open the key") from error
+            raise key.error(error, "wrong password for the key") from error
         if not _holds_certificate(certificate.path):
-            raise certificate.error(error, "there is no certificate in it") from error
+            raise certificate.error(error, "it contains no certificate") from error
         if error.reason is None:  # of PEM, OpenSSL says only that it cannot read it
-            raise key.error(error, "there is no private key in it") from error
-        raise certificate.error(error, f"OpenSSL does not take it: {error}") from error
+            raise key.error(error, "it contains no private key") from error
+        raise certificate.error(error, f"OpenSSL rejected it: {error}") from error
 
 
 def _holds_certificate(path: Any) -> bool:

@@ -84,7 +84,7 @@ class SyncConnector:
                 while not connects(sock, path):
                     left = deadline - time.monotonic()
                     if left <= 0:
-                        raise TimeoutError("timed out: the queue of the socket stayed full")
+                        raise TimeoutError("timed out: the socket's listen queue stayed full")
                     wire.sleep(min(pauses.next(), left))
             except BaseException:
                 sock.close()
@@ -404,8 +404,8 @@ def bindable(addresses: list[AddressInfo], local_address: str | None) -> list[Ad
     local = None if local_address is None else look_up_literal(local_address, 0)
     found = [entry for entry in addresses if not local or entry[0] == local[0][0]]
     if not found:
-        which = f" of the family of local_address={local_address!r}" if addresses else ""
-        raise OSError(errno.EADDRNOTAVAIL, f"There is no address{which}")
+        which = f" of the same family as local_address={local_address!r}" if addresses else ""
+        raise OSError(errno.EADDRNOTAVAIL, f"The name has no address{which}")
     return found
 
 

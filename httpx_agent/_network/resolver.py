@@ -117,7 +117,7 @@ class Resolver:
                 raise
             if not self._threads:
                 self._forget(self._queue.pop())
-                raise OSError("no thread is left to look up a name in") from None
+                raise OSError("cannot start a thread for the name look-up") from None
 
     def _run(self, lock: threading.RLock, work: threading.Condition) -> None:
         while True:

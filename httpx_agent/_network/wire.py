@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 CLOSED = "the connection was closed by this side"
 
 #: The error that ends an upload of httpcore's; it reads the response then.
-ANSWERED = "the server answered before it had the whole request"
+ANSWERED = "the server responded before receiving the whole request"
 
 #: Bytes of a request that fit into the buffers on the way: there is no need to listen while they are sent.
 _UNLISTENED = 16 * 1024

@@ -286,9 +286,9 @@ def _forget(body: Body | AsyncBody) -> None:
         exchange.dispatcher.abandon(exchange)
     if body._ended or not exchange.abandoned:  # it was read or closed, perhaps by another finaliser
         return
-    where = f", asked for at {exchange.asked_for_at}," if exchange.asked_for_at else ""
+    where = f", requested at {exchange.asked_for_at}," if exchange.asked_for_at else ""
     warnings.warn(
-        f"the response to {exchange.title}{where} was neither read nor closed, which costs its socket",
+        f"the response to {exchange.title}{where} was neither read nor closed, so its socket is lost",
         ResourceWarning,
         source=body,
         stacklevel=2,

@@ -785,7 +785,9 @@ class Dispatcher:
         except Exception:
             if not self._observer_failed:
                 self._observer_failed = True
-                _log.exception("An observer of an agent failed. The requests go on; it is not said again.")
+                _log.exception(
+                    "An agent's observer raised an exception. Requests continue; further failures are not logged."
+                )
 
     def _note_waited(self, ticket: Ticket, seconds: float, effects: Effects, *, served: bool) -> None:
         """Record the end of a request's wait in the queue. Requires holding the lock."""

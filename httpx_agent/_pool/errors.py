@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 #: Why a request was not sent again, as the message ends.
 _WHY_NOT = {
     Verdict.SWITCHED_OFF: "retry_stale_sockets is off",
-    Verdict.ALREADY_RESENT: "it had been sent again once already",
-    Verdict.NOT_IDEMPOTENT: "the method is not idempotent; an Idempotency-Key header allows it",
-    Verdict.BODY_IS_GONE: "its body cannot be read again",
-    Verdict.TOO_MANY_LOSSES: f"it had lost {MAX_GOAWAYS} connections this way before",
+    Verdict.ALREADY_RESENT: "it had already been sent again once",
+    Verdict.NOT_IDEMPOTENT: "the method is not idempotent (an Idempotency-Key header would allow it)",
+    Verdict.BODY_IS_GONE: "its body cannot be replayed",
+    Verdict.TOO_MANY_LOSSES: f"it had already lost {MAX_GOAWAYS} connections this way",
 }
 
 CLOSED = "the agent was closed"
@@ -96,9 +96,10 @@ def _explain(error: Exception, failed: FailedRequest, httpcore: Any) -> Any:
     if connecting and isinstance(error, (OSError, UnicodeError)):
         return httpcore.ConnectError(f"{what}: {error}{where}")
     if connecting and type(error).__module__.startswith("socksio."):  # httpcore lets it out
-        return httpcore.ProxyError(f"{what}: the proxy hung up, or does not speak SOCKS5 ({error}){where}")
+        return httpcore.ProxyError(f"{what}: the proxy closed the connection or does not speak SOCKS5 ({error}){where}")
     if loss is Loss.STALE:
-        return type(error)(f"{what}: {error} {_stale(failed)}; not sent again: {_WHY_NOT[verdict]}.")
+        text = _text(error).removesuffix(".")
+        return type(error)(f"{what}: {text}. {_stale(failed)} Not sent again: {_WHY_NOT[verdict]}.")
     if isinstance(error, (httpcore.LocalProtocolError, h11.LocalProtocolError)):  # httpcore lets some of h11's out
         return httpcore.LocalProtocolError(f"{what}: {_without_values(str(error), failed.request.headers)}")
     if isinstance(error, (httpcore.NetworkError, httpcore.ProtocolError, httpcore.ProxyError)):
@@ -136,34 +137,35 @@ def _timeout(error: BaseException, failed: FailedRequest) -> str:
     limit = f"{seconds:g} s" if isinstance(seconds, (int, float)) else "the time allowed"
     happened = {
         "connect": f"no connection within {limit}",
-        "read": f"nothing received for {limit}",
-        "write": f"nothing could be sent for {limit}",
+        "read": f"no data received for {limit}",
+        "write": f"no data could be sent for {limit}",
     }[kind]
-    return f"{happened} ({kind} timeout; the request's own, or the agent's `timeout`)"
+    return f"{happened} ({kind} timeout, set by the request or by the agent's `timeout`)"
 
 
 def no_socket(failed: FailedRequest, standing: Standing) -> str:
     """Say which limit keeps a request waiting beyond its pool timeout, and what holds the sockets."""
     if standing.used >= standing.rules.max_sockets:
-        limit = f"max_sockets={standing.rules.max_sockets:g} is reached"
+        limit = f"max_sockets={standing.rules.max_sockets:g} reached"
     elif standing.total >= standing.max_total:
-        limit = f"max_total_sockets={standing.max_total} is reached"
+        limit = f"max_total_sockets={standing.max_total} reached"
     else:
-        limit = "it waits to learn whether the first socket speaks HTTP/2"
+        limit = "waiting to learn whether the first socket speaks HTTP/2"
     held = ", ".join(f"{count} {state.value}" for state, count in standing.states.items()) or "none"
     timeout = failed.request.extensions["timeout"]["pool"]
     return (
-        f"{failed.title}: no socket within "
-        f"{timeout:g} s (pool timeout): {limit}; sockets of this origin: {held}, of all origins: {standing.total}; "
-        f"{standing.waiting} request(s) of this origin wait, this one included. Raise the limit or the pool timeout, "
-        "and read or close every response."
+        f"{failed.title}: no socket available within {timeout:g} s (pool timeout): {limit}; "
+        f"sockets of this origin: {held}; of all origins: {standing.total}; "
+        f"requests waiting for this origin, including this one: {standing.waiting}. "
+        "Raise the limit or the pool timeout, and read or close every response."
     )
 
 
 def _goaway(error: BaseException, loss: Loss) -> str:
     """Say how the server closed an HTTP/2 connection."""
-    how = "to new requests" if loss is Loss.UNPROCESSED else f"before it answered ({error or 'no reason given'})"
-    return f"the server closed the HTTP/2 connection {how}"
+    if loss is Loss.UNPROCESSED:
+        return "the server stopped accepting requests on the HTTP/2 connection"
+    return f"the server closed the HTTP/2 connection before responding ({error or 'no reason given'})"
 
 
 def _out_of_descriptors(failed: FailedRequest) -> str:
@@ -171,8 +173,8 @@ def _out_of_descriptors(failed: FailedRequest) -> str:
     _, sockets, _ = failed.dispatcher.snapshot()
     held = sum(socket is not failed.socket for _, socket in sockets)
     return (
-        "no file descriptor is left to open a socket, and none came free when the agent closed its free ones; it "
-        f"holds {held} socket(s) in use. Raise the limit (`ulimit -n`), or lower max_total_sockets."
+        "no file descriptor is available to open a socket, even after closing the agent's free sockets; "
+        f"{held} socket(s) are in use. Raise the limit (`ulimit -n`) or lower max_total_sockets."
     )
 
 
@@ -181,5 +183,5 @@ def _stale(failed: FailedRequest) -> str:
     grant = failed.grant
     assert grant is not None
     served = grant.requests_on_socket - 1
-    idle = f" and was free for {grant.idle_for:.3f} s" if grant.idle_for is not None else ""
-    return f"The socket had served {served} request(s){idle}, and was stale"
+    idle = f" and been free for {grant.idle_for:.3f} s" if grant.idle_for is not None else ""
+    return f"The socket was stale: it had served {served} request(s){idle}."

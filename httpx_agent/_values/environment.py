@@ -55,4 +55,4 @@ def _name(entry: str) -> str:
     try:
         return to_ascii(entry)
     except UnicodeError as error:
-        raise ValueError(f"no_proxy: {entry!r} is no host name: {error}") from None
+        raise ValueError(f"no_proxy: {entry!r} is not a valid host name: {error}") from None

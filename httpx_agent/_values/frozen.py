@@ -17,7 +17,7 @@ class FrozenDict(dict[str, T]):
         return type(self), (dict(self),)
 
     def _refuse(self, *args: object, **kwargs: object) -> NoReturn:
-        raise TypeError("this dictionary cannot be changed; a copy of it, dict(…), can")
+        raise TypeError("this dictionary is read-only; make a copy with dict(…)")
 
     __setitem__ = __delitem__ = __ior__ = _refuse
     clear = pop = popitem = _refuse

@@ -28,14 +28,14 @@ class _Elsewhere(NamedTuple):
 
     def __str__(self) -> str:
         if not self.option:
-            return f"{self.name} of {self.library} {self.answer}"
-        return f"{self.name} of {self.library} is {self.option} here" + (f", {self.answer}" if self.answer else "")
+            return f"{self.name} in {self.library} {self.answer}"
+        return f"{self.name} in {self.library} is {self.option} here" + (f", {self.answer}" if self.answer else "")
 
 
 _SECONDS = "in seconds, not milliseconds"
 _NO_LIMIT = "where None is no limit, not 0"
 _CONTEXT = "as an ssl.SSLContext"
-_PHASES = "is not the agent's: give the client a Timeout, which tells connect, read, write and pool apart"
+_PHASES = "is not an agent option: pass the client a Timeout with separate connect, read, write and pool values"
 
 #: What other libraries call options, by their documentation. Names of several libraries may be one when written alike.
 _OPTIONS = (
@@ -43,7 +43,7 @@ _OPTIONS = (
     _Elsewhere("Node", "keepAliveMsecs", "keep_alive_initial_delay", _SECONDS),
     _Elsewhere("Node", "maxSockets", "max_sockets"),
     _Elsewhere("Node", "maxTotalSockets", "max_total_sockets"),
-    _Elsewhere("Node", "maxFreeSockets", "max_free_sockets", "where 0 keeps none"),
+    _Elsewhere("Node", "maxFreeSockets", "max_free_sockets", "where 0 means none are kept"),
     _Elsewhere("Node", "maxCachedSessions", "max_cached_sessions"),
     _Elsewhere("Node", "agentKeepAliveTimeoutBuffer", "keep_alive_timeout_buffer", _SECONDS),
     _Elsewhere("Node", "noDelay", "socket_options", "where TCP_NODELAY is set unless they say otherwise"),
@@ -61,7 +61,7 @@ _OPTIONS = (
     _Elsewhere("undici", "connections", "max_sockets"),
     _Elsewhere("undici", "keepAliveTimeout", "free_socket_timeout", _SECONDS),
     _Elsewhere("undici", "keepAliveTimeoutThreshold", "keep_alive_timeout_buffer", _SECONDS),
-    _Elsewhere("undici", "keepAliveMaxTimeout", "free_socket_timeout", f"which no server's hint exceeds, {_SECONDS}"),
+    _Elsewhere("undici", "keepAliveMaxTimeout", "free_socket_timeout", f"which caps every server's hint, {_SECONDS}"),
     _Elsewhere("undici", "clientTtl", "socket_active_ttl", _SECONDS),
     _Elsewhere("undici", "allowH2", "http2"),
     _Elsewhere("httpx.Limits", "max_connections", "max_total_sockets"),
@@ -77,19 +77,19 @@ _OPTIONS = (
     _Elsewhere("aiohttp", "local_addr", "local_address", "without a port"),
     _Elsewhere("aiohttp", "resolver", "async_network_backend"),
     _Elsewhere("aiohttp", "socket_factory", "socket_options", "or async_network_backend"),
-    _Elsewhere("urllib3", "maxsize", "max_free_sockets", "or max_sockets where block was True"),
+    _Elsewhere("urllib3", "maxsize", "max_free_sockets", "or max_sockets if block was True"),
     _Elsewhere("urllib3", "block", "max_sockets", "the number at which requests wait"),
     _Elsewhere("urllib3", "cert_reqs", "verify"),
     _Elsewhere("urllib3", "ca_certs", "verify", _CONTEXT),
     _Elsewhere("urllib3", "cert_file", "cert"),
     _Elsewhere("urllib3", "key_file", "cert", "the second of (certificate, key)"),
     _Elsewhere("urllib3", "source_address", "local_address", "without a port"),
-    _Elsewhere("requests", "pool_maxsize", "max_free_sockets", "or max_sockets where pool_block was True"),
+    _Elsewhere("requests", "pool_maxsize", "max_free_sockets", "or max_sockets if pool_block was True"),
     _Elsewhere("requests", "pool_block", "max_sockets", "the number at which requests wait"),
     _Elsewhere("requests", "max_retries", "retries", "of connecting only"),
     _Elsewhere("requests", "proxies", "proxy", "one URL; for several, mounts of the client"),
     _Elsewhere("Go", "MaxConnsPerHost", "max_sockets", _NO_LIMIT),
-    _Elsewhere("Go", "MaxIdleConnsPerHost", "max_free_sockets", "where 0 keeps none"),
+    _Elsewhere("Go", "MaxIdleConnsPerHost", "max_free_sockets", "where 0 means none are kept"),
     _Elsewhere("Go", "MaxIdleConns", "max_total_free_sockets", _NO_LIMIT),
     _Elsewhere("Go", "IdleConnTimeout", "free_socket_timeout", f"in seconds, {_NO_LIMIT}"),
     _Elsewhere("Go", "DisableKeepAlives", "keep_alive", "with the opposite meaning"),
@@ -112,17 +112,17 @@ ANSWERS = (
     _Elsewhere("undici", "headersTimeout", answer=_PHASES),
     _Elsewhere("undici", "bodyTimeout", answer=_PHASES),
     _Elsewhere("AgentTransport", "agent", answer="is the agent to borrow: AgentTransport(agent=…)"),
-    _Elsewhere("httpx.Client", "transport", answer="is the client's, which this goes into"),
+    _Elsewhere("httpx.Client", "transport", answer="is an argument of the client that uses this transport"),
     *(
-        _Elsewhere("httpx.Client", name, answer="is the client's: give it to the client, beside transport=")
+        _Elsewhere("httpx.Client", name, answer="is an argument of the client: pass it there, next to transport=")
         for name in (
             *("auth", "params", "headers", "cookies", "follow_redirects", "max_redirects", "event_hooks", "base_url"),
             *("default_encoding", "mounts"),
         )
     ),
-    _Elsewhere("aiohttp", "ttl_dns_cache", answer="has no counterpart here: each new socket looks its name up"),
-    _Elsewhere("aiohttp", "use_dns_cache", answer="has no counterpart here: each new socket looks its name up"),
-    _Elsewhere("aiohttp", "enable_cleanup_closed", answer="is not needed here: a socket that is closed is gone"),
+    _Elsewhere("aiohttp", "ttl_dns_cache", answer="has no counterpart here: each new socket looks up its name"),
+    _Elsewhere("aiohttp", "use_dns_cache", answer="has no counterpart here: each new socket looks up its name"),
+    _Elsewhere("aiohttp", "enable_cleanup_closed", answer="is not needed here: closed sockets do not linger"),
     _Elsewhere("urllib3", "num_pools", answer="has no counterpart here: origins have no limit, only their sockets"),
     _Elsewhere("requests", "pool_connections", answer="has no counterpart here: origins have no limit"),
     _Elsewhere("reqwest", "connect_timeout", answer=_PHASES),
@@ -193,7 +193,9 @@ def no_such_option(names: Iterable[object], own: Collection[str]) -> str:
     """Say of every name that it is no option, and what it was probably meant to be."""
     hints = [(name, hint(str(name), own)) for name in names]
     message = ", ".join(f"{name!r} ({text})" if text else repr(name) for name, text in hints)
-    return f"no such option: {message}" + ("" if all(text for _, text in hints) else f"; there are: {', '.join(own)}")
+    return f"no such option: {message}" + (
+        "" if all(text for _, text in hints) else f"; available options: {', '.join(own)}"
+    )
 
 
 def _plain(name: str) -> str:

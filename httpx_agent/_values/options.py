@@ -286,8 +286,8 @@ def check_options(given: Mapping[str, Any], family: Family) -> AgentOptions:
     limits = given.get("limits")
     if limits is not None:
         if not isinstance(limits, httpx.Limits):
-            accepted = f"accepted is {httpx.__name__}.Limits or None"
-            raise TypeError(f"limits={shown(limits)}: {accepted}, not {full_name(type(limits))}")
+            expected = f"expected {httpx.__name__}.Limits or None"
+            raise TypeError(f"limits={shown(limits)}: {expected}, got {full_name(type(limits))}")
         mapped = {
             name: _CHECKS[name](f"limits.{limit}", getattr(limits, limit))
             for limit, name in _LIMITS.items()
@@ -318,7 +318,7 @@ def _check_fast_engine(options: AgentOptions) -> None:
         ("async_network_backend", options.async_network_backend is not None),
     ):
         if hinders:
-            raise ValueError(f"http1_engine='httptools' does not go with {name}: accepted is 'auto' or 'h11'")
+            raise ValueError(f"http1_engine='httptools' cannot be combined with {name}: expected 'auto' or 'h11'")
 
 
 def check_option(name: str, value: object) -> Any:
@@ -332,37 +332,37 @@ def check_option(name: str, value: object) -> Any:
 
 
 def _count(minimum: int, *, none: bool) -> Callable[[str, object], int | None]:
-    accepted = f"an int >= {minimum}" + (", math.inf or None for no limit" if none else "")
+    expected = f"an int >= {minimum}" + (", math.inf or None for no limit" if none else "")
 
     def check(name: str, value: object) -> int | None:
         if none and (value is None or (isinstance(value, float) and value == math.inf)):
             return None
         if isinstance(value, float) and math.isnan(value):
-            raise ValueError(f"{name}={shown(value)}: accepted is {accepted}")
+            raise ValueError(f"{name}={shown(value)}: expected {expected}")
         try:
             if isinstance(value, bool) or not isinstance(value, SupportsIndex):
                 raise TypeError
             number = operator.index(value)  # raises by itself for an array
         except TypeError:
-            message = f"{name}={shown(value)}: accepted is {accepted}, not {full_name(type(value))}"
+            message = f"{name}={shown(value)}: expected {expected}, got {full_name(type(value))}"
             raise TypeError(message) from None
         if number < minimum:
-            raise ValueError(f"{name}={shown(value)}: accepted is {accepted}")
+            raise ValueError(f"{name}={shown(value)}: expected {expected}")
         return number
 
     return check
 
 
 def _time(*, zero: bool, none: bool) -> Callable[[str, object], float | None]:
-    accepted = f"seconds {'>=' if zero else '>'} 0 (int, float or datetime.timedelta)"
-    accepted += ", or None for no limit" if none else ""
+    expected = f"seconds {'>=' if zero else '>'} 0 (int, float or datetime.timedelta)"
+    expected += ", or None for no limit" if none else ""
 
     def check(name: str, value: object) -> float | None:
         if none and value is None:
             return None
         seconds = value.total_seconds() if isinstance(value, timedelta) else value
         if isinstance(seconds, bool) or not isinstance(seconds, (numbers.Real, Decimal)):
-            raise TypeError(f"{name}={shown(value)}: accepted is {accepted}, not {full_name(type(value))}")
+            raise TypeError(f"{name}={shown(value)}: expected {expected}, got {full_name(type(value))}")
         try:
             number = float(seconds)
         except (OverflowError, ValueError):  # an int beyond the greatest float, a decimal that signals
@@ -370,7 +370,7 @@ def _time(*, zero: bool, none: bool) -> Callable[[str, object], float | None]:
         if none and number == math.inf:
             return None
         if not 0 <= number <= sys.float_info.max or (number == 0 and not zero):
-            raise ValueError(f"{name}={shown(value)}: accepted is {accepted}")
+            raise ValueError(f"{name}={shown(value)}: expected {expected}")
         return number
 
     return check
@@ -378,18 +378,18 @@ def _time(*, zero: bool, none: bool) -> Callable[[str, object], float | None]:
 
 def _flag(name: str, value: object) -> bool:
     if not isinstance(value, bool):
-        raise TypeError(f"{name}={shown(value)}: accepted is True or False, not {full_name(type(value))}")
+        raise TypeError(f"{name}={shown(value)}: expected True or False, got {full_name(type(value))}")
     return value
 
 
-def _one_of(*accepted: str) -> Callable[[str, object], str]:
-    text = " or ".join(map(repr, accepted))
+def _one_of(*expected: str) -> Callable[[str, object], str]:
+    text = " or ".join(map(repr, expected))
 
     def check(name: str, value: object) -> str:
         if not isinstance(value, str):
-            raise TypeError(f"{name}={shown(value)}: accepted is {text}, not {full_name(type(value))}")
-        if value not in accepted:
-            raise ValueError(f"{name}={shown(value)}: accepted is {text}")
+            raise TypeError(f"{name}={shown(value)}: expected {text}, got {full_name(type(value))}")
+        if value not in expected:
+            raise ValueError(f"{name}={shown(value)}: expected {text}")
         return value
 
     return check
@@ -397,26 +397,26 @@ def _one_of(*accepted: str) -> Callable[[str, object], str]:
 
 def _text(name: str, value: object) -> str | None:
     if value is not None and not isinstance(value, str):
-        raise TypeError(f"{name}={shown(value)}: accepted is a str or None, not {full_name(type(value))}")
+        raise TypeError(f"{name}={shown(value)}: expected a str or None, got {full_name(type(value))}")
     return value
 
 
 def _path_of_socket(name: str, value: object) -> str | None:
     if value == "":
-        raise ValueError(f"{name}='': accepted is the path of a Unix socket as a str, or None")
+        raise ValueError(f"{name}='': expected the path of a Unix socket as a str, or None")
     return _text(name, value)
 
 
 def _socket_options(name: str, value: object) -> tuple[SocketOption, ...] | None:
-    accepted = "accepted are (level, option, value) or (level, option, None, length) tuples, or None"
+    expected = "expected (level, option, value) or (level, option, None, length) tuples, or None"
     if value is None:
         return None
     if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
-        raise TypeError(f"{name}={shown(value)}: {accepted}, not {full_name(type(value))}")
+        raise TypeError(f"{name}={shown(value)}: {expected}, got {full_name(type(value))}")
     options = tuple(value)
     for option in options:
         if not _is_socket_option(option):
-            raise TypeError(f"{name}={options!r}: {accepted}, not {option!r}")
+            raise TypeError(f"{name}={options!r}: {expected}, got {option!r}")
     return tuple(tuple(option) for option in options)
 
 
@@ -432,8 +432,8 @@ def _is_socket_option(option: object) -> bool:
 def _verify(name: str, value: object) -> object:
     if not isinstance(value, (bool, str, ssl.SSLContext)):
         raise TypeError(
-            f"{name}={shown(value)}: accepted is True, False, an ssl.SSLContext or the path of a file or folder as a "
-            f"str, not {full_name(type(value))}"
+            f"{name}={shown(value)}: expected True, False, an ssl.SSLContext or the path of a file or directory as a "
+            f"str, got {full_name(type(value))}"
         )
     return value
 
@@ -444,8 +444,8 @@ def _cert(name: str, value: object) -> object:
         return value
     # The value is not shown: its third part is a password.
     raise TypeError(
-        f"{name}: accepted is the path of a file, (certificate, key), (certificate, key, password) or None, "
-        f"not this {full_name(type(value))}"
+        f"{name}: expected the path of a file, (certificate, key), (certificate, key, password) or None, "
+        f"got {full_name(type(value))}"
     )
 
 
@@ -463,27 +463,27 @@ def _per_origin(name: str, value: object) -> Mapping[str, Mapping[str, Any]] | N
     if value is None:
         return None
     if not isinstance(value, Mapping):
-        accepted = "a mapping of URL pattern to options, or None"
-        raise TypeError(f"{name}={shown(value)}: accepted is {accepted}, not {full_name(type(value))}")
+        expected = "a mapping of URL pattern to options, or None"
+        raise TypeError(f"{name}={shown(value)}: expected {expected}, got {full_name(type(value))}")
     checked: dict[str, Mapping[str, Any]] = {}
     for pattern, changes in value.items():
         if not isinstance(pattern, str):
-            raise TypeError(f"{name}: {pattern!r} is no URL pattern; accepted is a str such as 'https://example.com'")
+            raise TypeError(f"{name}: {pattern!r} is not a URL pattern; expected a str such as 'https://example.com'")
         try:
             OriginPattern(pattern)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
         if not isinstance(changes, Mapping):
             raise TypeError(
-                f"{name}[{pattern!r}]={changes!r}: accepted is a mapping of options, not {full_name(type(changes))}"
+                f"{name}[{pattern!r}]={changes!r}: expected a mapping of options, got {full_name(type(changes))}"
             )
         unknown = [option for option in changes if option not in AgentOptions.__dataclass_fields__]
         if unknown:
             raise TypeError(f"{name}[{pattern!r}]: {no_such_option(unknown, sorted(ORIGIN_OPTIONS))}")
         for option in changes:
             if option not in ORIGIN_OPTIONS:
-                accepted = ", ".join(sorted(ORIGIN_OPTIONS))
-                raise TypeError(f"{name}[{pattern!r}]: {option!r} cannot differ between origins; accepted: {accepted}")
+                these = ", ".join(sorted(ORIGIN_OPTIONS))
+                raise TypeError(f"{name}[{pattern!r}]: {option!r} cannot differ between origins; these can: {these}")
         checked[pattern] = FrozenDict(
             {option: _CHECKS[option](f"{name}[{pattern!r}]: {option}", setting) for option, setting in changes.items()}
         )
@@ -498,15 +498,15 @@ def check_origin(value: Any, httpx: Any) -> tuple[str, str, int]:
         ValueError: For a value that is no such origin.
     """
     name = httpx.__name__
-    accepted = f"accepted is a str or {name}.URL such as 'https://example.com', or None for all origins"
+    expected = f"expected a str or {name}.URL such as 'https://example.com', or None for all origins"
     if not isinstance(value, (str, httpx.URL)):
-        raise TypeError(f"origin: {accepted}, not {full_name(type(value))}")
+        raise TypeError(f"origin: {expected}, got {full_name(type(value))}")
     try:
         url = httpx.URL(value)
     except httpx.InvalidURL:
-        raise ValueError(f"origin: this is no URL; {accepted}") from None
+        raise ValueError(f"origin: not a valid URL; {expected}") from None
     if url.scheme not in ("https", "wss") or not url.host:
-        raise ValueError(f"origin with scheme {url.scheme!r} and host {url.host!r}: {accepted}")
+        raise ValueError(f"origin with scheme {url.scheme!r} and host {url.host!r}: {expected}")
     return url.scheme, url.raw_host.decode("ascii"), url.port or 443
 
 
@@ -524,19 +524,21 @@ def check_proxy(value: Any, httpx: Any, option: str = "proxy") -> Any:
         ImportError: If it needs a package that is not installed.
     """
     name = httpx.__name__
-    accepted = f"accepted is a str, {name}.URL or {name}.Proxy of http, https, socks5 or socks5h, or None"
+    expected = f"expected a str, {name}.URL or {name}.Proxy of http, https, socks5 or socks5h, or None"
     if not isinstance(value, (str, httpx.URL, httpx.Proxy)):
-        raise TypeError(f"{option}: {accepted}, not {full_name(type(value))}")
+        raise TypeError(f"{option}: {expected}, got {full_name(type(value))}")
     try:
         url = value.url if isinstance(value, httpx.Proxy) else httpx.URL(value)
     except (httpx.InvalidURL, UnicodeError):
-        raise ValueError(f"{option}: this is no URL; {accepted}") from None
+        raise ValueError(f"{option}: not a valid URL; {expected}") from None
     if url.scheme not in ("http", "https", "socks5", "socks5h") or not url.host:
-        raise ValueError(f"{option} with scheme {url.scheme!r} and host {url.host!r}: {accepted}")
+        raise ValueError(f"{option} with scheme {url.scheme!r} and host {url.host!r}: {expected}")
     if url.port is not None and not 1 <= url.port <= 65535:
-        raise ValueError(f"{option} with port {url.port}: accepted is a port from 1 to 65535")
+        raise ValueError(f"{option} with port {url.port}: expected a port from 1 to 65535")
     if url.scheme != "https" and getattr(value, "ssl_context", None) is not None:
-        raise ValueError(f"{option} with scheme {url.scheme!r} and an ssl_context: accepted is one with 'https' only")
+        raise ValueError(
+            f"{option} with scheme {url.scheme!r} and an ssl_context: an ssl_context requires scheme 'https'"
+        )
     if url.scheme.startswith("socks") and importlib.util.find_spec("socksio") is None:
         raise ImportError(f"{option}: a SOCKS proxy needs the package 'socksio': {install('socks')}")
     return value if isinstance(value, httpx.Proxy) else httpx.Proxy(url)
@@ -551,8 +553,8 @@ def _check_backend(name: str, value: Any, httpcore: Any) -> Any:
     kind: type = httpcore.AsyncNetworkBackend if name.startswith("async") else httpcore.NetworkBackend
     is_of_another_kind = root_of(type(value)) in ("httpcore", "httpcore2") and not isinstance(value, kind)
     if value is not None and (is_of_another_kind or not callable(getattr(value, "connect_tcp", None))):
-        accepted = f"accepted is an {httpcore.__name__}.{kind.__name__} or None"
-        raise TypeError(f"{name}={shown(value)}: {accepted}, not {full_name(type(value))}")
+        expected = f"expected an {httpcore.__name__}.{kind.__name__} or None"
+        raise TypeError(f"{name}={shown(value)}: {expected}, got {full_name(type(value))}")
     return value
 
 

@@ -42,17 +42,17 @@ class OriginPattern:
     """
 
     def __init__(self, text: str) -> None:
-        accepted = "accepted is a URL pattern such as 'https://example.com', 'all://*.example.com' or 'http://'"
+        expected = "expected a URL pattern such as 'https://example.com', 'all://*.example.com' or 'http://'"
         try:
             parts = urlsplit(text)
             self._port = parts.port
             host = to_ascii(parts.hostname or "")
         except ValueError:
-            raise ValueError(f"{text!r}: {accepted}") from None
+            raise ValueError(f"{text!r}: {expected}") from None
         if "://" not in text or not parts.scheme or not _HOST.fullmatch(host):
-            raise ValueError(f"{text!r}: {accepted}")
+            raise ValueError(f"{text!r}: {expected}")
         if parts.path.strip("/") or parts.query or parts.fragment or parts.username is not None:
-            raise ValueError(f"{text!r}: {accepted}; a path, a query or a user is no part of an origin")
+            raise ValueError(f"{text!r}: {expected}; an origin has no path, query or user")
         self._scheme = "" if parts.scheme == "all" else parts.scheme
         self._host = "" if host == "*" else host
         if self._port == _USUAL_PORTS.get(self._scheme):

@@ -19,7 +19,7 @@ GRACE = 5.0
 Answer: TypeAlias = str | Fault | Step | Sequence[Step]
 
 #: What a real server can do; a scripted network can do more.
-_ACCEPTED = "accepted are the name of a fault, bytes, FIN, RST, HANG, a Gate, or a sequence of these steps"
+_EXPECTED = "expected the name of a fault, bytes, FIN, RST, HANG, a Gate, or a sequence of these steps"
 
 
 class ChaosServer(LoopbackServer):
@@ -158,5 +158,5 @@ def _as_fault(answer: Answer) -> Fault:
     steps = (answer,) if isinstance(answer, (bytes, Gate, Mark, Exception)) else tuple(answer)
     for step in steps:
         if not isinstance(step, (bytes, Gate)) and step not in (FIN, RST, HANG):
-            raise TypeError(f"{step!r}: {_ACCEPTED}")
+            raise TypeError(f"{step!r}: {_EXPECTED}")
     return Fault("", "what the test says", steps)

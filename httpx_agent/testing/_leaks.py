@@ -31,13 +31,13 @@ def assert_no_leaks(agent: BaseAgent[Any, Any, Any]) -> None:
         )
     left = agent._dispatcher.tickets()
     if left:
-        hint = "" if agent.debug else "\nAgent(debug=True) remembers where each was asked for."
+        hint = "" if agent.debug else "\nAgent(debug=True) records where each was requested."
         lines = "".join(f"\n  {_describe(ticket)}" for ticket in left)
-        raise AssertionError(f"{len(left)} request(s) are not over:{lines}{hint}")
+        raise AssertionError(f"{len(left)} request(s) have not ended:{lines}{hint}")
 
 
 def _describe(ticket: Ticket) -> str:
     socket = ticket.socket
-    what = "waits for a socket" if socket is None else f"holds socket {socket.id}; read or close its response"
-    where = f", asked for at {ticket.asked_for_at}" if ticket.asked_for_at else ""
+    what = "is waiting for a socket" if socket is None else f"holds socket {socket.id}; read or close its response"
+    where = f", requested at {ticket.asked_for_at}" if ticket.asked_for_at else ""
     return f"{ticket.title}{where}: {what}"

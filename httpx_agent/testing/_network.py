@@ -378,7 +378,7 @@ class Network:
     def wait_for(self, predicate: Callable[[], bool], timeout: float = LIMIT) -> None:
         """Block this thread until something has happened on the network that makes `predicate` true."""
         with self.condition:
-            assert self.condition.wait_for(predicate, timeout), f"did not come true: {self!r}"
+            assert self.condition.wait_for(predicate, timeout), f"condition not met: {self!r}"
 
     def adopt(self, gate: Gate) -> None:
         """Be told when this gate opens."""
@@ -464,7 +464,7 @@ class Network:
         with self.condition:
             if not self.condition.wait_for(predicate, LIMIT if timeout is None else min(timeout, LIMIT)):
                 if timeout is None:
-                    raise AssertionError(f"the scripted network waited {LIMIT:.0f} s for nothing: {self!r}")
+                    raise AssertionError(f"the scripted network timed out after {LIMIT:.0f} s: {self!r}")
                 raise expired("timed out")
 
     async def _wait_async(self, predicate: Callable[[], bool], timeout: float | None, expired: type[Exception]) -> None:
@@ -478,7 +478,7 @@ class Network:
                     self._wakers.append(_waker(event))
                 await event.wait()
         if timeout is None:
-            raise AssertionError(f"the scripted network waited {LIMIT:.0f} s for nothing: {self!r}")
+            raise AssertionError(f"the scripted network timed out after {LIMIT:.0f} s: {self!r}")
         raise expired("timed out")
 
 

@@ -364,7 +364,7 @@ class LoopbackServer:
             peer.thread.join(LIMIT)
         alive = [peer.thread.name for peer in self.peers if peer.thread.is_alive()]
         if exc is None:
-            assert not alive, f"threads that did not end: {alive}"
+            assert not alive, f"threads still running: {alive}"
             assert not self.errors, self.errors
 
     def _listen(self, listener: socket.socket) -> None:
@@ -449,7 +449,7 @@ class LoopbackServer:
         """
         with self.changes:
             if not self.changes.wait_for(predicate, timeout):
-                raise AssertionError(f"did not come true within {timeout:g} s; connections: {self.peers}")
+                raise AssertionError(f"condition not met within {timeout:g} s; connections: {self.peers}")
 
     def wait_closed(self, timeout: float = LIMIT) -> None:
         """Wait until no connection is open.

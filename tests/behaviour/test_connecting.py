@@ -208,8 +208,11 @@ async def test_only_addresses_of_the_local_one_s_family_are_tried(world: World, 
     async with world.client(transport=AgentTransport(local_address="127.0.0.1"), timeout=PATIENT) as client:
         for host, told in (
             ("two.test", f"Connection refused (TCP; tried 127.0.0.3:{port}; from local_address='127.0.0.1')"),
-            ("six.test", "There is no address of the family of local_address='127.0.0.1' (name look-up of six.test)"),
-            ("none.test", "There is no address (name look-up of none.test)"),
+            (
+                "six.test",
+                "The name has no address of the same family as local_address='127.0.0.1' (name look-up of six.test)",
+            ),
+            ("none.test", "The name has no address (name look-up of none.test)"),
         ):
             with pytest.raises(httpx.ConnectError) as caught:
                 await client.get(f"http://{host}:{port}/")
@@ -333,7 +336,7 @@ async def test_after_its_opening_nothing_is_told_of_it(world: World, server: Ser
         async with world.client(transport=AgentTransport(proxy=socks.url), timeout=timeout) as client:
             with pytest.raises(httpx.ReadTimeout) as caught:
                 await client.get(f"{server.url}/silence")
-    assert str(caught.value).endswith("(read timeout; the request's own, or the agent's `timeout`)")
+    assert str(caught.value).endswith("(read timeout, set by the request or by the agent's `timeout`)")
 
 
 def test_a_certificate_is_checked_for_the_name_that_was_asked(certificates: Certificates, tls_server: Server) -> None:

@@ -70,9 +70,9 @@ async def test_the_second_failure_says_what_the_agent_holds_and_what_to_do(world
             with pytest.raises(httpx.ConnectError) as caught:
                 await client.get("http://c.test/")
         assert str(caught.value) == (
-            "GET http://c.test:80: no file descriptor is left to open a socket, and none came free when the agent "
-            "closed its free ones; it holds 1 socket(s) in use. Raise the limit (`ulimit -n`), or lower "
-            "max_total_sockets. (connect to c.test:80)"
+            "GET http://c.test:80: no file descriptor is available to open a socket, even after closing the agent's "
+            "free sockets; 1 socket(s) are in use. Raise the limit (`ulimit -n`) or lower max_total_sockets. "
+            "(connect to c.test:80)"
         )
         assert len(network.connections) == 4
         assert agent.status().create_socket_error_count == 2
@@ -180,5 +180,5 @@ def test_a_process_at_its_limit(way: str, tls: bool, tmp_path: Path, certificate
         server.wait_closed()
     assert done.stderr == ""
     message, descriptors = done.stdout.splitlines()
-    assert "it holds 0 socket(s) in use. Raise the limit (`ulimit -n`), or lower max_total_sockets. (" in message
+    assert "0 socket(s) are in use. Raise the limit (`ulimit -n`) or lower max_total_sockets. (" in message
     assert int(descriptors) == 0

@@ -92,7 +92,7 @@ async def test_a_request_that_waits_gets_the_slot(world: World, where: str) -> N
     assert job.result().text == "ok"
     (warning,) = caught
     assert str(warning.message) == (
-        "the response to GET http://a.test:80 was neither read nor closed, which costs its socket"
+        "the response to GET http://a.test:80 was neither read nor closed, so its socket is lost"
     )
     assert warning.category is ResourceWarning
     assert agent.status().request_error_count == 1
@@ -147,7 +147,7 @@ async def test_the_line_that_asked_is_named_where_it_is_known(world: World) -> N
     function = waste.__code__
     named = {function.co_firstlineno + offset for offset in range(12)}
     assert named & set(lines)
-    assert f", asked for at {__file__}:" in str(warning.message)
+    assert f", requested at {__file__}:" in str(warning.message)
     assert int(str(warning.message).partition(f"{__file__}:")[2].partition(",")[0]) in named
     await world.close(agent)
     await world.until(lambda: network.open == 0)
@@ -412,8 +412,8 @@ async def test_a_dropped_response_gives_its_slot_back_and_is_named(world: World)
         del response
         with pytest.warns(ResourceWarning) as warned:
             kept.clear()
-        assert str(warned[0].message).startswith(f"the response to GET http://a.test:80, asked for at {__file__}:")
-        assert str(warned[0].message).endswith("was neither read nor closed, which costs its socket")
+        assert str(warned[0].message).startswith(f"the response to GET http://a.test:80, requested at {__file__}:")
+        assert str(warned[0].message).endswith("was neither read nor closed, so its socket is lost")
     assert len(transport._pool._requests) == 0  # type: ignore[arg-type]
     await world.close(agent)
     await world.until(lambda: network.open == 0)

@@ -374,7 +374,7 @@ async def test_a_server_that_reads_nothing_and_says_nothing(
     with raw_server(serve, tls=certificates.server() if scheme == "https" else None) as url:
         async with client_for(world, AgentTransport(verify=certificates.client())) as client:
             for content in (PART * PARTS, world.body(PART for _ in range(PARTS))):
-                with pytest.raises(httpx.WriteTimeout, match=r"nothing could be sent for 0\.2 s"):
+                with pytest.raises(httpx.WriteTimeout, match=r"no data could be sent for 0\.2 s"):
                     await client.post(url, content=content, timeout=httpx.Timeout(20.0, write=0.2))
                 assert client.agent.sockets() == ()
         done.set()

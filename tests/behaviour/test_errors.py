@@ -176,6 +176,6 @@ def test_a_backend_that_does_not_name_the_cause() -> None:
     """What it handled when it raised is looked at, too."""
     backend = NoFiles()
     with httpx.Client(transport=AgentTransport(network_backend=backend)) as client:
-        with pytest.raises(httpx.ConnectError, match="no file descriptor is left"):
+        with pytest.raises(httpx.ConnectError, match="no file descriptor is available"):
             client.get("http://a.test/")
     assert backend.attempts == 2

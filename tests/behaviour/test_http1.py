@@ -196,7 +196,7 @@ async def test_a_server_that_reads_nothing(world: World) -> None:
     with raw_server(serve) as url:
         async with world.client(transport=AgentTransport(), timeout=httpx.Timeout(5.0, write=0.1)) as client:
             for content in (BLOCK * MANY, world.body(BLOCK for _ in range(MANY))):
-                with pytest.raises(httpx.WriteTimeout, match=r"nothing could be sent for 0\.1 s"):
+                with pytest.raises(httpx.WriteTimeout, match=r"no data could be sent for 0\.1 s"):
                     await client.post(url, content=content)
         done.set()
 
@@ -216,7 +216,7 @@ async def test_the_read_timeout_begins_anew_with_every_byte(world: World) -> Non
         async with world.client(transport=AgentTransport(), timeout=httpx.Timeout(5.0, read=0.4)) as client:
             async with client.stream("GET", url) as response:
                 assert response.status_code == 200  # after more than a second
-                with pytest.raises(httpx.ReadTimeout, match=r"nothing received for 0\.4 s"):
+                with pytest.raises(httpx.ReadTimeout, match=r"no data received for 0\.4 s"):
                     await response.aread()
 
 

@@ -206,7 +206,7 @@ async def test_a_followers_pool_timeout_runs_while_it_waits_for_the_protocol(wor
     async with world.client(transport=AgentTransport(agent=agent), timeout=None) as client, world.tasks() as tasks:
         first = tasks.start(client.get, "https://a.test/")
         await world.until(lambda: network.open == 1)
-        with pytest.raises(httpx.PoolTimeout, match="it waits to learn whether the first socket speaks HTTP/2"):
+        with pytest.raises(httpx.PoolTimeout, match="waiting to learn whether the first socket speaks HTTP/2"):
             await client.get("https://a.test/", timeout=httpx.Timeout(None, pool=0.01))
         first.cancel()
     await world.close(agent)

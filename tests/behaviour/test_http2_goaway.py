@@ -140,8 +140,8 @@ async def test_a_new_connection_that_ends_with_its_only_request(world: World, en
 @pytest.mark.parametrize(
     ("content", "headers", "said"),
     [
-        (b"once", {}, "not sent again: the method is not idempotent; an Idempotency-Key header allows it"),
-        (None, {"Idempotency-Key": "1"}, "not sent again: its body cannot be read again"),
+        (b"once", {}, "not sent again: the method is not idempotent (an Idempotency-Key header would allow it)"),
+        (None, {"Idempotency-Key": "1"}, "not sent again: its body cannot be replayed"),
     ],
     ids=["POST", "a body that is gone"],
 )
@@ -158,7 +158,7 @@ async def test_what_is_not_sent_again_says_why(
         error = jobs[1].exception
         assert type(error) is httpx.RemoteProtocolError
         assert str(error).startswith(
-            "POST https://a.test:443: the server closed the HTTP/2 connection before it answered"
+            "POST https://a.test:443: the server closed the HTTP/2 connection before responding"
         )
         assert str(error).endswith(said)
     await world.close(agent)
@@ -225,8 +225,8 @@ async def test_a_server_that_never_answers_is_left_at_last(world: World) -> None
         status = agent.status()
         assert (status.create_socket_count, status.error_socket_count) == (MAX_GOAWAYS + 1, 1)
     assert str(caught.value) == (
-        "POST https://a.test:443: the server closed the HTTP/2 connection to new requests; "
-        f"not sent again: it had lost {MAX_GOAWAYS} connections this way before"
+        "POST https://a.test:443: the server stopped accepting requests on the HTTP/2 connection; "
+        f"not sent again: it had already lost {MAX_GOAWAYS} connections this way"
     )
     await world.close(agent)
 
@@ -291,7 +291,7 @@ async def test_a_goaway_below_a_stream_that_runs(world: World) -> None:
         gate.open()
     assert jobs[0].result().status_code == 200
     assert type(jobs[1].exception) is httpx.RemoteProtocolError
-    assert str(jobs[1].exception).endswith("not sent again: its body cannot be read again")
+    assert str(jobs[1].exception).endswith("not sent again: its body cannot be replayed")
     await world.until(lambda: network.open == 0)
     assert agent.sockets() == ()
     await world.close(agent)

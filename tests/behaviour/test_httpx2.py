@@ -168,9 +168,9 @@ def test_a_transport_is_one_of_its_librarys(ours: Any, library: Any, core: Any, 
 def refusal(one: Any, other: Any, name: str = "") -> str:
     """What a transport of one family says to a request of the other."""
     return (
-        f"{name or one[3] + '.AgentTransport'} serves clients of {one[1].__name__}, and got a request of "
-        f"{other[1].__name__} ({other[1].__name__}.Request); nothing was sent. "
-        f"Write `from {other[3]} import AgentTransport`"
+        f"{name or one[3] + '.AgentTransport'} works with {one[1].__name__} clients but got an "
+        f"{other[1].__name__} request ({other[1].__name__}.Request); nothing was sent. "
+        f"Use `from {other[3]} import AgentTransport`"
     )
 
 
@@ -213,7 +213,7 @@ with httpx2.Client(transport=AgentTransport()) as client:
 """
     command = [sys.executable, "-O", "-c", code, server.url]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
-    said = "nothing was sent. Write `from httpx_agent.httpx2 import AgentTransport`\n"
+    said = "nothing was sent. Use `from httpx_agent.httpx2 import AgentTransport`\n"
     assert (done.stdout, done.stderr) == (said, "")
     assert not server.requests
 
@@ -237,7 +237,7 @@ async def test_a_body_for_the_other_world_is_refused(
     kind = type(request.stream)
     assert str(caught.value) == (
         f"{home}.AgentTransport got a request whose body is for {client} ({kind.__module__}.{kind.__qualname__}); "
-        "nothing was sent. Send it with one, or give the body as bytes"
+        f"nothing was sent. Use {client}, or pass the body as bytes"
     )
     assert transport.agent.status().create_socket_count == 0
 
@@ -251,7 +251,7 @@ async def test_what_is_no_request_is_refused(
     named = "str" if what == "GET" else f"{library.__name__}.URL"
     with pytest.raises(TypeError) as caught:
         await world.handle(ours.AgentTransport(), given)
-    assert str(caught.value) == f"{home}.AgentTransport: accepted is an {library.__name__}.Request, not {named}"
+    assert str(caught.value) == f"{home}.AgentTransport: expected an {library.__name__}.Request, got {named}"
 
 
 @EACH_BESIDE_THE_OTHER
@@ -263,10 +263,9 @@ def test_a_backend_of_the_other_family_is_refused(one: Any, other: Any, option: 
     backend = getattr(other[2], kind)()
     with pytest.raises(TypeError) as caught:
         one[0].Agent(**{option: backend})
-    accepted = "AsyncNetworkBackend" if option.startswith("async") else "NetworkBackend"
+    expected = "AsyncNetworkBackend" if option.startswith("async") else "NetworkBackend"
     assert str(caught.value) == (
-        f"{option}={backend!r}: accepted is an {one[2].__name__}.{accepted} or None, "
-        f"not {type(backend).__module__}.{kind}"
+        f"{option}={backend!r}: expected an {one[2].__name__}.{expected} or None, got {type(backend).__module__}.{kind}"
     )
 
 
@@ -284,7 +283,7 @@ def test_an_agent_of_the_other_family_is_refused(one: Any, other: Any) -> None:
     agent = other[0].Agent()
     with pytest.raises(TypeError) as caught:
         one[0].AgentTransport(agent=agent)
-    assert str(caught.value) == f"agent={agent!r}: accepted is an {one[3]}.Agent, not {other[3]}.Agent"
+    assert str(caught.value) == f"agent={agent!r}: expected an {one[3]}.Agent, got {other[3]}.Agent"
 
 
 @EACH_BESIDE_THE_OTHER
@@ -293,7 +292,7 @@ def test_limits_of_the_other_family_are_refused(one: Any, other: Any) -> None:
     with pytest.raises(TypeError) as caught:
         one[0].Agent(limits=limits)
     this, that = one[1].__name__, other[1].__name__
-    assert str(caught.value) == f"limits={limits!r}: accepted is {this}.Limits or None, not {that}.Limits"
+    assert str(caught.value) == f"limits={limits!r}: expected {this}.Limits or None, got {that}.Limits"
     assert one[0].Agent(limits=one[1].Limits(max_connections=5)).max_total_sockets == 5
 
 
@@ -303,8 +302,8 @@ def test_a_proxy_of_the_other_family_is_refused(one: Any, other: Any, kind: str)
     this, that = one[1].__name__, other[1].__name__
     with pytest.raises(TypeError) as caught:
         one[0].AgentTransport(proxy=getattr(other[1], kind)("http://proxy.test"))
-    accepted = f"accepted is a str, {this}.URL or {this}.Proxy of http, https, socks5 or socks5h, or None"
-    assert str(caught.value) == f"proxy: {accepted}, not {that}.{kind}"
+    expected = f"expected a str, {this}.URL or {this}.Proxy of http, https, socks5 or socks5h, or None"
+    assert str(caught.value) == f"proxy: {expected}, got {that}.{kind}"
     proxy = one[0].AgentTransport(proxy=getattr(one[1], kind)("http://proxy.test")).agent.proxy
     assert isinstance(proxy, one[1].Proxy)
 

@@ -56,7 +56,7 @@ def test_the_httptools_engine_asked_for_by_name_goes_with_nothing_that_it_cannot
 ) -> None:
     name = next(iter(hindrance))
     for make in (Agent, AgentTransport):
-        with pytest.raises(ValueError, match=f"^http1_engine='httptools' does not go with {name}: accepted is"):
+        with pytest.raises(ValueError, match=f"^http1_engine='httptools' cannot be combined with {name}: expected"):
             make(http1_engine="httptools", **hindrance)
 
 
@@ -151,11 +151,11 @@ def test_agent_goes_with_no_other_option(name: str, default: Any) -> None:
     """Not even with one that is given as its default."""
     with pytest.raises(TypeError) as caught:
         AgentTransport(agent=Agent(), **{name: default})
-    assert str(caught.value) == f"agent= goes with no other option, but {name} was given: give it to the agent"
+    assert str(caught.value) == f"agent= cannot be combined with other options (got {name}): pass them to the agent"
 
 
 def test_all_options_beside_agent_are_named() -> None:
-    with pytest.raises(TypeError, match="but http2, max_sockets was given"):
+    with pytest.raises(TypeError, match=r"\(got http2, max_sockets\)"):
         AgentTransport(agent=Agent(), max_sockets=5, http2=False)
 
 
@@ -173,7 +173,7 @@ def test_all_options_beside_agent_are_named() -> None:
 def test_an_agent_of_a_wrong_type(value: Any, kind: str) -> None:
     with pytest.raises(TypeError) as caught:
         AgentTransport(agent=value)
-    assert str(caught.value) == f"agent={value!r}: accepted is an {Agent.__module__}.Agent, not {kind}"
+    assert str(caught.value) == f"agent={value!r}: expected an {Agent.__module__}.Agent, got {kind}"
 
 
 def test_an_agent_may_be_of_a_subclass_and_none_is_none() -> None:
@@ -230,7 +230,7 @@ def test_most_options_are_fixed(name: str) -> None:
     with pytest.raises(AttributeError) as caught:
         setattr(agent, name, DEFAULTS[name])
     assert str(caught.value) == (
-        f"{name} is fixed when the agent is made; these may be set: "
+        f"{name} cannot be changed after the agent is made; these can: "
         "max_free_sockets, max_sockets, max_total_sockets, scheduling"
     )
 
@@ -380,9 +380,7 @@ def test_a_backend_of_httpcore_is_accepted() -> None:
 )
 def test_a_backend_of_the_other_world_is_refused(name: str, value: Any) -> None:
     """It would fail at its first use, with an error that tells nothing of the option."""
-    with pytest.raises(
-        TypeError, match=rf"^{name}=.*: accepted is an httpcore2?\.(Async)?NetworkBackend or None, not "
-    ):
+    with pytest.raises(TypeError, match=rf"^{name}=.*: expected an httpcore2?\.(Async)?NetworkBackend or None, got "):
         Agent(**{name: value})
     assert Agent(network_backend=Connects()).network_backend is not None
 

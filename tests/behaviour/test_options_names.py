@@ -25,39 +25,39 @@ MEANT = [
     ("schedule", "did you mean scheduling?"),
     ("timeouts", "did you mean timeout?"),
     ("Max_Total_Free_Sockets", "did you mean max_total_free_sockets?"),
-    ("maxSockets", "maxSockets of Node is max_sockets here"),
-    ("MaxSockets", "maxSockets of Node is max_sockets here"),
-    ("max-sockets", "maxSockets of Node is max_sockets here"),
+    ("maxSockets", "maxSockets in Node is max_sockets here"),
+    ("MaxSockets", "maxSockets in Node is max_sockets here"),
+    ("max-sockets", "maxSockets in Node is max_sockets here"),
     ("maxSocket", "did you mean max_sockets?"),
-    ("keepAliveMsecs", "keepAliveMsecs of Node is keep_alive_initial_delay here, in seconds, not milliseconds"),
+    ("keepAliveMsecs", "keepAliveMsecs in Node is keep_alive_initial_delay here, in seconds, not milliseconds"),
     (
         "freeSocketTimeout",
-        "freeSocketTimeout of agentkeepalive is free_socket_timeout here, in seconds, not milliseconds",
+        "freeSocketTimeout in agentkeepalive is free_socket_timeout here, in seconds, not milliseconds",
     ),
-    ("socketActiveTTL", "socketActiveTTL of agentkeepalive is socket_active_ttl here, in seconds, not milliseconds"),
-    ("max_connections", "max_connections of httpx.Limits is max_total_sockets here"),
-    ("max_connection", "max_connections of httpx.Limits is max_total_sockets here"),
-    ("max_keepalive_connections", "max_keepalive_connections of httpx.Limits is max_total_free_sockets here"),
-    ("keepalive_expiry", "keepalive_expiry of httpx.Limits is free_socket_timeout here"),
+    ("socketActiveTTL", "socketActiveTTL in agentkeepalive is socket_active_ttl here, in seconds, not milliseconds"),
+    ("max_connections", "max_connections in httpx.Limits is max_total_sockets here"),
+    ("max_connection", "max_connections in httpx.Limits is max_total_sockets here"),
+    ("max_keepalive_connections", "max_keepalive_connections in httpx.Limits is max_total_free_sockets here"),
+    ("keepalive_expiry", "keepalive_expiry in httpx.Limits is free_socket_timeout here"),
     (
         "limit_per_host",
-        "limit_per_host of aiohttp is max_sockets here, which counts free sockets too, where None is no limit, not 0",
+        "limit_per_host in aiohttp is max_sockets here, which counts free sockets too, where None is no limit, not 0",
     ),
-    ("ttl_dns_cache", "ttl_dns_cache of aiohttp has no counterpart here: each new socket looks its name up"),
-    ("keepalive_timeout", "keepalive_timeout of aiohttp is free_socket_timeout here"),
-    ("keepAliveTimeout", "keepAliveTimeout of undici is free_socket_timeout here, in seconds, not milliseconds"),
+    ("ttl_dns_cache", "ttl_dns_cache in aiohttp has no counterpart here: each new socket looks up its name"),
+    ("keepalive_timeout", "keepalive_timeout in aiohttp is free_socket_timeout here"),
+    ("keepAliveTimeout", "keepAliveTimeout in undici is free_socket_timeout here, in seconds, not milliseconds"),
     (
         "KeepAliveTimeout",
         (
-            "keepAliveTimeout of undici is free_socket_timeout here, in seconds, not milliseconds; "
-            "keepalive_timeout of aiohttp is free_socket_timeout here"
+            "keepAliveTimeout in undici is free_socket_timeout here, in seconds, not milliseconds; "
+            "keepalive_timeout in aiohttp is free_socket_timeout here"
         ),
     ),
-    ("connections", "connections of undici is max_sockets here"),
-    ("pool_maxsize", "pool_maxsize of requests is max_free_sockets here, or max_sockets where pool_block was True"),
-    ("MaxConnsPerHost", "MaxConnsPerHost of Go is max_sockets here, where None is no limit, not 0"),
-    ("pool_max_idle_per_host", "pool_max_idle_per_host of reqwest is max_free_sockets here"),
-    ("base_url", "base_url of httpx.Client is the client's: give it to the client, beside transport="),
+    ("connections", "connections in undici is max_sockets here"),
+    ("pool_maxsize", "pool_maxsize in requests is max_free_sockets here, or max_sockets if pool_block was True"),
+    ("MaxConnsPerHost", "MaxConnsPerHost in Go is max_sockets here, where None is no limit, not 0"),
+    ("pool_max_idle_per_host", "pool_max_idle_per_host in reqwest is max_free_sockets here"),
+    ("base_url", "base_url in httpx.Client is an argument of the client: pass it there, next to transport="),
 ]  # fmt: skip
 
 
@@ -74,16 +74,15 @@ def test_every_option_that_is_none_is_named(make: Callable[..., object], more: s
     """Those there are follow where one is like none of them; what the options are given does not matter yet."""
     with pytest.raises(TypeError) as caught:
         make(max_socket=1, nonsense=2, keep_alive="no", quux=3)
-    message = (
-        f"no such option: 'max_socket' (did you mean max_sockets?), 'nonsense', 'quux'; there are: {OPTIONS}{more}"
-    )
+    unknown = "'max_socket' (did you mean max_sockets?), 'nonsense', 'quux'"
+    message = f"no such option: {unknown}; available options: {OPTIONS}{more}"
     assert str(caught.value) == message
 
 
 def test_the_agent_of_a_transport() -> None:
     with pytest.raises(TypeError, match=r"^no such option: 'agents' \(did you mean agent\?\)$"):
         AgentTransport(agents=Agent())  # type: ignore[call-arg]
-    with pytest.raises(TypeError, match=r"'agent' \(agent of AgentTransport is the agent to borrow: AgentTransport\("):
+    with pytest.raises(TypeError, match=r"'agent' \(agent in AgentTransport is the agent to borrow: AgentTransport\("):
         Agent(agent=Agent())  # type: ignore[call-arg]
     with pytest.raises(TypeError, match=r"^no such option: 'max_socket'"):  # and not: give it to the agent
         AgentTransport(agent=Agent(), max_socket=1)  # type: ignore[call-arg]
@@ -107,7 +106,7 @@ def test_options_of_the_proxies_of_the_environment_are_checked_where_there_are_n
             monkeypatch.delenv(name)
     with pytest.raises(TypeError, match=r"^no such option: 'max_socket' \(did you mean max_sockets\?\)$"):
         AgentTransport.mounts_from_env(max_socket=1)
-    with pytest.raises(ValueError, match=r"^max_sockets=0: accepted is"):
+    with pytest.raises(ValueError, match=r"^max_sockets=0: expected"):
         AgentTransport.mounts_from_env(max_sockets=0)
 
     class Special(AgentTransport):
@@ -127,17 +126,17 @@ def test_options_of_the_proxies_of_the_environment_are_checked_where_there_are_n
 #: An attribute that an agent has not, what setting it is told, and reading it.
 ABSENT = [
     ("max_socket", "did you mean max_sockets?", "did you mean max_sockets?"),
-    ("maxSockets", "maxSockets of Node is max_sockets here", "maxSockets of Node is max_sockets here"),
-    ("max_connections", *["max_connections of httpx.Limits is max_total_sockets here"] * 2),
-    ("freeSockets", "did you mean max_free_sockets?", "freeSockets of Node is status().free_sockets here"),
-    ("destroy", None, "destroy of Node is close() here, or await aclose()"),
-    ("getCurrentStatus", None, "getCurrentStatus of agentkeepalive is status() here"),
+    ("maxSockets", "maxSockets in Node is max_sockets here", "maxSockets in Node is max_sockets here"),
+    ("max_connections", *["max_connections in httpx.Limits is max_total_sockets here"] * 2),
+    ("freeSockets", "did you mean max_free_sockets?", "freeSockets in Node is status().free_sockets here"),
+    ("destroy", None, "destroy in Node is close() here, or await aclose()"),
+    ("getCurrentStatus", None, "getCurrentStatus in agentkeepalive is status() here"),
     (
         "connections",
-        "connections of undici is max_sockets here",
-        "connections of httpcore is sockets() here; connections of undici is max_sockets here",
+        "connections in undici is max_sockets here",
+        "connections in httpcore is sockets() here; connections in undici is max_sockets here",
     ),
-    ("create_socket_count", None, "it is at status().create_socket_count"),
+    ("create_socket_count", None, "use status().create_socket_count"),
     ("clos", None, "did you mean close?"),
     ("name", None, None),
 ]
@@ -152,7 +151,7 @@ def test_an_attribute_of_an_agent_that_is_none(name: str, setting: str | None, r
     agent = Agent()
     with pytest.raises(AttributeError) as caught:
         setattr(agent, name, 1)
-    nothing = "and setting it would do nothing; a subclass may have attributes of its own"
+    nothing = "and setting it would have no effect; a subclass may define its own attributes"
     assert str(caught.value) == names_of(Agent, name) + (f" ({setting})" if setting else f", {nothing}")
     assert not hasattr(agent, name)
     with pytest.raises(AttributeError) as caught:
@@ -164,16 +163,16 @@ def test_an_attribute_of_an_agent_that_is_none(name: str, setting: str | None, r
 @pytest.mark.parametrize(
     ("name", "setting", "reading"),
     [
-        ("max_sockets", *["it is the agent's: transport.agent.max_sockets"] * 2),
+        ("max_sockets", *["it belongs to the agent: transport.agent.max_sockets"] * 2),
         (
             "timeout",
-            "it is fixed when the agent is made: AgentTransport(timeout=…)",
-            "it is the agent's: transport.agent.timeout",
+            "it is set when the agent is made: AgentTransport(timeout=…)",
+            "it belongs to the agent: transport.agent.timeout",
         ),
-        ("status", *["it is the agent's: transport.agent.status"] * 2),
+        ("status", *["it belongs to the agent: transport.agent.status"] * 2),
         ("max_socket", *["on transport.agent, did you mean max_sockets?"] * 2),
-        ("maxSockets", *["on transport.agent, maxSockets of Node is max_sockets here"] * 2),
-        ("request_count", None, "on transport.agent, it is at status().request_count"),
+        ("maxSockets", *["on transport.agent, maxSockets in Node is max_sockets here"] * 2),
+        ("request_count", None, "on transport.agent, use status().request_count"),
         ("name", None, None),
     ],
 )
@@ -181,7 +180,7 @@ def test_an_attribute_of_a_transport_that_is_none(name: str, setting: str | None
     transport = AgentTransport()
     with pytest.raises(AttributeError) as caught:
         setattr(transport, name, 1)
-    nothing = "and setting it would do nothing; a subclass may have attributes of its own"
+    nothing = "and setting it would have no effect; a subclass may define its own attributes"
     assert str(caught.value) == names_of(AgentTransport, name) + (f" ({setting})" if setting else f", {nothing}")
     with pytest.raises(AttributeError) as caught:
         getattr(transport, name)
@@ -252,10 +251,10 @@ def test_a_subclass_has_attributes_of_its_own() -> None:
     ("make", "name", "answer"),
     [
         (OwnAgent, "max_free_socket", "did you mean max_free_sockets?"),
-        (OwnAgent, "maxSockets", "maxSockets of Node is max_sockets here"),
-        (OwnAgent, "max_connections", "max_connections of httpx.Limits is max_total_sockets here"),
-        (OwnTransport, "max_sockets", "it is the agent's: transport.agent.max_sockets"),
-        (OwnTransport, "freeSocketTimeout", "on transport.agent, freeSocketTimeout of agentkeepalive is "),
+        (OwnAgent, "maxSockets", "maxSockets in Node is max_sockets here"),
+        (OwnAgent, "max_connections", "max_connections in httpx.Limits is max_total_sockets here"),
+        (OwnTransport, "max_sockets", "it belongs to the agent: transport.agent.max_sockets"),
+        (OwnTransport, "freeSocketTimeout", "on transport.agent, freeSocketTimeout in agentkeepalive is "),
     ],
 )
 def test_what_is_all_but_an_option_is_refused_by_a_subclass_too(
@@ -265,7 +264,7 @@ def test_what_is_all_but_an_option_is_refused_by_a_subclass_too(
         setattr(make(), name, 1)
     text = str(caught.value)
     assert text.startswith(f"{make.__name__!r} object has no attribute {name!r} ({answer}")
-    assert text.endswith("); if it is one of your own, declare it in the class")
+    assert text.endswith("); if it is your own attribute, declare it in the class")
 
 
 def test_the_error_of_a_property_is_seen() -> None:

@@ -58,16 +58,19 @@ def httpcore_request(url: str) -> Any:
     ("names", "message"),
     [
         (["max_socket"], "no such option: 'max_socket' (did you mean max_sockets?)"),
-        (["maxSockets"], "no such option: 'maxSockets' (maxSockets of Node is max_sockets here)"),
+        (["maxSockets"], "no such option: 'maxSockets' (maxSockets in Node is max_sockets here)"),
         (
             ["keepalive_expiry", "schedulling"],
             (
-                "no such option: 'keepalive_expiry' (keepalive_expiry of httpx.Limits is free_socket_timeout here), "
+                "no such option: 'keepalive_expiry' (keepalive_expiry in httpx.Limits is free_socket_timeout here), "
                 "'schedulling' (did you mean scheduling?)"
             ),
         ),
-        (["max_total_sockets", "nonsense"], "no such option: 'nonsense'; there are: free_socket_timeout, keep_alive, "),
-        ([5], "no such option: 5; there are: free_socket_timeout, keep_alive, "),
+        (
+            ["max_total_sockets", "nonsense"],
+            "no such option: 'nonsense'; available options: free_socket_timeout, keep_alive, ",
+        ),
+        ([5], "no such option: 5; available options: free_socket_timeout, keep_alive, "),
     ],
 )
 def test_what_is_no_option(names: list[Any], message: str) -> None:

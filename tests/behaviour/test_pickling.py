@@ -289,22 +289,22 @@ UNSENDABLE = {
     "verify": (
         ssl.create_default_context(),
         "ssl.SSLContext",
-        "give the path of a file or folder of certificates, or ",
+        "pass the path of a file or directory of certificates, or ",
     ),
     "proxy": (
         httpx.Proxy("https://user:secret@127.0.0.1:1", ssl_context=ssl.create_default_context()),
         f"{httpx.Proxy.__module__}.Proxy",
-        "give one without an ssl_context, or ",
+        "pass one without an ssl_context, or ",
     ),
     "network_backend": (
         Local(),
         "tests.behaviour.test_pickling.somewhere.<locals>.Local",
-        "give an instance of a class that stands at the top of a module, or ",
+        "pass an instance of a class defined at the top level of a module, or ",
     ),
     "async_network_backend": (
         Network().async_backend,
         "httpx_agent.testing._network._AsyncBackend",
-        "give an instance of a class that stands at the top of a module, or ",
+        "pass an instance of a class defined at the top level of a module, or ",
     ),
     "socket_options": ([(1, 2, memoryview(b"x"))], "tuple", ""),
 }
@@ -318,7 +318,7 @@ def test_what_cannot_be_sent_is_named_with_what_can(option: str) -> None:
             pickle.dumps(made)
         told = str(caught.value)
         assert told.startswith(f"{option}: this {kind} cannot be sent to another process (")
-        assert told.endswith(f"); {advice}make the agent there")
+        assert told.endswith(f"); {advice}create the agent there")
         assert "secret" not in told
         copy.deepcopy(made)  # which sends it nowhere
 

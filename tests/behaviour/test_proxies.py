@@ -84,7 +84,7 @@ async def test_a_proxy_that_does_not_speak_socks(world: World, answer: bytes, sc
             with pytest.raises(httpx.ProxyError) as caught:
                 await client.get(f"{scheme}://origin.test/")
     assert str(caught.value).endswith(
-        "the proxy hung up, or does not speak SOCKS5 (Malformed reply) "
+        "the proxy closed the connection or does not speak SOCKS5 (Malformed reply) "
         f"(proxy handshake with proxy socks5://{netloc}; tried {netloc})"
     )
 

@@ -106,7 +106,7 @@ def test_what_httpx_or_httpx2_stumbles_over(
 
 def test_a_name_that_is_none_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "a.test, bü..cher")
-    with pytest.raises(ValueError, match=r"^no_proxy: 'bü\.\.cher' is no host name: "):
+    with pytest.raises(ValueError, match=r"^no_proxy: 'bü\.\.cher' is not a valid host name: "):
         AgentTransport.mounts_from_env()
 
 
@@ -158,15 +158,15 @@ def test_neither_an_agent_nor_a_proxy_can_be_given(name: str, value: object) -> 
     """Whatever the environment says."""
     with pytest.raises(TypeError) as caught:
         AgentTransport.mounts_from_env(**{name: value})
-    assert str(caught.value) == f"{name}= cannot be given: each proxy of the environment has an agent of its own"
+    assert str(caught.value) == f"{name}= is not allowed: each proxy from the environment has its own agent"
 
 
 def test_what_is_wrong_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "gopher://proxy.test")
-    with pytest.raises(ValueError, match=r"^http_proxy with scheme 'gopher' and host 'proxy.test': accepted is"):
+    with pytest.raises(ValueError, match=r"^http_proxy with scheme 'gopher' and host 'proxy.test': expected"):
         AgentTransport.mounts_from_env()
     monkeypatch.setenv("http_proxy", "http://user:sec/ret@proxy.test")
-    with pytest.raises(ValueError, match=r"^http_proxy: this is no URL; accepted is"):
+    with pytest.raises(ValueError, match=r"^http_proxy: not a valid URL; expected"):
         AgentTransport.mounts_from_env()
     monkeypatch.setenv("http_proxy", PROXY)
     with pytest.raises(ValueError, match="max_sockets=0"):

@@ -144,9 +144,9 @@ async def test_what_may_not_be_sent_again_raises_and_says_that_the_socket_was_st
             await client.request(method, URL, **arguments)
         text = str(caught.value)
         assert "Server disconnected without sending a response." in text
-        assert "The socket had served 1 request(s) and was free for" in text
-        why = "the method is not idempotent" if kind == "a POST" else "its body cannot be read again"
-        assert f"was stale; not sent again: {why}" in text
+        assert "The socket was stale: it had served 1 request(s) and been free for" in text
+        why = "the method is not idempotent" if kind == "a POST" else "its body cannot be replayed"
+        assert f" s. Not sent again: {why}" in text
         assert agent.sockets() == ()
     await world.close(agent)
 
@@ -331,7 +331,7 @@ async def test_a_connection_that_takes_no_more_requests(world: World, body: str)
         if body == "bytes":
             assert (await client.post(URL, content=b"again")).extensions["agent"].retried
         else:
-            with pytest.raises(httpx.RemoteProtocolError, match="its body cannot be read again"):
+            with pytest.raises(httpx.RemoteProtocolError, match="its body cannot be replayed"):
                 await client.post(URL, content=world.body([b"once"]))
         assert network.connections[0].state == "closed"
     await world.close(agent)

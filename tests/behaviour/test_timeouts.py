@@ -152,7 +152,7 @@ async def test_the_agent_s_timeout_does_not_limit_the_wait_for_a_socket(world: W
 
 
 # Messages and counters ------------------------------------------------------------------------------------------------
-OWN = "the request's own, or the agent's `timeout`"
+OWN = "set by the request or by the agent's `timeout`"
 
 
 @pytest.mark.rule("R17")
@@ -173,9 +173,9 @@ OWN = "the request's own, or the agent's `timeout`"
             "no connection within 1 s (connect",
             " (TLS with a.test)",
         ),
-        (URL, Script(TIMEOUT), httpx.ReadTimeout, "nothing received for 2.5 s (read", ""),
-        (URL, Script(writes={0: TIMEOUT}), httpx.WriteTimeout, "nothing could be sent for 3 s (write", ""),
-        (URL, Script(chunked(b"a", TIMEOUT, end=False)), httpx.ReadTimeout, "nothing received for 2.5 s (read", ""),
+        (URL, Script(TIMEOUT), httpx.ReadTimeout, "no data received for 2.5 s (read", ""),
+        (URL, Script(writes={0: TIMEOUT}), httpx.WriteTimeout, "no data could be sent for 3 s (write", ""),
+        (URL, Script(chunked(b"a", TIMEOUT, end=False)), httpx.ReadTimeout, "no data received for 2.5 s (read", ""),
     ],
     ids=["connect", "TLS", "read", "write", "body"],
 )
@@ -190,7 +190,7 @@ async def test_a_timeout_says_what_where_how_long_and_which(
             await client.get(url, params={"token": "secret"}, headers={"Authorization": "secret"})
     assert type(caught.value) is kind
     origin = "https://a.test:443" if url.startswith("https") else "http://a.test:80"
-    assert str(caught.value) == f"GET {origin}: {what} timeout; {OWN}){where}"
+    assert str(caught.value) == f"GET {origin}: {what} timeout, {OWN}){where}"
     opened = not where
     status = agent.status()
     assert status.timeout_socket_count == 1
@@ -209,7 +209,7 @@ async def test_the_agent_s_own_timeout_is_told_in_the_same_way(world: World) -> 
     async with world.client(transport=AgentTransport(agent=agent), timeout=None) as client:
         with pytest.raises(httpx.ReadTimeout) as caught:
             await client.get(URL)
-    assert str(caught.value) == f"GET http://a.test:80: nothing received for 0.02 s (read timeout; {OWN})"
+    assert str(caught.value) == f"GET http://a.test:80: no data received for 0.02 s (read timeout, {OWN})"
     await world.close(agent)
 
 
@@ -219,7 +219,7 @@ async def test_a_timeout_that_nobody_set_is_the_system_s(world: World) -> None:
     async with world.client(transport=AgentTransport(agent=agent), timeout=None) as client:
         with pytest.raises(httpx.ReadTimeout) as caught:
             await client.get(URL)
-    assert str(caught.value) == f"GET http://a.test:80: nothing received for the time allowed (read timeout; {OWN})"
+    assert str(caught.value) == f"GET http://a.test:80: no data received for the time allowed (read timeout, {OWN})"
     await world.close(agent)
 
 
@@ -269,8 +269,9 @@ async def test_a_pool_timeout_says_who_waited_for_what_how_long_and_which_limit(
                 agent.max_sockets = 3
                 await ahead.wait()
     assert str(caught.value) == (
-        "PUT http://a.test:80: no socket within 0.01 s (pool timeout): max_sockets=2 is reached; sockets of this "
-        f"origin: 2 active, of all origins: 3; 2 request(s) of this origin wait, this one included. {ADVICE}"
+        "PUT http://a.test:80: no socket available within 0.01 s (pool timeout): max_sockets=2 reached; "
+        "sockets of this origin: 2 active; of all origins: 3; "
+        f"requests waiting for this origin, including this one: 2. {ADVICE}"
     )
     status = agent.status()
     assert (status.timeout_socket_count, status.request_error_count) == (0, 4)  # three were closed before their end
@@ -285,8 +286,9 @@ async def test_a_pool_timeout_for_the_limit_of_all(world: World) -> None:
             with pytest.raises(httpx.PoolTimeout) as caught:
                 await client.get("https://c.test:8443/")
     assert str(caught.value) == (
-        "GET https://c.test:8443: no socket within 0.01 s (pool timeout): max_total_sockets=2 is reached; sockets of "
-        f"this origin: none, of all origins: 2; 1 request(s) of this origin wait, this one included. {ADVICE}"
+        "GET https://c.test:8443: no socket available within 0.01 s (pool timeout): max_total_sockets=2 reached; "
+        "sockets of this origin: none; of all origins: 2; "
+        f"requests waiting for this origin, including this one: 1. {ADVICE}"
     )
     await world.close(agent)
 
@@ -303,8 +305,9 @@ async def test_a_pool_timeout_names_the_limit_of_the_origin(world: World) -> Non
                 await client.get(URL)
             gate.open()
     assert str(caught.value) == (
-        "GET http://a.test:80: no socket within 0.01 s (pool timeout): max_sockets=1 is reached; sockets of this "
-        f"origin: 1 connecting, of all origins: 1; 1 request(s) of this origin wait, this one included. {ADVICE}"
+        "GET http://a.test:80: no socket available within 0.01 s (pool timeout): max_sockets=1 reached; "
+        "sockets of this origin: 1 connecting; of all origins: 1; "
+        f"requests waiting for this origin, including this one: 1. {ADVICE}"
     )
     await world.close(agent)
 
@@ -323,9 +326,9 @@ async def test_a_pool_timeout_while_the_protocol_is_not_known(world: World) -> N
                 await client.get("https://a.test/")
             gate.open()
     assert str(caught.value) == (
-        "GET https://a.test:443: no socket within 0.01 s (pool timeout): it waits to learn whether the first socket "
-        "speaks HTTP/2; sockets of this origin: 1 connecting, of all origins: 1; 1 request(s) of this origin wait, "
-        f"this one included. {ADVICE}"
+        "GET https://a.test:443: no socket available within 0.01 s (pool timeout): waiting to learn whether the first "
+        "socket speaks HTTP/2; sockets of this origin: 1 connecting; of all origins: 1; "
+        f"requests waiting for this origin, including this one: 1. {ADVICE}"
     )
     await world.close(agent)
 
@@ -351,7 +354,7 @@ async def test_a_wait_has_one_absolute_deadline(world: World) -> None:
         exchange.home.wake(exchange.event, None)
         await waiting.wait()
         assert type(waiting.exception) is httpx.PoolTimeout
-        assert "no socket within 500 s (pool timeout): max_sockets=1 is reached" in str(waiting.exception)
+        assert "no socket available within 500 s (pool timeout): max_sockets=1 reached" in str(waiting.exception)
         gate.open()
     await world.close(agent)
 
@@ -364,7 +367,7 @@ async def test_a_wait_of_no_time_at_all(world: World) -> None:
         assert (await client.get(URL)).status_code == 200
         async with client.stream("GET", URL) as response:
             assert response.extensions["agent"].reused
-            with pytest.raises(httpx.PoolTimeout, match="no socket within 0 s"):
+            with pytest.raises(httpx.PoolTimeout, match="no socket available within 0 s"):
                 await client.get(URL)
     await world.close(agent)
 

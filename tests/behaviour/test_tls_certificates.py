@@ -27,12 +27,12 @@ from tests.support.worlds import World
 
 pytestmark = pytest.mark.filterwarnings("ignore:`(verify|cert)=:DeprecationWarning")
 
-VERIFY = "accepted is True, False, an ssl.SSLContext, or a path of certificates in PEM form"
-CERT = "accepted is the path of a file in PEM form, (certificate, key) or (certificate, key, password)"
-FILE = "accepted is a file of certificates in PEM form; or unset it, or give trust_env=False"
-FOLDER = "accepted is a folder of certificates in PEM form; or unset it, or give trust_env=False"
+VERIFY = "expected True, False, an ssl.SSLContext, or a path to certificates in PEM format"
+CERT = "expected the path of a PEM file, (certificate, key) or (certificate, key, password)"
+FILE = "expected a file of certificates in PEM format; or unset the variable, or pass trust_env=False"
+FOLDER = "expected a directory of certificates in PEM format; or unset the variable, or pass trust_env=False"
 NOT_THERE = "No such file or directory"
-NOT_HASHED = "no certificate is in it under a name such as 5ed36f99.0, which `openssl rehash` gives"
+NOT_HASHED = "it contains no certificate with a name such as 5ed36f99.0; run `openssl rehash`"
 
 MAKERS = (Agent, AgentTransport)
 
@@ -84,13 +84,13 @@ WRONG: list[tuple[str, Given, type[OSError], str]] = [
         "verify junk",
         lambda f: {"verify": f["junk"]},
         ssl.SSLError,
-        f"verify={{junk}}: there is no certificate in it; {VERIFY}",
+        f"verify={{junk}}: it contains no certificate; {VERIFY}",
     ),
     (
         "verify empty",
         lambda f: {"verify": f["empty"]},
         ssl.SSLError,
-        f"verify={{empty}}: there is no certificate in it; {VERIFY}",
+        f"verify={{empty}}: it contains no certificate; {VERIFY}",
     ),
     ("verify folder", lambda f: {"verify": f["folder"]}, ssl.SSLError, f"verify={{folder}}: {NOT_HASHED}; {VERIFY}"),
     ("cert missing", lambda f: {"cert": f["missing"]}, FileNotFoundError, f"cert={{missing}}: {NOT_THERE}; {CERT}"),
@@ -113,60 +113,60 @@ WRONG: list[tuple[str, Given, type[OSError], str]] = [
         IsADirectoryError,
         f"the key of cert={{folder}}: Is a directory; {CERT}",
     ),
-    ("cert junk", lambda f: {"cert": f["junk"]}, ssl.SSLError, f"cert={{junk}}: there is no certificate in it; {CERT}"),
+    ("cert junk", lambda f: {"cert": f["junk"]}, ssl.SSLError, f"cert={{junk}}: it contains no certificate; {CERT}"),
     (
         "cert junk beside authorities",
         lambda f: {"cert": f["junk"], "verify": f["ca"]},
         ssl.SSLError,
-        f"cert={{junk}}: there is no certificate in it; {CERT}",
+        f"cert={{junk}}: it contains no certificate; {CERT}",
     ),
     (
         "cert junk beside a context",
         lambda f: {"cert": f["junk"], "verify": ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)},
         ssl.SSLError,
-        f"cert={{junk}}: there is no certificate in it; {CERT}",
+        f"cert={{junk}}: it contains no certificate; {CERT}",
     ),
     (
         "cert is a key",
         lambda f: {"cert": (f["key"], f["key"])},
         ssl.SSLError,
-        f"cert={{key}}: there is no certificate in it; {CERT}",
+        f"cert={{key}}: it contains no certificate; {CERT}",
     ),
     (
         "no key in the only file",
         lambda f: {"cert": f["cert"]},
         ssl.SSLError,
-        f"cert={{cert}}: there is no private key in it; {CERT}",
+        f"cert={{cert}}: it contains no private key; {CERT}",
     ),
     (
         "key junk",
         lambda f: {"cert": (f["cert"], f["junk"])},
         ssl.SSLError,
-        f"the key of cert={{junk}}: there is no private key in it; {CERT}",
+        f"the key of cert={{junk}}: it contains no private key; {CERT}",
     ),
     (
         "another's key",
         lambda f: {"cert": [f["cert"], f["other"]]},
         ssl.SSLError,
-        f"the key of cert={{other}}: the key is not that of the certificate {{cert}}; {CERT}",
+        f"the key of cert={{other}}: the key does not match the certificate {{cert}}; {CERT}",
     ),
     (
         "no password",
         lambda f: {"cert": (f["cert"], f["locked"])},
         ssl.SSLError,
-        f"the key of cert={{locked}}: the key is encrypted, and no password was given; {CERT}",
+        f"the key of cert={{locked}}: the key is encrypted, but no password was given; {CERT}",
     ),
     (
         "wrong password",
         lambda f: {"cert": (f["cert"], f["locked"], "sesame")},
         ssl.SSLError,
-        f"the key of cert={{locked}}: the password does not open the key; {CERT}",
+        f"the key of cert={{locked}}: wrong password for the key; {CERT}",
     ),
     (
         "wrong password of a function",
         lambda f: {"cert": (f["cert"], f["locked"], lambda: b"sesame")},
         ssl.SSLError,
-        f"the key of cert={{locked}}: the password does not open the key; {CERT}",
+        f"the key of cert={{locked}}: wrong password for the key; {CERT}",
     ),
 ]
 
@@ -216,7 +216,7 @@ def test_a_path_that_is_none(given: dict[str, Any], files: dict[str, str]) -> No
     if isinstance(given.get("cert"), tuple):
         given = {"cert": (files["cert"], given["cert"][1])}
     for make in MAKERS:
-        with pytest.raises(ValueError, match=r"(verify|cert)='a\\x00b': embedded null byte; accepted is "):
+        with pytest.raises(ValueError, match=r"(verify|cert)='a\\x00b': embedded null byte; expected "):
             make(**given)
 
 
@@ -242,9 +242,7 @@ def test_a_certificate_that_openssl_finds_too_weak(files: dict[str, str]) -> Non
     Path(files["missing"]).write_bytes(pem + key.private_bytes(*pkcs8))
     with pytest.raises(ssl.SSLError) as caught:
         Agent(cert=files["missing"])
-    assert str(caught.value).startswith(
-        f"cert={files['missing']!r}: OpenSSL does not take it: [SSL: EE_KEY_TOO_SMALL] "
-    )
+    assert str(caught.value).startswith(f"cert={files['missing']!r}: OpenSSL rejected it: [SSL: EE_KEY_TOO_SMALL] ")
     assert str(caught.value).endswith(f"; {CERT}")
 
 
@@ -324,7 +322,7 @@ def test_the_environment_does_not_count_where_something_was_given(
     [
         ("SSL_CERT_FILE", "missing", f"[Errno 2] SSL_CERT_FILE={{0!r}}: {NOT_THERE}; {FILE}"),
         ("SSL_CERT_FILE", "folder", f"[Errno 21] SSL_CERT_FILE={{0!r}}: Is a directory; {FILE}"),
-        ("SSL_CERT_FILE", "junk", f"SSL_CERT_FILE={{0!r}}: there is no certificate in it; {FILE}"),
+        ("SSL_CERT_FILE", "junk", f"SSL_CERT_FILE={{0!r}}: it contains no certificate; {FILE}"),
         ("SSL_CERT_DIR", "missing", f"[Errno 2] SSL_CERT_DIR={{0!r}}: {NOT_THERE}; {FOLDER}"),
         ("SSL_CERT_DIR", "ca", f"SSL_CERT_DIR={{0!r}}: {NOT_HASHED}; {FOLDER}"),
         ("SSL_CERT_DIR", "folder", f"SSL_CERT_DIR={{0!r}}: {NOT_HASHED}; {FOLDER}"),
@@ -362,8 +360,8 @@ def test_a_log_of_keys_that_cannot_be_written(files: dict[str, str], monkeypatch
     with pytest.raises(FileNotFoundError) as caught:
         Agent(verify=files["ca"])
     assert str(caught.value) == (
-        f"[Errno 2] SSLKEYLOGFILE='{files['missing']}/log': {NOT_THERE}; accepted is a file that can be written; "
-        "or unset it"
+        f"[Errno 2] SSLKEYLOGFILE='{files['missing']}/log': {NOT_THERE}; expected a writable file; "
+        "or unset the variable"
     )
 
 
@@ -376,8 +374,8 @@ def test_default_certificates_that_are_missing(files: dict[str, str], monkeypatc
 
     monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", find_nothing)
     for text in (
-        f"[Errno 2] verify=True: no default certificates: {NOT_THERE}",
-        "verify=True: no default certificates: n",
+        f"[Errno 2] verify=True: cannot load the default certificates: {NOT_THERE}",
+        "verify=True: cannot load the default certificates: n",
     ):
         with pytest.raises(type(errors[0])) as caught:
             Agent(cert=files["both"])

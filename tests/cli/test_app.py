@@ -100,7 +100,7 @@ PROXY = "expected a URL such as http://localhost:3128, with scheme http, https, 
             for value, what in (
                 ("ftp://user:secret@x", "a proxy with scheme 'ftp' and host 'x'"),
                 ("localhost:3128", "a proxy with scheme 'localhost' and host ''"),
-                ("http://user:sec/ret@x", "this is no URL"),
+                ("http://user:sec/ret@x", "not a valid URL"),
                 ("http://x:65536", "a proxy with port 65536"),
             )
         ),

@@ -109,7 +109,7 @@ def test_a_timeout_is_the_agents(cli: Cli, server: DemoServer) -> None:
     result = cli("get", server.url + "/?delay=9", "-n", "1", "--timeout", "0.05")
     assert result.status == 1
     assert "1 of 1 requests failed: ReadTimeout: " in result.err
-    assert "nothing received for 0.05 s (read timeout; --timeout)" in result.err
+    assert "no data received for 0.05 s (read timeout, set by --timeout)" in result.err
 
 
 @pytest.mark.parametrize("mode", [[], ["--sync"]], ids=["async", "sync"])
@@ -161,8 +161,8 @@ def test_certificates_of_the_environment_that_are_missing(
         result = cli("get", f"https://127.0.0.1:{listener.getsockname()[1]}", "-n", "1", *mode)
     assert result.status == 1
     assert (
-        "[Errno 2] SSL_CERT_FILE='/no/such/file': No such file or directory; accepted is a file of certificates in PEM "
-        "form; or unset it"
+        "[Errno 2] SSL_CERT_FILE='/no/such/file': No such file or directory; expected a file of certificates in "
+        "PEM format; or unset the variable"
     ) in result.err
     assert "trust_env" not in result.err
 

@@ -48,7 +48,7 @@ def mask(text: str) -> str:
     text = re.sub(
         r"(?<=127\.0\.0\.1:)\d+(?![\d.])", lambda found: ports.setdefault(found[0], str(50001 + len(ports))), text
     )
-    text = re.sub(r"\b\d+\.\d{3} s\b", "0.001 s", text)
+    text = re.sub(r"\b\d+\.\d{3}(?=\s+s\b)", "0.001", text)
     return re.sub(r"\[Errno \d+\]", "[Errno 111]", text)  # the number of ECONNREFUSED is the system's
 
 

@@ -93,7 +93,7 @@ def wait_until(predicate: Callable[[], Any]) -> None:
         if predicate():
             return
         time.sleep(0.0005)
-    raise AssertionError("did not come true")
+    raise AssertionError("condition not met")
 
 
 @dataclass(frozen=True)

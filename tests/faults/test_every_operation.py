@@ -193,7 +193,7 @@ async def test_a_request_on_a_used_socket(world: World, url: str, name: str, met
         else:
             with pytest.raises(case.outcome) as caught:
                 await client.send(request)
-            assert ("was stale; not sent again" in str(caught.value)) == (ended and not garbled)
+            assert ("The socket was stale: it had served" in str(caught.value)) == (ended and not garbled)
         await check_that_it_works(world, client, agent, network, url)
 
 

@@ -37,10 +37,10 @@ async def test_a_response_that_is_not_closed_is_named(world: World, debug: bool)
             with pytest.raises(AssertionError) as caught:
                 assert_no_leaks(agent)
         assert_no_leaks(agent)
-    where = r", asked for at \S+\.py:\d+" if debug else ""
-    hint = "" if debug else r"\nAgent\(debug=True\) remembers where each was asked for\."
+    where = r", requested at \S+\.py:\d+" if debug else ""
+    hint = "" if debug else r"\nAgent\(debug=True\) records where each was requested\."
     what = rf"GET http://a\.test:80{where}: holds socket 0; read or close its response"
-    assert re.fullmatch(rf"1 request\(s\) are not over:\n  {what}{hint}", str(caught.value))
+    assert re.fullmatch(rf"1 request\(s\) have not ended:\n  {what}{hint}", str(caught.value))
     await world.close(agent)
 
 
@@ -54,7 +54,7 @@ async def test_a_request_that_waits_is_named(world: World) -> None:
         tasks.start(client.post, URL)
         await world.until(lambda: agent.status().requests)
         with pytest.raises(
-            AssertionError, match=r"2 request\(s\).*\n.*\n  POST http://a\.test:80: waits for a socket\n"
+            AssertionError, match=r"2 request\(s\).*\n.*\n  POST http://a\.test:80: is waiting for a socket\n"
         ):
             assert_no_leaks(agent)
         gate.open()

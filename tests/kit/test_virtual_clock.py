@@ -88,7 +88,7 @@ async def test_a_request_that_waits_gives_up_when_the_clock_is_set(world: World)
             assert not second.done
             clock.advance(1)
             await second.wait()
-            with pytest.raises(httpx.PoolTimeout, match="no socket within 60 s"):
+            with pytest.raises(httpx.PoolTimeout, match="no socket available within 60 s"):
                 second.result()
             await world.close(agent)
             await first.wait()

@@ -118,11 +118,11 @@ async def test_the_sessions_of_one_origin_are_forgotten(world: World, certificat
 @pytest.mark.parametrize(
     ("origin", "error", "message"),
     [
-        (7, TypeError, "origin: accepted is a str or {httpx}.URL such as 'https://example.com', or None for all orig"),
-        ("https://a:hunter2@b.test:x", ValueError, "origin: this is no URL; accepted is a str or {httpx}.URL"),
-        ("http://a:hunter2@a.test", ValueError, "origin with scheme 'http' and host 'a.test': accepted is a str"),
-        ("example.com", ValueError, "origin with scheme '' and host '': accepted is a str"),
-        ("https://", ValueError, "origin with scheme 'https' and host '': accepted is a str"),
+        (7, TypeError, "origin: expected a str or {httpx}.URL such as 'https://example.com', or None for all orig"),
+        ("https://a:hunter2@b.test:x", ValueError, "origin: not a valid URL; expected a str or {httpx}.URL"),
+        ("http://a:hunter2@a.test", ValueError, "origin with scheme 'http' and host 'a.test': expected a str"),
+        ("example.com", ValueError, "origin with scheme '' and host '': expected a str"),
+        ("https://", ValueError, "origin with scheme 'https' and host '': expected a str"),
     ],
 )  # fmt: skip
 def test_what_is_no_origin(origin: Any, error: type[Exception], message: str) -> None:

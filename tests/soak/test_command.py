@@ -101,7 +101,7 @@ def test_a_request_that_is_left_over(agent: Agent) -> None:
         watch = soak(agent)
         watch._at_rest("now")
     assert len(watch.failures) == 3
-    assert "1 request(s) are not over" in watch.failures[0]
+    assert "1 request(s) have not ended" in watch.failures[0]
     assert "sockets in use by nobody" in watch.failures[1]
     assert "1 requests made" in watch.failures[2]
 

@@ -214,7 +214,7 @@ class World:
             while not predicate():
                 await anyio.sleep(0.001)
             return
-        raise AssertionError(f"did not come true within {LIMIT:.0f} s: {inspect.getsource(predicate).strip()}")
+        raise AssertionError(f"condition not met within {LIMIT:.0f} s: {inspect.getsource(predicate).strip()}")
 
     async def settle(self) -> None:
         """Let everything run that can run without news from outside (in the sync world: nothing to wait for)."""

@@ -124,7 +124,7 @@ def test_no_thread_can_be_had(silence: Silence, monkeypatch: pytest.MonkeyPatch)
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", start)
         resolver.look_up(("second.test", 80), done.set)
-        with pytest.raises(OSError, match="no thread is left"):
+        with pytest.raises(OSError, match="cannot start a thread for the name look-up"):
             Resolver().look_up(("third.test", 80), lambda: None)
     silence.speak.set()
     assert done.wait(10)

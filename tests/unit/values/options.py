@@ -117,7 +117,7 @@ TIMES_WITHOUT_LIMIT = [(None, None), (math.inf, None)]
 
 FLAGS = [(True, True), (False, False)]
 
-#: What is accepted, and what is made of it.
+#: What is expected, and what is made of it.
 ACCEPTED: dict[str, list[tuple[Any, Any]]] = {
     "keep_alive": FLAGS,
     "keep_alive_initial_delay": [*TIMES, *TIMES_WITHOUT_LIMIT],
@@ -162,82 +162,82 @@ ACCEPTED: dict[str, list[tuple[Any, Any]]] = {
     "async_network_backend": [(None, None), (NETWORK.async_backend, NETWORK.async_backend)],
 }  # fmt: skip
 
-LIMIT_TEXT = "accepted is an int >= {}, math.inf or None for no limit"
+LIMIT_TEXT = "expected an int >= {}, math.inf or None for no limit"
 
-TIME_TEXT = "accepted is seconds {} 0 (int, float or datetime.timedelta)"
+TIME_TEXT = "expected seconds {} 0 (int, float or datetime.timedelta)"
 
-FLAG_TEXT = "accepted is True or False"
+FLAG_TEXT = "expected True or False"
 
 
 def wrong_numbers(name: str, text: str, minimum: int, *, none: bool) -> list[tuple[str, Any, type[Exception], str]]:
     """What every option that is a count refuses."""
-    accepted = LIMIT_TEXT.format(minimum) if none else f"accepted is an int >= {minimum}"
+    expected = LIMIT_TEXT.format(minimum) if none else f"expected an int >= {minimum}"
     cases: list[tuple[str, Any, type[Exception], str]] = [
-        (name, minimum - 1, ValueError, f"{name}={minimum - 1}: {accepted}"),
+        (name, minimum - 1, ValueError, f"{name}={minimum - 1}: {expected}"),
         (name, -(10**400), ValueError, f"{name}=-1"),
-        (name, math.nan, ValueError, f"{name}=nan: {accepted}"),
-        (name, True, TypeError, f"{name}=True: {accepted}, not bool"),
-        (name, "5", TypeError, f"{name}='5': {accepted}, not str"),
-        (name, 2.0, TypeError, f"{name}=2.0: {accepted}, not float"),
-        (name, -math.inf, TypeError, f"{name}=-inf: {accepted}, not float"),
-        (name, timedelta(1), TypeError, f"{name}=datetime.timedelta(days=1): {accepted}, not datetime.timedelta"),
-        (name, [1], TypeError, f"{name}=[1]: {accepted}, not list"),
-        (name, Array(), TypeError, f"{name}=array([1, 2]): {accepted}, not {__name__}.Array"),
-        (name, Decimal(3), TypeError, f"{name}=Decimal('3'): {accepted}, not decimal.Decimal"),
-        (name, Unprintable(), TypeError, f"{name}=<{__name__}.Unprintable>: {accepted}, not {__name__}.Unprintable"),
-        (name, "5" * 1000, TypeError, f"{name}='{'5' * 198}…: {accepted}, not str"),
+        (name, math.nan, ValueError, f"{name}=nan: {expected}"),
+        (name, True, TypeError, f"{name}=True: {expected}, got bool"),
+        (name, "5", TypeError, f"{name}='5': {expected}, got str"),
+        (name, 2.0, TypeError, f"{name}=2.0: {expected}, got float"),
+        (name, -math.inf, TypeError, f"{name}=-inf: {expected}, got float"),
+        (name, timedelta(1), TypeError, f"{name}=datetime.timedelta(days=1): {expected}, got datetime.timedelta"),
+        (name, [1], TypeError, f"{name}=[1]: {expected}, got list"),
+        (name, Array(), TypeError, f"{name}=array([1, 2]): {expected}, got {__name__}.Array"),
+        (name, Decimal(3), TypeError, f"{name}=Decimal('3'): {expected}, got decimal.Decimal"),
+        (name, Unprintable(), TypeError, f"{name}=<{__name__}.Unprintable>: {expected}, got {__name__}.Unprintable"),
+        (name, "5" * 1000, TypeError, f"{name}='{'5' * 198}…: {expected}, got str"),
     ]
     if not none:
-        cases.append((name, None, TypeError, f"{name}=None: {accepted}, not NoneType"))
-        cases.append((name, math.inf, TypeError, f"{name}=inf: {accepted}, not float"))
+        cases.append((name, None, TypeError, f"{name}=None: {expected}, got NoneType"))
+        cases.append((name, math.inf, TypeError, f"{name}=inf: {expected}, got float"))
     return cases
 
 
 def wrong_times(name: str, *, zero: bool, none: bool) -> list[tuple[str, Any, type[Exception], str]]:
     """What every option that is a time refuses."""
-    accepted = TIME_TEXT.format(">=" if zero else ">") + (", or None for no limit" if none else "")
+    expected = TIME_TEXT.format(">=" if zero else ">") + (", or None for no limit" if none else "")
     cases: list[tuple[str, Any, type[Exception], str]] = [
-        (name, -1, ValueError, f"{name}=-1: {accepted}"),
-        (name, -0.001, ValueError, f"{name}=-0.001: {accepted}"),
-        (name, timedelta(seconds=-1), ValueError, f"{name}=datetime.timedelta(days=-1, seconds=86399): {accepted}"),
-        (name, math.nan, ValueError, f"{name}=nan: {accepted}"),
-        (name, -math.inf, ValueError, f"{name}=-inf: {accepted}"),
-        (name, 10**400, ValueError, f": {accepted}"),
-        (name, True, TypeError, f"{name}=True: {accepted}, not bool"),
-        (name, "5", TypeError, f"{name}='5': {accepted}, not str"),
-        (name, [5], TypeError, f"{name}=[5]: {accepted}, not list"),
-        (name, Array(), TypeError, f"{name}=array([1, 2]): {accepted}, not {__name__}.Array"),
-        (name, Decimal(-1), ValueError, f"{name}=Decimal('-1'): {accepted}"),
-        (name, Decimal("NaN"), ValueError, f"{name}=Decimal('NaN'): {accepted}"),
-        (name, Decimal("sNaN"), ValueError, f"{name}=Decimal('sNaN'): {accepted}"),
-        (name, 3j, TypeError, f"{name}=3j: {accepted}, not complex"),
+        (name, -1, ValueError, f"{name}=-1: {expected}"),
+        (name, -0.001, ValueError, f"{name}=-0.001: {expected}"),
+        (name, timedelta(seconds=-1), ValueError, f"{name}=datetime.timedelta(days=-1, seconds=86399): {expected}"),
+        (name, math.nan, ValueError, f"{name}=nan: {expected}"),
+        (name, -math.inf, ValueError, f"{name}=-inf: {expected}"),
+        (name, 10**400, ValueError, f": {expected}"),
+        (name, True, TypeError, f"{name}=True: {expected}, got bool"),
+        (name, "5", TypeError, f"{name}='5': {expected}, got str"),
+        (name, [5], TypeError, f"{name}=[5]: {expected}, got list"),
+        (name, Array(), TypeError, f"{name}=array([1, 2]): {expected}, got {__name__}.Array"),
+        (name, Decimal(-1), ValueError, f"{name}=Decimal('-1'): {expected}"),
+        (name, Decimal("NaN"), ValueError, f"{name}=Decimal('NaN'): {expected}"),
+        (name, Decimal("sNaN"), ValueError, f"{name}=Decimal('sNaN'): {expected}"),
+        (name, 3j, TypeError, f"{name}=3j: {expected}, got complex"),
     ]
     if not zero:
-        cases.append((name, 0, ValueError, f"{name}=0: {accepted}"))
-        cases.append((name, timedelta(0), ValueError, f"{name}=datetime.timedelta(0): {accepted}"))
+        cases.append((name, 0, ValueError, f"{name}=0: {expected}"))
+        cases.append((name, timedelta(0), ValueError, f"{name}=datetime.timedelta(0): {expected}"))
     if not none:
-        cases.append((name, None, TypeError, f"{name}=None: {accepted}, not NoneType"))
-        cases.append((name, math.inf, ValueError, f"{name}=inf: {accepted}"))
+        cases.append((name, None, TypeError, f"{name}=None: {expected}, got NoneType"))
+        cases.append((name, math.inf, ValueError, f"{name}=inf: {expected}"))
     return cases
 
 
 def wrong_flags(name: str) -> list[tuple[str, Any, type[Exception], str]]:
     """What every option that is on or off refuses: Node's truthiness is not taken."""
     values = [(None, "NoneType"), (1, "int"), (0, "int"), ("yes", "str")]
-    return [(name, value, TypeError, f"{name}={value!r}: {FLAG_TEXT}, not {kind}") for value, kind in values]
+    return [(name, value, TypeError, f"{name}={value!r}: {FLAG_TEXT}, got {kind}") for value, kind in values]
 
 
 def wrong_choices(name: str, text: str) -> list[tuple[str, Any, type[Exception], str]]:
     """What every option that is one of a few words refuses."""
     return [
-        (name, "LIFO", ValueError, f"{name}='LIFO': accepted is {text}"),
-        (name, "", ValueError, f"{name}='': accepted is {text}"),
-        (name, None, TypeError, f"{name}=None: accepted is {text}, not NoneType"),
-        (name, 1, TypeError, f"{name}=1: accepted is {text}, not int"),
+        (name, "LIFO", ValueError, f"{name}='LIFO': expected {text}"),
+        (name, "", ValueError, f"{name}='': expected {text}"),
+        (name, None, TypeError, f"{name}=None: expected {text}, got NoneType"),
+        (name, 1, TypeError, f"{name}=1: expected {text}, got int"),
     ]
 
 
-SOCKET_OPTIONS_TEXT = "accepted are (level, option, value) or (level, option, None, length) tuples, or None"
+SOCKET_OPTIONS_TEXT = "expected (level, option, value) or (level, option, None, length) tuples, or None"
 
 ORIGIN_OPTIONS_TEXT = (
     "free_socket_timeout, keep_alive, keep_alive_initial_delay, keep_alive_timeout_buffer, max_free_sockets, "
@@ -246,13 +246,13 @@ ORIGIN_OPTIONS_TEXT = (
 
 LIBRARY = httpx.__name__  # httpx2 where these tests are turned to it
 
-PROXY_TEXT = f"accepted is a str, {LIBRARY}.URL or {LIBRARY}.Proxy of http, https, socks5 or socks5h, or None"
+PROXY_TEXT = f"expected a str, {LIBRARY}.URL or {LIBRARY}.Proxy of http, https, socks5 or socks5h, or None"
 
-VERIFY_TEXT = "accepted is True, False, an ssl.SSLContext or the path of a file or folder as a str"
+VERIFY_TEXT = "expected True, False, an ssl.SSLContext or the path of a file or directory as a str"
 
-CERT_TEXT = "accepted is the path of a file, (certificate, key), (certificate, key, password) or None"
+CERT_TEXT = "expected the path of a file, (certificate, key), (certificate, key, password) or None"
 
-PATTERN_TEXT = "accepted is a URL pattern such as 'https://example.com', 'all://*.example.com' or 'http://'"
+PATTERN_TEXT = "expected a URL pattern such as 'https://example.com', 'all://*.example.com' or 'http://'"
 
 #: What is refused, with which exception and message.
 REFUSED: list[tuple[str, Any, type[Exception], str]] = [
@@ -269,16 +269,16 @@ REFUSED: list[tuple[str, Any, type[Exception], str]] = [
     *wrong_times("keep_alive_timeout_buffer", zero=True, none=False),
     *wrong_numbers("max_cached_sessions", "", 0, none=False),
     *wrong_choices("http1_engine", "'auto' or 'httptools' or 'h11'"),
-    ("per_origin", [], TypeError, "per_origin=[]: accepted is a mapping of URL pattern to options, or None, not list"),
-    ("per_origin", "https://", TypeError, "per_origin='https://': accepted is a mapping of URL pattern to options"),
-    ("per_origin", {5: {}}, TypeError, "per_origin: 5 is no URL pattern; accepted is a str such as"),
+    ("per_origin", [], TypeError, "per_origin=[]: expected a mapping of URL pattern to options, or None, got list"),
+    ("per_origin", "https://", TypeError, "per_origin='https://': expected a mapping of URL pattern to options"),
+    ("per_origin", {5: {}}, TypeError, "per_origin: 5 is not a URL pattern; expected a str such as"),
     ("per_origin", {"a.test": {}}, ValueError, f"'a.test': {PATTERN_TEXT}"),
-    ("per_origin", {"all://": 5}, TypeError, "per_origin['all://']=5: accepted is a mapping of options, not int"),
+    ("per_origin", {"all://": 5}, TypeError, "per_origin['all://']=5: expected a mapping of options, got int"),
     (
         "per_origin",
         {"all://": {"max_total_sockets": 5}},
         TypeError,
-        f"per_origin['all://']: 'max_total_sockets' cannot differ between origins; accepted: {ORIGIN_OPTIONS_TEXT}",
+        f"per_origin['all://']: 'max_total_sockets' cannot differ between origins; these can: {ORIGIN_OPTIONS_TEXT}",
     ),
     (
         "per_origin",
@@ -286,26 +286,26 @@ REFUSED: list[tuple[str, Any, type[Exception], str]] = [
         ValueError,
         "per_origin['all://']: max_sockets=0: " + LIMIT_TEXT.format(1),
     ),
-    ("per_origin", {"all://": {"timeout": "5"}}, TypeError, "per_origin['all://']: timeout='5': accepted is seconds"),
+    ("per_origin", {"all://": {"timeout": "5"}}, TypeError, "per_origin['all://']: timeout='5': expected seconds"),
     *wrong_flags("debug"),
     *wrong_flags("retry_stale_sockets"),
-    ("verify", None, TypeError, f"verify=None: {VERIFY_TEXT}, not NoneType"),
-    ("verify", 1, TypeError, f"verify=1: {VERIFY_TEXT}, not int"),
-    ("cert", 5, TypeError, f"cert: {CERT_TEXT}, not this int"),
-    ("cert", (), TypeError, f"cert: {CERT_TEXT}, not this tuple"),
-    ("cert", ("a", "b", "c", "d"), TypeError, f"cert: {CERT_TEXT}, not this tuple"),
-    ("cert", ("a", 5), TypeError, f"cert: {CERT_TEXT}, not this tuple"),
-    ("cert", (None, "a"), TypeError, f"cert: {CERT_TEXT}, not this tuple"),
-    ("cert", ("a", "b", Path("secret")), TypeError, f"cert: {CERT_TEXT}, not this tuple"),
+    ("verify", None, TypeError, f"verify=None: {VERIFY_TEXT}, got NoneType"),
+    ("verify", 1, TypeError, f"verify=1: {VERIFY_TEXT}, got int"),
+    ("cert", 5, TypeError, f"cert: {CERT_TEXT}, got int"),
+    ("cert", (), TypeError, f"cert: {CERT_TEXT}, got tuple"),
+    ("cert", ("a", "b", "c", "d"), TypeError, f"cert: {CERT_TEXT}, got tuple"),
+    ("cert", ("a", 5), TypeError, f"cert: {CERT_TEXT}, got tuple"),
+    ("cert", (None, "a"), TypeError, f"cert: {CERT_TEXT}, got tuple"),
+    ("cert", ("a", "b", Path("secret")), TypeError, f"cert: {CERT_TEXT}, got tuple"),
     *wrong_flags("trust_env"),
     *wrong_flags("http1"),
     *wrong_flags("http2"),
-    ("limits", 5, TypeError, f"limits=5: accepted is {LIBRARY}.Limits or None, not int"),
+    ("limits", 5, TypeError, f"limits=5: expected {LIBRARY}.Limits or None, got int"),
     (
         "limits",
         httpx.Timeout(5),
         TypeError,
-        f"limits=Timeout(timeout=5): accepted is {LIBRARY}.Limits or None, not {LIBRARY}.Timeout",
+        f"limits=Timeout(timeout=5): expected {LIBRARY}.Limits or None, got {LIBRARY}.Timeout",
     ),
     (
         "limits",
@@ -323,48 +323,48 @@ REFUSED: list[tuple[str, Any, type[Exception], str]] = [
         "limits",
         httpx.Limits(keepalive_expiry=-1),
         ValueError,
-        "limits.keepalive_expiry=-1: accepted is seconds >= 0",
+        "limits.keepalive_expiry=-1: expected seconds >= 0",
     ),
-    ("proxy", 5, TypeError, f"proxy: {PROXY_TEXT}, not int"),
-    ("proxy", b"http://user:secret@proxy.test", TypeError, f"proxy: {PROXY_TEXT}, not bytes"),
+    ("proxy", 5, TypeError, f"proxy: {PROXY_TEXT}, got int"),
+    ("proxy", b"http://user:secret@proxy.test", TypeError, f"proxy: {PROXY_TEXT}, got bytes"),
     ("proxy", "ftp://user:secret@a.test", ValueError, f"proxy with scheme 'ftp' and host 'a.test': {PROXY_TEXT}"),
     ("proxy", "socks4://a.test", ValueError, f"proxy with scheme 'socks4' and host 'a.test': {PROXY_TEXT}"),
     ("proxy", httpx.URL("proxy.test"), ValueError, f"proxy with scheme '' and host '': {PROXY_TEXT}"),
     ("proxy", "http://", ValueError, f"proxy with scheme 'http' and host '': {PROXY_TEXT}"),
-    ("proxy", "http://user:sec/ret@proxy.test", ValueError, f"proxy: this is no URL; {PROXY_TEXT}"),
+    ("proxy", "http://user:sec/ret@proxy.test", ValueError, f"proxy: not a valid URL; {PROXY_TEXT}"),
     (
         "proxy",
         httpx.Proxy("http://proxy.test", ssl_context=CONTEXT),
         ValueError,
-        "proxy with scheme 'http' and an ssl_context: accepted is one with 'https' only",
+        "proxy with scheme 'http' and an ssl_context: an ssl_context requires scheme 'https'",
     ),
-    ("proxy", "http://a.test:65536", ValueError, "proxy with port 65536: accepted is a port from 1 to 65535"),
-    ("proxy", "http://\udcff", ValueError, f"proxy: this is no URL; {PROXY_TEXT}"),
-    ("uds", "", ValueError, "uds='': accepted is the path of a Unix socket as a str, or None"),
-    ("uds", b"/run/a.socket", TypeError, "uds=b'/run/a.socket': accepted is a str or None, not bytes"),
-    ("uds", 5, TypeError, "uds=5: accepted is a str or None, not int"),
-    ("local_address", ("a", 0), TypeError, "local_address=('a', 0): accepted is a str or None, not tuple"),
-    ("local_address", 5, TypeError, "local_address=5: accepted is a str or None, not int"),
+    ("proxy", "http://a.test:65536", ValueError, "proxy with port 65536: expected a port from 1 to 65535"),
+    ("proxy", "http://\udcff", ValueError, f"proxy: not a valid URL; {PROXY_TEXT}"),
+    ("uds", "", ValueError, "uds='': expected the path of a Unix socket as a str, or None"),
+    ("uds", b"/run/a.socket", TypeError, "uds=b'/run/a.socket': expected a str or None, got bytes"),
+    ("uds", 5, TypeError, "uds=5: expected a str or None, got int"),
+    ("local_address", ("a", 0), TypeError, "local_address=('a', 0): expected a str or None, got tuple"),
+    ("local_address", 5, TypeError, "local_address=5: expected a str or None, got int"),
     *wrong_numbers("retries", "", 0, none=False),
-    ("socket_options", 5, TypeError, f"socket_options=5: {SOCKET_OPTIONS_TEXT}, not int"),
-    ("socket_options", "abc", TypeError, f"socket_options='abc': {SOCKET_OPTIONS_TEXT}, not str"),
-    ("socket_options", b"abc", TypeError, f"socket_options=b'abc': {SOCKET_OPTIONS_TEXT}, not bytes"),
-    ("socket_options", (1, 2, 3), TypeError, f"socket_options=(1, 2, 3): {SOCKET_OPTIONS_TEXT}, not 1"),
-    ("socket_options", [(1, 2)], TypeError, f"socket_options=((1, 2),): {SOCKET_OPTIONS_TEXT}, not (1, 2)"),
-    ("socket_options", [("a", 2, 3)], TypeError, f"{SOCKET_OPTIONS_TEXT}, not ('a', 2, 3)"),
-    ("socket_options", [(1, 2, "3")], TypeError, f"{SOCKET_OPTIONS_TEXT}, not (1, 2, '3')"),
-    ("socket_options", [(1, 2, 3, 4)], TypeError, f"{SOCKET_OPTIONS_TEXT}, not (1, 2, 3, 4)"),
-    ("socket_options", [(1, 2, None, "4")], TypeError, f"{SOCKET_OPTIONS_TEXT}, not (1, 2, None, '4')"),
+    ("socket_options", 5, TypeError, f"socket_options=5: {SOCKET_OPTIONS_TEXT}, got int"),
+    ("socket_options", "abc", TypeError, f"socket_options='abc': {SOCKET_OPTIONS_TEXT}, got str"),
+    ("socket_options", b"abc", TypeError, f"socket_options=b'abc': {SOCKET_OPTIONS_TEXT}, got bytes"),
+    ("socket_options", (1, 2, 3), TypeError, f"socket_options=(1, 2, 3): {SOCKET_OPTIONS_TEXT}, got 1"),
+    ("socket_options", [(1, 2)], TypeError, f"socket_options=((1, 2),): {SOCKET_OPTIONS_TEXT}, got (1, 2)"),
+    ("socket_options", [("a", 2, 3)], TypeError, f"{SOCKET_OPTIONS_TEXT}, got ('a', 2, 3)"),
+    ("socket_options", [(1, 2, "3")], TypeError, f"{SOCKET_OPTIONS_TEXT}, got (1, 2, '3')"),
+    ("socket_options", [(1, 2, 3, 4)], TypeError, f"{SOCKET_OPTIONS_TEXT}, got (1, 2, 3, 4)"),
+    ("socket_options", [(1, 2, None, "4")], TypeError, f"{SOCKET_OPTIONS_TEXT}, got (1, 2, None, '4')"),
     (
         "network_backend",
         5,
         TypeError,
-        f"network_backend=5: accepted is an {httpcore.__name__}.NetworkBackend or None, not int",
+        f"network_backend=5: expected an {httpcore.__name__}.NetworkBackend or None, got int",
     ),
     (
         "async_network_backend",
         5,
         TypeError,
-        f"async_network_backend=5: accepted is an {httpcore.__name__}.AsyncNetworkBackend or None, not int",
+        f"async_network_backend=5: expected an {httpcore.__name__}.AsyncNetworkBackend or None, got int",
     ),
 ]  # fmt: skip

@@ -63,7 +63,7 @@ def test_what_is_refused(name: str, value: Any, exception: type[Exception], mess
 
 @pytest.mark.parametrize("name", ["timeout", "max_sockets"])
 def test_an_int_that_python_does_not_write_down_is_refused_like_others(name: str) -> None:
-    with pytest.raises(ValueError, match=f"^{name}=<int>: accepted is "):
+    with pytest.raises(ValueError, match=f"^{name}=<int>: expected "):
         Agent(**{name: -(10**5000)})  # type: ignore[arg-type]
 
 
