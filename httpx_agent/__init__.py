@@ -1,6 +1,6 @@
 """A socket agent for httpx: Node's `http.Agent` and `agentkeepalive`, with their defects repaired.
 
-Importing this module imports neither httpx nor httpcore; asking for a name of it does (PEP 562).
+Importing this module imports neither httpx nor httpcore; access to one of its names does (PEP 562).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __version__ = "0.1.0"
 
 __all__ = ["Agent", "AgentOptions", "AgentStatus", "AgentTransport", "RequestInfo", "SocketInfo", "request_info"]
 
-#: In which module each public name is.
+#: The module of each public name.
 _EXPORTS = {
     "Agent": "._api.httpx",
     "AgentOptions": "._values.options",

@@ -1,4 +1,4 @@
-"""`python -m httpx_agent`, and the console script `httpx-agent`."""
+"""Run `python -m httpx_agent`; the console script `httpx-agent` runs the same `main`."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
-"""`Agent` and `AgentTransport` for httpx2, which stands on httpcore2: the same engine, the same arguments.
+"""`Agent` and `AgentTransport` for httpx2, which is based on httpcore2: the same implementation and arguments.
 
     import httpx2
     from httpx_agent.httpx2 import AgentTransport
 
     with httpx2.Client(transport=AgentTransport(max_sockets=10)) as client: ...
 
-Importing this module imports neither httpx nor httpcore. What an agent tells, `AgentStatus`, `SocketInfo` and
-`RequestInfo`, and `AgentOptions` are those of `httpx_agent`.
+Importing this module imports neither httpx nor httpcore. `AgentOptions` and the values that an agent returns
+(`AgentStatus`, `SocketInfo`, `RequestInfo`) are those of `httpx_agent`.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ __all__ = ["Agent", "AgentTransport"]
 
 
 class Agent(BaseAgent[httpx2.Limits, httpx2.Proxy, httpx2.URL]):
-    """Manages sockets for `AgentTransport`: `httpx_agent.Agent`, where `limits` and `proxy` are httpx2's."""
+    """The same as `httpx_agent.Agent`, but for httpx2: `limits` and `proxy` are of its classes."""
 
     family: ClassVar[Family] = Family(httpx2, httpcore2)
 
 
 class AgentPool(BasePool):
-    """The pool under this family's transports; a class of its own, so that a mock can replace its methods."""
+    """The pool of this family's transports; a separate class, so that a mock can replace its methods."""
 
 
-# The bases declare `_pool` with types of their own, and mypy minds; one pool of ours serves both of httpx2's.
+# The bases declare `_pool` with different types, to which mypy objects; our one pool serves both.
 class AgentTransport(  # type: ignore[misc]
     BaseTransport[httpx2.Limits, httpx2.Proxy, httpx2.URL, Agent], httpx2.HTTPTransport, httpx2.AsyncHTTPTransport
 ):
-    """A transport for `httpx2.Client` and `httpx2.AsyncClient` alike, whose sockets an `Agent` manages.
+    """A transport for `httpx2.Client` and `httpx2.AsyncClient` with sockets managed by an `Agent`.
 
-    It takes the place of `httpx2.HTTPTransport` and `httpx2.AsyncHTTPTransport`, as `httpx_agent.AgentTransport` does
-    in httpx; the arguments are the same, with the `Agent` of this module.
+    It replaces `httpx2.HTTPTransport` and `httpx2.AsyncHTTPTransport`, as `httpx_agent.AgentTransport` does in httpx.
+    The arguments are the same, except that `agent` is an `Agent` of this module.
     """
 
     _agent_class = Agent

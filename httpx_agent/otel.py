@@ -1,11 +1,11 @@
-"""Metrics of an agent, by the OpenTelemetry API; needs the extra ``otel``.
+"""Metrics of an agent through the OpenTelemetry API; needs the extra ``otel``.
 
-Names, units and attributes are those of OpenTelemetry's semantic conventions for HTTP where there are any; what has no
-convention is named ``httpx_agent.…`` and shaped like the conventions for database pools.
+Names, units and attributes follow OpenTelemetry's semantic conventions for HTTP where these exist. Metrics without a
+convention are named ``httpx_agent.…`` and modelled on the conventions for database pools.
 
 What an agent *holds* is looked up when metrics are collected, in the collector's thread, and costs nothing in between.
-What *happens* in it is recorded as it happens. An agent that is not instrumented does neither; only users of this
-module import it.
+What *happens* in it is recorded as it happens. An agent that is not instrumented does neither, and the library itself
+never imports this module.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ _SCHEMA = "https://opentelemetry.io/schemas/1.44.0"
 
 _OPT_IN: tuple[OptIn, ...] = ("url.scheme", "network.peer.address")
 
-#: Methods that an attribute may name; others are ``_OTHER``. The variable takes the place of this list, as the
-#: conventions demand of whoever has one.
+#: Methods that an attribute may name; others are reported as ``_OTHER``. The variable replaces this list, as the
+#: conventions require of an instrumentation that has such a list.
 _METHODS = "CONNECT,DELETE,GET,HEAD,OPTIONS,PATCH,POST,PUT,QUERY,TRACE"
 _METHODS_VARIABLE = "OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS"
 
-#: Seconds, as the conventions advise for ``http.client.connection.duration``.
+#: Seconds, as the conventions recommend for ``http.client.connection.duration``.
 _CONNECTION_BOUNDARIES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300)
 
-#: Seconds, as they advise for requests.
+#: Seconds, as the conventions recommend for requests.
 _QUEUE_BOUNDARIES = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
 
 _STATES = {State.ACTIVE: "active", State.FREE: "idle"}
@@ -66,24 +66,24 @@ def instrument(
     pool_name: str | None = None,
     opt_in: Collection[OptIn] = (),
 ) -> None:
-    """Measure an agent from now on; called again for the same agent, the last call counts.
+    """Measure an agent from now on; a second call for the same agent replaces the first.
 
-    The agent may have sockets already, and may be dropped at any time. Several agents may be measured by one provider:
-    their values are added up where their attributes are the same; `pool_name` keeps them apart.
+    The agent may already have sockets, and may be discarded at any time. One provider may measure several agents: the
+    values with the same attributes are added up, and `pool_name` keeps the agents apart.
 
     Unknown HTTP methods are reported as ``_OTHER``, as the conventions ask; the environment variable
-    ``OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS``, read here, replaces the list of known ones.
+    ``OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS``, read by this call, replaces the list of known methods.
 
     Args:
-        agent: The agent; that of a transport is ``transport.agent``.
-        meter_provider: Where to report; ``None`` is OpenTelemetry's global provider, which may be set later.
-        pool_name: The value of ``httpx_agent.pool.name`` in all of the agent's attributes; without it there is none.
-        opt_in: Attributes to add which the conventions leave to the user: ``"url.scheme"``, and
-            ``"network.peer.address"`` on connections (a series for each address).
+        agent: The agent to measure; a transport's is ``transport.agent``.
+        meter_provider: The provider to report to; ``None`` means the global provider, which may be set later.
+        pool_name: The value of the attribute ``httpx_agent.pool.name`` on the agent's metrics; ``None`` omits it.
+        opt_in: Further attributes that the conventions make optional: ``"url.scheme"``, and ``"network.peer.address"``
+            on connections (one series for each address).
 
     Raises:
-        TypeError: If `agent` is no agent, or `pool_name` no string.
-        ValueError: If `opt_in` has another attribute.
+        TypeError: If `agent` is not an agent, or `pool_name` is not a string.
+        ValueError: If `opt_in` contains any other attribute.
     """
     if not isinstance(agent, BaseAgent):
         raise TypeError(f"agent={agent!r}: expected an httpx_agent.Agent, got {type(agent).__name__}")
@@ -107,12 +107,12 @@ def uninstrument(agent: AnyAgent) -> None:
 
 
 class _Measured(Observer):
-    """Measure one agent: an observer of what happens in it, and a look at what it holds.
+    """The measurement of one agent: observes what happens in it, and looks up what it holds.
 
     Args:
         instruments: The instruments of its provider.
-        pool_name: Its name in attributes, if it has one.
-        opt_in: Attributes to add.
+        pool_name: Its name in attributes, if any.
+        opt_in: Optional attributes to add.
     """
 
     def __init__(self, instruments: _Instruments, pool_name: str | None, opt_in: frozenset[str]) -> None:
@@ -140,7 +140,7 @@ class _Measured(Observer):
     # Holding ----------------------------------------------------------------------------------------------------------
 
     def open_connections(self, dispatcher: Dispatcher) -> Iterator[tuple[int, Attributes]]:
-        """Yield both states of whatever has a connection, so that no series ends while the other goes on."""
+        """Yield both states of each connection, so that neither series ends while the other continues."""
         for view, socket in dispatcher.snapshot()[1]:
             if view.state in _STATES:
                 attributes = self._of_socket(socket)
@@ -148,12 +148,12 @@ class _Measured(Observer):
                     yield int(view.state is state), {**attributes, "http.connection.state": name}
 
     def active_requests(self, dispatcher: Dispatcher) -> Iterator[tuple[int, Attributes]]:
-        """Yield the requests between their arrival at the agent and the end of their response."""
+        """Yield each request from its arrival at the agent to the end of its response."""
         for ticket in dispatcher.tickets():
             yield 1, self._of_request(ticket)
 
     def waiting_requests(self, dispatcher: Dispatcher) -> Iterator[tuple[int, Attributes]]:
-        """Yield waiting requests by origin; 0 for an origin that has a socket and no waiting request."""
+        """Yield waiting requests by origin; 0 for an origin that has sockets but no waiting requests."""
         _, sockets, waiting = dispatcher.snapshot()
         for _, socket in sockets:
             yield 0, self._of_origin(socket.key)
@@ -162,7 +162,7 @@ class _Measured(Observer):
 
     @staticmethod
     def limits_of_origins(option: str) -> Look:
-        """Return a look at a limit of each origin that has a socket or a waiting request."""
+        """Return a function that looks up a limit of each origin with a socket or a waiting request."""
 
         def look(measured: _Measured, dispatcher: Dispatcher) -> Iterator[tuple[int, Attributes]]:
             _, sockets, waiting = dispatcher.snapshot()
@@ -173,7 +173,7 @@ class _Measured(Observer):
 
     @staticmethod
     def limit_in_total(option: str) -> Look:
-        """Return a look at a limit over all origins."""
+        """Return a function that looks up a limit for all origins together."""
 
         def look(measured: _Measured, dispatcher: Dispatcher) -> Iterator[tuple[int, Attributes]]:
             yield from _limit(dispatcher.options, option, measured._common)
@@ -183,7 +183,7 @@ class _Measured(Observer):
     # Attributes -------------------------------------------------------------------------------------------------------
 
     def _of_origin(self, key: Key) -> Attributes:
-        """Name the origin server, not a proxy in front of it."""
+        """Return the attributes of the origin server, not of a proxy in front of it."""
         scheme = {"url.scheme": key.scheme} if "url.scheme" in self._opt_in else {}
         return {**self._common, "server.address": key.host, "server.port": key.port, **scheme}
 
@@ -208,8 +208,8 @@ Look = Callable[[_Measured, Any], Iterable[tuple[int, Attributes]]]
 class _Instruments:
     """The instruments of one provider, shared by all agents that it measures.
 
-    An instrument cannot be removed, and an observable one knows only the callbacks of its first creation, so there is
-    one set for each provider.
+    An instrument cannot be removed, and an observable instrument uses only the callbacks from its first creation, so
+    there is one set for each provider.
     """
 
     def __init__(self, provider: MeterProvider) -> None:
@@ -234,7 +234,7 @@ class _Instruments:
         self.requests_retried = meter.create_counter(
             "httpx_agent.request.retried",
             unit="{request}",
-            description="Requests sent a second time because their connection turned out dead.",
+            description="Requests sent a second time because their connection turned out to be dead.",
         )
         for name, unit, description, look in (
             (
@@ -252,7 +252,7 @@ class _Instruments:
             (
                 "httpx_agent.queue.requests",
                 "{request}",
-                "Number of requests that wait for a connection.",
+                "Number of requests waiting for a connection.",
                 _Measured.waiting_requests,
             ),
             (
@@ -283,7 +283,7 @@ class _Instruments:
             meter.create_observable_up_down_counter(name, [self._callback(look)], unit=unit, description=description)
 
     def _callback(self, look: Look) -> Callable[[CallbackOptions], list[Observation]]:
-        """Return an observable instrument's callback: look at every agent, and add up what has the same attributes."""
+        """Return the callback of an observable instrument: it adds up the values of all agents by attributes."""
 
         def collect(options: CallbackOptions) -> list[Observation]:
             with _looking:
@@ -297,24 +297,24 @@ class _Instruments:
         return collect
 
 
-#: Held while the measured agents are looked up, never while OpenTelemetry is called, which collects under its own lock.
+#: Held to read or change the measured agents, never to call OpenTelemetry, which collects under its own lock.
 _looking = threading.Lock()
 
 _measured: WeakKeyDictionary[AnyAgent, _Measured] = WeakKeyDictionary()
 
-#: Held while instruments are made.
+#: Held while instruments are created.
 _making = threading.Lock()
 
-#: Stands for the global provider, whichever that is.
+#: Stands for the global provider, whichever it is.
 _GLOBAL = object()
 
 _instruments: dict[object, _Instruments] = {}
 
 
 def _instruments_of(provider: MeterProvider | None) -> _Instruments:
-    """Return the instruments of a provider, making them the first time.
+    """Return the instruments of a provider, creating them on the first call.
 
-    Until the global provider is set, OpenTelemetry gives a stand-in; what that made works for the real one later.
+    Until the global provider is set, OpenTelemetry returns a stand-in; its instruments later work for the real one.
     """
     with _making:
         current = get_meter_provider()

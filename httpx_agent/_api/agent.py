@@ -1,4 +1,4 @@
-"""The public face of an agent; what works behind it is the dispatcher."""
+"""The public face of an agent; the dispatcher behind it does the work."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# A family's classes; they have the names that they have there, so that a signature reads as its own.
+# Stand for a family's classes, under the same names, so that signatures read as the family's own.
 Limits = TypeVar("Limits")
 Proxy = TypeVar("Proxy")
 URL = TypeVar("URL")
 
 
 class Option(Generic[T]):
-    """An option of an agent as its attribute; some may be set while it runs."""
+    """An option of an agent as an attribute; some can be set while it runs."""
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
@@ -93,10 +93,10 @@ class BaseAgent(StrictAttributes, Generic[Limits, Proxy, URL]):
     network_backend = Option[Any]()
     async_network_backend = Option[Any]()
 
-    #: Gives an agent its time: how old its sockets are, and for how long they are free.
+    #: The clock by which sockets age and stay free.
     _clock: Callable[[], float] = staticmethod(find_clock())
 
-    #: By this its requests wait.
+    #: The clock by which requests wait.
     _stopwatch: Callable[[], float] = staticmethod(time.monotonic)
 
     def __init__(
@@ -133,16 +133,19 @@ class BaseAgent(StrictAttributes, Generic[Limits, Proxy, URL]):
     def _set_up(self, given: dict[str, Any], identity: str | None = None) -> None:
         self._dispatcher = Dispatcher(self.family, given, self._clock, self._stopwatch)
         self._seen_counters = self._dispatcher.counters()
-        #: By this it is the same agent in every process that it is sent to.
+        #: Identifies the agent in every process that it is sent to.
         self._identity = identities.enter(self, identity)
 
     @property
     def options(self) -> AgentOptions:
-        """Every option, frozen."""
+        """All options; frozen."""
         return self._dispatcher.options
 
     def status(self) -> AgentStatus:
-        """A snapshot of the counters and of what the agent holds (R38, R40). Looks at every socket and request."""
+        """Return a snapshot of the counters, sockets and waiting requests (R38, R40).
+
+        It looks at every socket and every waiting request.
+        """
         counters, sockets, waiting = self._dispatcher.snapshot()
         in_use = Counter(socket.key.origin for view, socket in sockets if view.state is not State.FREE)
         free = Counter(socket.key.origin for view, socket in sockets if view.state is State.FREE)
@@ -155,14 +158,14 @@ class BaseAgent(StrictAttributes, Generic[Limits, Proxy, URL]):
 
     @property
     def status_changed(self) -> bool:
-        """Whether a counter moved since the last look that returned true (R39). One reader only."""
+        """Whether a counter has changed since this was last true (R39). Only one reader may use it."""
         counters = self._dispatcher.counters()
         changed = counters != self._seen_counters
         self._seen_counters = counters
         return changed
 
     def sockets(self) -> tuple[SocketInfo, ...]:
-        """Every socket, oldest first."""
+        """Return every socket, oldest first."""
         _, sockets, _ = self._dispatcher.snapshot()
         return tuple(
             SocketInfo(
@@ -181,29 +184,31 @@ class BaseAgent(StrictAttributes, Generic[Limits, Proxy, URL]):
         )
 
     def forget_sessions(self, origin: URL | str | None = None) -> None:
-        """Forget the TLS sessions of all origins, or of one, so that new connections show who they are again.
+        """Forget the TLS sessions of all origins, or of one, so that new connections authenticate again.
 
-        A resumed session brings the identity of the handshake that it comes from. Call this when a client certificate
-        was changed, or a server's. From then on no connection is opened with a session from before, and the connections
-        that are open teach no new one. They stay open, and what they were is what they are: `close` ends them.
+        A resumed session carries over the identities from its original handshake. Call this after a client certificate
+        or a server's certificate has changed. From then on, no new connection resumes an earlier session, and
+        connections already open contribute no new sessions. They stay open with the identities they have; `close` ends
+        them.
 
         May be called from any thread and in any event loop.
 
         Args:
-            origin: Such as ``"https://example.com"``, or a URL there, for that origin under whatever `sni_hostname`.
+            origin: The origin, such as ``"https://example.com"``, or any URL of it. Sessions for every
+                `sni_hostname` of the origin are forgotten. ``None`` means all origins.
 
         Raises:
             TypeError: If `origin` is neither a URL nor a `str`.
-            ValueError: If it is not one of https or wss, with a host.
+            ValueError: If `origin` is not an https or wss URL with a host.
         """
         self._dispatcher.clear_sessions(origin)
 
     def close(self) -> None:
-        """Closes every socket and fails every request: Node's `destroy()`, done right (R24, N13).
+        """Close every socket and fail every request: Node's `destroy()`, with its defects repaired (R24, N13).
 
-        Requests that wait or connect fail at once with `httpx.ConnectError` (nothing was sent), those in flight with
-        `httpx.ReadError`. Sync sockets are closed when this returns; those of event loops are handed to them. May be
-        called again, from any thread; used again, the agent opens new sockets.
+        Requests that are waiting or connecting fail at once with `httpx.ConnectError` (nothing was sent), those in
+        flight with `httpx.ReadError`. Sync sockets are closed when this returns; each event loop closes its own
+        afterwards. May be called repeatedly, from any thread. An agent that is used again opens new sockets.
         """
         if self._dispatcher.is_locked_here():
             self._dispatcher.sync_home.call_soon(self.close)
@@ -212,14 +217,17 @@ class BaseAgent(StrictAttributes, Generic[Limits, Proxy, URL]):
         run(self._dispatcher.close(self._dispatcher.sync_home))
 
     async def aclose(self) -> None:
-        """The same, called in an event loop: its sockets, and the sync ones, are closed when this returns."""
+        """Close the agent from an event loop; that loop's sockets and the sync ones are closed when this returns.
+
+        Otherwise the same as `close`.
+        """
         identities.let_go(self)
         home = self._dispatcher.find_async_home() or await self._dispatcher.new_async_home()
         await arun(self._dispatcher.close(home))
         await self._dispatcher.leave_home(home)
 
     def __copy__(self) -> Self:
-        return self  # an agent is an identity, as a lock or a file is
+        return self  # an agent has an identity, like a lock or a file
 
     def __deepcopy__(self, memo: object) -> Self:
         return self
@@ -232,7 +240,7 @@ class BaseAgent(StrictAttributes, Generic[Limits, Proxy, URL]):
     def __setstate__(self, state: dict[str, Any]) -> None:
         known = state_of(self, _OWN_ATTRIBUTES)
         for name, value in state.items():
-            if name not in known:  # an agent that lives here already keeps what it has
+            if name not in known:  # an agent that already exists here keeps its values
                 object.__setattr__(self, name, value)
 
     def _hint(self, name: str, *, is_set: bool) -> str | None:
@@ -269,13 +277,13 @@ class BaseAgent(StrictAttributes, Generic[Limits, Proxy, URL]):
 
 _OPTIONS = tuple(AgentOptions.__dataclass_fields__)
 
-#: What an agent can be asked, and told, besides its options.
+#: The public methods and attributes of an agent other than its options.
 MEMBERS = tuple(name for name in vars(BaseAgent) if not name.startswith("_") and name not in _OPTIONS)
 
 
-@lru_cache(256)  # some look for an attribute again and again
+@lru_cache(256)  # some programs look for the same attribute again and again
 def hint_of_agent(name: str, *, is_set: bool) -> str | None:
-    """Say what a name that is no attribute of an agent was probably meant to be."""
+    """Explain what a name that an agent does not have was probably meant to be."""
     if is_set:
         return hint(name, _OPTIONS)
     if name in AgentStatus.__dataclass_fields__:
@@ -283,7 +291,7 @@ def hint_of_agent(name: str, *, is_set: bool) -> str | None:
     return hint(name, (*_OPTIONS, *MEMBERS), (*CALLS, *ANSWERS))
 
 
-#: An agent's attributes besides those that a subclass or a user has put there.
+#: An agent's own instance attributes, as opposed to those that a subclass or a user adds.
 _OWN_ATTRIBUTES = frozenset({"_dispatcher", "_seen_counters", "_identity"})
 
 AnyAgent = BaseAgent[Any, Any, Any]

@@ -1,4 +1,4 @@
-"""Refuse attributes that do not exist: an agent that took whatever is set on it would silently ignore it."""
+"""Reject unknown attributes: an agent that let them be set would silently ignore them."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from .._values.options import AgentOptions
 
 
 class StrictAttributes:
-    """Refuses to be given an attribute that it does not have, and says what was probably meant.
+    """An object that rejects unknown attributes, and says what was probably meant.
 
-    Names that begin with an underscore pass, and so do names that the class has: mocks and instrumentation replace
-    methods. A user's subclass has attributes of its own, so there a name is refused only if it is almost that of an
-    option, is no plain word such as `timeout`, and is not declared by the class.
+    Names that begin with an underscore are allowed, and so are names that the class has: mocks and instrumentation
+    replace methods. A user's subclass has its own attributes, so there a name is rejected only if it is almost that of
+    an option, is not a plain word such as `timeout`, and is not declared by the class.
     """
 
     def _hint(self, name: str, *, is_set: bool) -> str | None:
-        """Return what an attribute was probably meant to be."""
+        """Explain what an attribute was probably meant to be; return ``None`` if nothing is similar."""
         raise NotImplementedError
 
-    if not TYPE_CHECKING:  # pragma: no branch - else type checkers would accept any name
+    if not TYPE_CHECKING:  # pragma: no branch - otherwise type checkers would accept any name
 
         def __setattr__(self, name, value):
             if not (name.startswith("_") or name in self.__dict__ or hasattr(type(self), name)):
@@ -29,7 +29,7 @@ class StrictAttributes:
             super().__setattr__(name, value)
 
         def __getattr__(self, name):
-            if hasattr(type(self), name):  # a property raised an `AttributeError`: show that one
+            if hasattr(type(self), name):  # a property raised an `AttributeError`: raise that again
                 return super().__getattribute__(name)
             hint = None if name.startswith("_") else self._hint(name, is_set=False)
             raise _error(self, name, f" ({hint})" if hint else "")
@@ -48,7 +48,7 @@ class StrictAttributes:
 
 
 def _error(owner: object, name: str, more: str) -> AttributeError:
-    # Without `obj`: else Python would append a suggestion of its own.
+    # Without `obj`, because Python would append its own suggestion.
     return AttributeError(f"{type(owner).__name__!r} object has no attribute {name!r}{more}", name=name)
 
 

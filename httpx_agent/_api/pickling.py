@@ -1,11 +1,11 @@
-"""Agents in other processes: what is sent is the options and an identity, never a socket.
+"""Send agents to other processes: a pickle contains the options and an identity, never a socket.
 
-Unpickled twice in one process, it is the same agent; so a task queue that sends an agent along with each task gets one
-pool of sockets for each worker, and not one for each task. For that, an agent that came from elsewhere is kept between
-tasks, when nobody refers to it, until it is closed.
+Unpickling an agent twice in one process returns the same agent. So a task queue that sends an agent with each task gets
+one set of sockets for each worker instead of one for each task. To make this work, a process keeps a received agent
+between tasks, when nothing refers to it, until it is closed.
 
-An agent has its identity from the beginning, not from its first pickle: a worker that was forked has the agents of its
-parent, and must know them when the parent sends one later.
+An agent gets its identity when it is made, not when it is first pickled: a forked worker already has its parent's
+agents, and must recognise them when the parent sends one later.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
     from .._pool.dispatcher import Dispatcher
 
-#: Agents from elsewhere that are kept although nobody refers to them; of more, the one that came longest ago is let go.
+#: How many received agents to keep although nothing refers to them; beyond this, drop the one received longest ago.
 MAX_KEPT = 100
 
-#: What to do about an option that cannot be sent.
+#: The advice for an option that cannot be pickled.
 _ADVICE = {
     "verify": "pass the path of a file or directory of certificates",
     "proxy": "pass one without an ssl_context",
@@ -39,17 +39,17 @@ _ADVICE = {
 
 
 class Agent(Protocol):
-    """An agent that knows its identity."""
+    """An agent with its identity."""
 
     _identity: str
     _dispatcher: Dispatcher
 
     def _set_up(self, given: dict[str, Any], identity: str | None = None) -> None:
-        """Begin with some options."""
+        """Set up the agent with some options."""
 
 
 class Identities:
-    """The agents of this process by their identities."""
+    """The agents of this process, by identity."""
 
     def __init__(self) -> None:
         self._agents: WeakValueDictionary[str, Agent] = WeakValueDictionary()
@@ -58,25 +58,25 @@ class Identities:
         process.register(self)
 
     def begin_anew(self) -> None:
-        """Renew in a forked child the lock that a thread of the parent may hold; the agents there are the same."""
+        """Replace the lock in a forked child, because a thread of the parent may hold it; the agents stay the same."""
         self._lock = Lock()
 
     def enter(self, agent: Agent, identity: str | None) -> str:
-        """Note an agent that was made, and return its identity: the one that it came with, or a new one."""
+        """Record a new agent, and return its identity: the one it was received with, or a new one."""
         identity = identity or os.urandom(16).hex()
         self._agents[identity] = agent
         return identity
 
     def revive(self, kind: type[Agent], identity: str, options: Mapping[str, Any]) -> Agent:
-        """Return the agent of an identity; make it if this process has none."""
+        """Return the agent with an identity; make it if this process does not have it."""
         agent, displaced = self._find_or_make(kind, identity, options)
         if displaced is not None:
-            displaced._dispatcher.rest()  # and whoever still uses it goes on with new sockets
+            displaced._dispatcher.rest()  # users of it, if any, continue with new sockets
         return agent
 
     @held("_lock")
     def _find_or_make(self, kind: type[Agent], identity: str, options: Mapping[str, Any]) -> tuple[Agent, Agent | None]:
-        """Return the agent of an identity, and the one that is kept no longer because of it."""
+        """Return the agent with an identity, and the agent that is no longer kept because of it, if any."""
         agent = self._agents.get(identity)
         displaced = None
         if agent is None:
@@ -91,7 +91,7 @@ class Identities:
 
     @held("_lock")
     def let_go(self, agent: Agent) -> None:
-        """Keep an agent no longer than somebody refers to it: it was closed."""
+        """Stop keeping an agent that was closed; from now on it lives only as long as something refers to it."""
         self._kept.pop(agent._identity, None)
 
 
@@ -99,24 +99,24 @@ identities = Identities()
 
 
 def revive(kind: type[Agent], identity: str, options: Mapping[str, Any]) -> Agent:
-    """Return the agent of a pickle, in the process that it came to."""
+    """Return the agent described by a pickle, in the receiving process."""
     return identities.revive(kind, identity, options)
 
 
 def state_of(thing: Any, own: Container[str]) -> Any:
-    """Return the attributes of an object besides its own, or what a `__getstate__` of the user's makes of them."""
+    """Return the attributes that a user has added to an object, or the result of the user's own `__getstate__`."""
     state = thing.__getstate__()
     is_plain = type(thing).__getstate__ is object.__getstate__  # type: ignore[comparison-overlap]
-    if is_plain and isinstance(state, tuple):  # of `__dict__`, and of slots
+    if is_plain and isinstance(state, tuple):  # from `__dict__`, and from slots
         state = {**(state[0] or {}), **state[1]}
     return {name: value for name, value in state.items() if name not in own} if isinstance(state, dict) else state
 
 
 def check_options(options: Mapping[str, Any]) -> None:
-    """Raise for an option that no other process can be sent.
+    """Check that every option can be sent to another process.
 
     Raises:
-        pickle.PicklingError: Naming the option, and what can be sent in its place.
+        pickle.PicklingError: If one cannot; the message names it, and what to pass instead.
     """
     picklers: list[Any] = [pickle, *(sys.modules[name] for name in ("cloudpickle", "dill") if name in sys.modules)]
     for name, value in options.items():
@@ -132,6 +132,6 @@ def _why_not(pickler: Any, value: object) -> str | None:
     """Return why a value cannot be pickled, or ``None`` if it can."""
     try:
         pickler.dumps(value)
-    except Exception as error:  # whatever a class of the user's raises
+    except Exception as error:  # a user's class may raise anything
         return str(error)
     return None

@@ -1,4 +1,4 @@
-"""What the transports of all families have in common: their arguments and their agent."""
+"""The part that the transports of all families share: their arguments and their agent."""
 
 from __future__ import annotations
 
@@ -27,16 +27,15 @@ from .pickling import state_of
 
 Agent = TypeVar("Agent", bound=AnyAgent)
 
-#: Where the transport of each client library is.
+#: The module with the transport for each client library.
 _MODULES = {"httpx": "httpx_agent", "httpx2": "httpx_agent.httpx2"}
 
 
 class BaseTransport(StrictAttributes, Generic[Limits, Proxy, URL, Agent]):
     """A transport of any family; see `httpx_agent.AgentTransport`.
 
-    It comes before the family's own transports among the bases, and takes only their constructors' place, and looks at
-    a request before they do: all that they have works with whatever stands in `_pool`, and other tools replace their
-    methods.
+    It precedes the family's own transports among the bases. It only replaces their constructors and checks a request
+    before they do: everything else in them works with any object in `_pool`, and other tools replace their methods.
     """
 
     _agent_class: ClassVar[type[AnyAgent]]
@@ -81,13 +80,13 @@ class BaseTransport(StrictAttributes, Generic[Limits, Proxy, URL, Agent]):
 
     @classmethod
     def _make_pool(cls, agent: object, options: Mapping[str, Any]) -> BasePool:
-        """Make the pool of a transport: over the agent that was given, or over one of its own.
+        """Make the pool of a transport, over the given agent or over its own.
 
-        Where an HTTP proxy is used, the pool is also an `httpcore.HTTPProxy`. That is how others tell that a transport
-        has a proxy, and which one: the `proxy_url` of pytest-httpx, for instance.
+        With an HTTP proxy, the pool is also an `httpcore.HTTPProxy`. This is how other tools learn whether a transport
+        has a proxy, and which one: `proxy_url` in pytest-httpx, for instance.
 
         Raises:
-            TypeError: If both an agent and options were given, or an agent of another family.
+            TypeError: If both an agent and options are given, or if the agent is of another family.
         """
         owns_agent = agent is None
         if owns_agent:
@@ -107,31 +106,31 @@ class BaseTransport(StrictAttributes, Generic[Limits, Proxy, URL, Agent]):
 
     @classmethod
     def mounts_from_env(cls, **options: Any) -> dict[str, Self | None]:
-        """The proxies of the environment as `mounts` of a client; httpx drops them where `transport=` is given.
+        """Return the proxies from the environment as a client's `mounts`; httpx ignores them if `transport=` is given.
 
-        Reads `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` as httpx does, in capital or small letters; on
-        macOS and Windows the system's settings count as well. Each proxy URL has an agent of its own: its limits hold
-        for that proxy. Where a proxy stands under several patterns, the first transport owns the agent and the others
-        borrow it. ``None`` is what httpx takes for "no proxy: use `transport=`".
+        Read `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` as httpx does, in upper or lower case; on macOS and
+        Windows also the system's settings. Each proxy URL has its own agent, whose limits apply to that proxy. If a
+        proxy applies to several patterns, the first transport owns the agent and the others borrow it. ``None`` tells
+        httpx to use `transport=`, without a proxy.
 
             client = httpx.Client(transport=AgentTransport(), mounts=AgentTransport.mounts_from_env())
 
         Args:
-            **options: Those of `AgentTransport`, for each agent; not `agent` and not `proxy`.
+            **options: The options of `AgentTransport`, used for each agent; `agent` and `proxy` are not allowed.
 
         Raises:
-            TypeError: For `agent`, `proxy`, an unknown option, or an option's value of a wrong type, whatever the
-                environment says.
-            ValueError: For a proxy or an option's value that cannot be.
+            TypeError: If `agent`, `proxy` or an unknown option is given, or a value has the wrong type; raised
+                regardless of the environment.
+            ValueError: If a proxy or an option's value is invalid.
             ImportError: If a proxy or an option needs a package that is not installed.
         """
         for name in ("agent", "proxy"):
             if name in options:
                 raise TypeError(f"{name}= is not allowed: each proxy from the environment has its own agent")
-        if cls.__init__ is BaseTransport.__init__:  # which of its own a subclass takes, it alone knows
+        if cls.__init__ is BaseTransport.__init__:  # only the subclass knows which options it takes
             given = {name: value for name, value in options.items() if value is not UNSET}
             checked = check_options(given, cls._agent_class.family)
-            # Those that were checked: an iterator gives its values once, and the agents may be several.
+            # Use the checked values: an iterator can be read only once, and there may be several agents.
             options = {name: getattr(checked, name) for name in given}
         owners: dict[str, Self] = {}
         mounts: dict[str, Self | None] = {}
@@ -146,27 +145,27 @@ class BaseTransport(StrictAttributes, Generic[Limits, Proxy, URL, Agent]):
         return mounts
 
     def handle_request(self, request: Any) -> Any:
-        """As in the family's own transport, whose method does the work, and which others may have replaced.
+        """Send a request, by the method of the family's own transport, which other tools may have replaced.
 
         Raises:
-            TypeError: For a request of another family's client, or with a body for event loops.
+            TypeError: If the request is from another family's client, or its body is for event loops.
         """
         if not isinstance(getattr(request, "stream", None), self._sync_body):
             raise self._refusal(request, "an AsyncClient")
         return super().handle_request(request)  # type: ignore[misc]
 
     async def handle_async_request(self, request: Any) -> Any:
-        """As in the family's own transport, whose method does the work, and which others may have replaced.
+        """Send a request, by the method of the family's own transport, which other tools may have replaced.
 
         Raises:
-            TypeError: For a request of another family's client, or with a body for threads.
+            TypeError: If the request is from another family's client, or its body is for threads.
         """
         if not isinstance(getattr(request, "stream", None), self._async_body):
             raise self._refusal(request, "a Client")
         return await super().handle_async_request(request)  # type: ignore[misc]
 
     def _refusal(self, request: Any, other_client: str) -> TypeError:
-        """Explain what the family's own transport asserts."""
+        """Return an error that explains what the family's own transport merely asserts."""
         httpx = self._agent_class.family.httpx
         named = full_name(type(self))
         if isinstance(request, httpx.Request):

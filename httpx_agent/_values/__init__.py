@@ -1,8 +1,8 @@
-"""What users give and get; all of it is frozen.
+"""The values that users pass in and get back; all of them are frozen.
 
-Begin with `options.py`: every option, what it means and what it accepts; `names.py` explains names that other libraries
-use for them. `origins.py` has the keys of sockets and the patterns that match origins, `environment.py` the proxies
-that the environment names, `status.py` the snapshots that an agent returns.
+Begin with `options.py`: every option, its meaning and the values it accepts; `names.py` explains the names that other
+libraries use for them. `origins.py` has the keys of sockets and the patterns that match origins, `environment.py` the
+proxies from environment variables, `status.py` the snapshots that an agent returns.
 
 May import `_rules`, `_protocol`, `_runtime` and `_family`.
 """

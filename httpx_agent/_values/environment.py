@@ -1,4 +1,4 @@
-"""Proxies of the environment, as httpx's clients understand them."""
+"""Read proxies from the environment, as httpx's clients do."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from .origins import to_ascii
 
 
 def proxies_from_environment() -> dict[str, str | None]:
-    """Map URL patterns to proxies, by `http_proxy`, `https_proxy` and `all_proxy`; to ``None`` for those of `no_proxy`.
+    """Map URL patterns to proxies: those of `http_proxy`, `https_proxy` and `all_proxy`; ``None`` for `no_proxy`.
 
-    The keys are patterns for httpx's `mounts`. The variables count in lower and upper case, as in
-    `urllib.request.getproxies`, which also looks at the system's settings on macOS and Windows.
+    The keys are patterns for httpx's `mounts`. The variables may be in lower or upper case, as in
+    `urllib.request.getproxies`, which on macOS and Windows also reads the system's settings.
 
     Raises:
-        ValueError: If `no_proxy` has a name that is none.
+        ValueError: If `no_proxy` contains an invalid host name.
     """
     found = getproxies()
     exceptions = [entry.strip() for entry in found.get("no", "").split(",")]
@@ -33,20 +33,20 @@ def proxies_from_environment() -> dict[str, str | None]:
 
 
 def _pattern(entry: str) -> str:
-    """Turn an entry of `no_proxy` into a pattern: a URL, an address, `localhost`, or a name with all that is below it.
+    """Turn an entry of `no_proxy` into a pattern: a URL, an address, `localhost`, or a name and its subdomains.
 
-    Where httpx would make a pattern that it then refuses, or that no URL matches, return the closest that it accepts.
+    Where httpx would create a pattern that it then rejects, or that no URL matches, return the closest valid one.
     """
     if "://" in entry:
         return entry
     if entry.startswith(("[", "*.")):
         return f"all://{entry}"
-    address = entry.partition("/")[0]  # of a network the address alone counts, as in httpx
+    address = entry.partition("/")[0]  # for a network, httpx looks only at the address
     try:
         version = ipaddress.ip_address(address).version
     except ValueError:
         name = _name(entry)
-        is_alone = name.lower() == "localhost" or name.startswith("xn--")  # no star can stand before the latter
+        is_alone = name.lower() == "localhost" or name.startswith("xn--")  # a star cannot precede the latter
         return f"all://{name}" if is_alone else f"all://*{name}"
     return f"all://{entry}" if version == 4 else f"all://[{address}]"
 

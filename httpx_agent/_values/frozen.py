@@ -1,4 +1,4 @@
-"""A dictionary that cannot be changed."""
+"""A read-only dictionary."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ T = TypeVar("T")
 
 
 class FrozenDict(dict[str, T]):
-    """A dictionary that cannot be changed; it equals any dictionary with the same entries.
+    """A read-only dictionary; it equals any dictionary with the same entries.
 
     Unlike `types.MappingProxyType`, it can be pickled, copied and written as JSON, and `dataclasses.asdict` accepts it.
     """

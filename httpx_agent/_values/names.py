@@ -1,4 +1,4 @@
-"""Names that are none here: what other libraries call an option, and what a misspelt one was meant to be."""
+"""Explain unknown names: an option as another library calls it, or a misspelt one."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 from typing import NamedTuple
 
-#: How alike two names must be, from 0 to 1, for one to be taken for the other misspelt.
+#: How similar two names must be, from 0 to 1, for one to pass as a misspelling of the other.
 _ALIKE = 0.75
 _ALL_BUT_THE_SAME = 0.93
 
 
 class _Elsewhere(NamedTuple):
-    """What another library calls something.
+    """A name from another library.
 
     Attributes:
-        library: The library.
-        name: The name there.
-        option: The option here; empty if it is none.
-        answer: What differs, or, where it is no option here, what to do.
+        library: The other library.
+        name: The name in that library.
+        option: The corresponding option here; empty if there is none.
+        answer: The difference; if there is no corresponding option, what to do instead.
     """
 
     library: str
@@ -37,7 +37,7 @@ _NO_LIMIT = "where None is no limit, not 0"
 _CONTEXT = "as an ssl.SSLContext"
 _PHASES = "is not an agent option: pass the client a Timeout with separate connect, read, write and pool values"
 
-#: What other libraries call options, by their documentation. Names of several libraries may be one when written alike.
+#: Options as other libraries' documentation calls them. Spellings that differ only in style may be from several.
 _OPTIONS = (
     _Elsewhere("Node", "keepAlive", "keep_alive"),
     _Elsewhere("Node", "keepAliveMsecs", "keep_alive_initial_delay", _SECONDS),
@@ -101,7 +101,7 @@ _OPTIONS = (
     _Elsewhere("reqwest", "tcp_keepalive", "keep_alive_initial_delay"),
 )
 
-#: What they have, and is no option here.
+#: Names from other libraries that have no corresponding option here.
 ANSWERS = (
     _Elsewhere("Node", "servername", answer="is given with a request: extensions={'sni_hostname': …}"),
     _Elsewhere(
@@ -132,7 +132,7 @@ ANSWERS = (
 
 _LIMITS = frozenset(entry.name for entry in _OPTIONS if entry.library == "httpx.Limits")
 
-#: What other libraries call what their pools can be asked, which is no option.
+#: Methods and attributes of other libraries' pools that are not options.
 CALLS = (
     _Elsewhere("Node", "destroy", answer="is close() here, or await aclose()"),
     _Elsewhere("Node", "freeSockets", answer="is status().free_sockets here"),
@@ -149,28 +149,28 @@ CALLS = (
 
 
 def hint(name: str, own: Collection[str], answers: Collection[_Elsewhere] = ANSWERS) -> str | None:
-    """Say what a name that is none was probably meant to be.
+    """Explain what an unknown name was probably meant to be.
 
     Args:
-        name: The name.
-        own: The names there are in its place.
-        answers: What else of other libraries has an answer there.
+        name: The unknown name.
+        own: The valid names.
+        answers: Names from other libraries that have no corresponding option but do have an answer.
 
     Returns:
-        The answer, as it stands in brackets after the name; ``None`` if it is like nothing.
+        The explanation, to be put in brackets after the name; ``None`` if nothing is similar.
     """
     found = _find(name, own, answers)
     return "; ".join(f"did you mean {each}?" if isinstance(each, str) else str(each) for each in found) or None
 
 
 def option_meant(name: str, own: Collection[str]) -> str | None:
-    """Return the option that a name was probably meant for."""
+    """Return the option that a name was probably meant to be, or ``None``."""
     found = [each if isinstance(each, str) else each.option for each in _find(name, own, ())]
     return found[0] if found else None
 
 
 def _find(name: str, own: Collection[str], answers: Collection[_Elsewhere]) -> list[_Elsewhere | str]:
-    """Return whose name it is, or the only one that it is like: one of another library, or one of our own."""
+    """Return the entries with exactly this name, otherwise the one most similar: from another library, or our own."""
     known = [*answers, *(entry for entry in _OPTIONS if entry.option in own)]
     wanted = _plain(name)
     alike = [entry for entry in known if _plain(entry.name) == wanted]
@@ -182,7 +182,7 @@ def _find(name: str, own: Collection[str], answers: Collection[_Elsewhere]) -> l
 
 
 def is_all_but_one(name: str, own: Collection[str]) -> bool:
-    """Return whether a name is so much like an option's that nobody has given it to something else."""
+    """Return whether a name is so similar to an option's that it cannot be meant for anything else."""
     if name.islower():
         plain = list(map(_plain, own))
         return name in _LIMITS or bool(get_close_matches(_plain(name), plain, n=1, cutoff=_ALL_BUT_THE_SAME))
@@ -190,7 +190,7 @@ def is_all_but_one(name: str, own: Collection[str]) -> bool:
 
 
 def no_such_option(names: Iterable[object], own: Collection[str]) -> str:
-    """Say of every name that it is no option, and what it was probably meant to be."""
+    """Return an error message that lists unknown options and what each was probably meant to be."""
     hints = [(name, hint(str(name), own)) for name in names]
     message = ", ".join(f"{name!r} ({text})" if text else repr(name) for name, text in hints)
     return f"no such option: {message}" + (
@@ -199,5 +199,5 @@ def no_such_option(names: Iterable[object], own: Collection[str]) -> str:
 
 
 def _plain(name: str) -> str:
-    """Return a name without what differs from one style to the next: `maxSockets`, `max_sockets`, `max-sockets`."""
+    """Reduce a name to what all styles share: `maxSockets`, `max_sockets` and `max-sockets` become the same."""
     return name.replace("_", "").replace("-", "").lower()

@@ -1,4 +1,4 @@
-"""The options of an agent: what they are, what they accept, and what an unsuitable value is told."""
+"""The options of an agent: their meaning, the values they accept, and the errors for unsuitable values."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ if TYPE_CHECKING:
 Seconds = float | timedelta
 SocketOption = tuple[int, int, int] | tuple[int, int, bytes | bytearray] | tuple[int, int, None, int]
 
-#: macOS has another name for it.
+#: macOS uses a different name for it.
 _TCP_KEEPIDLE: int = next(getattr(socket, n) for n in ("TCP_KEEPIDLE", "TCP_KEEPALIVE") if hasattr(socket, n))
 
-#: What Linux takes for TCP_KEEPIDLE at most.
+#: The highest value that Linux accepts for TCP_KEEPIDLE.
 _MAX_KEEP_IDLE = 32767
 
 
 class Unset(Enum):
-    """Stands for an option that was not given, which differs from one given as its default."""
+    """Mark an option that was not given, as opposed to one given with its default value."""
 
     UNSET = "the default"
 
@@ -73,46 +73,48 @@ class AgentKeywords(TypedDict, total=False):
 
 @dataclass(frozen=True, kw_only=True)
 class AgentOptions:
-    """Every option of an agent, as it understood them. Times are seconds, ``None`` means no limit.
+    """Every option of an agent, validated and normalised. Times are in seconds; ``None`` means no limit.
 
     Attributes:
-        keep_alive: Whether a socket may stay open after its response (Node `keepAlive`).
+        keep_alive: Whether to keep a socket open after its response (Node `keepAlive`).
         keep_alive_initial_delay: TCP keep-alive: idle seconds before the first probe, rounded up to whole seconds;
             ``None`` sends none (Node `keepAliveMsecs`, R26, repair N26).
-        max_sockets: Open sockets per origin: connecting, active, free and closing (Node `maxSockets`, R4).
-        max_total_sockets: The same over all origins (Node `maxTotalSockets`, R6).
-        max_free_sockets: Free sockets per origin; 0 keeps none; at the limit the socket that comes free is closed
-            (Node `maxFreeSockets`, R12).
-        max_total_free_sockets: Free sockets over all origins; the least recently used is closed.
-        scheduling: Which free socket serves next: the one used last (``"lifo"``) or the one free for longest
+        max_sockets: The maximum number of open sockets per origin: connecting, active, free and closing (Node
+            `maxSockets`, R4).
+        max_total_sockets: The same for all origins together (Node `maxTotalSockets`, R6).
+        max_free_sockets: The maximum number of free sockets per origin; 0 keeps none. At the limit, a socket that
+            becomes free is closed (Node `maxFreeSockets`, R12).
+        max_total_free_sockets: The maximum number of free sockets for all origins together. Beyond it, the least
+            recently used is closed.
+        scheduling: Which free socket to use next: the one used last (``"lifo"``) or the one free for longest
             (``"fifo"``) (Node `scheduling`, R2).
-        timeout: Inactivity of a socket in use: connecting, reading, writing (Node `timeout`, R17, R33). A number in
-            the request's own timeout wins.
-        free_socket_timeout: How long a socket may stay free; 0 never keeps one (`freeSocketTimeout`, R31).
-        socket_active_ttl: How old a socket may grow; one in use is never cut (`socketActiveTTL`, R34).
-        keep_alive_timeout_buffer: Taken off the server's `Keep-Alive: timeout=` hint
+        timeout: How long a socket in use may be inactive while connecting, reading or writing (Node `timeout`, R17,
+            R33). A number in the request's own timeout takes precedence.
+        free_socket_timeout: How long a socket may stay free; 0 keeps none (`freeSocketTimeout`, R31).
+        socket_active_ttl: The maximum age of a socket; a socket in use is never cut off (`socketActiveTTL`, R34).
+        keep_alive_timeout_buffer: Subtracted from the server's `Keep-Alive: timeout=` hint
             (`agentKeepAliveTimeoutBuffer`, R15).
-        max_cached_sessions: TLS sessions kept for resumption, one for each origin and name; 0 keeps none
-            (`maxCachedSessions`, R28). If `verify` is an `ssl.SSLContext`, 0 unless it is given: a certificate that is
-            loaded there later would not be seen by servers that resume. See `Agent.forget_sessions`.
-        http1_engine: Which HTTP/1.1 implementation is used: ``"auto"`` takes the fast one where httptools is installed
-            and it can serve, else httpcore's; ``"httptools"`` insists on it, ``"h11"`` never takes it.
-        per_origin: Other values of some options for some origins, by httpx's URL patterns.
-        debug: Whether to remember where responses were asked for, to name the ones that are never closed.
-        retry_stale_sockets: Whether a request is sent again when a used socket turns out dead (R19, N16).
+        max_cached_sessions: How many TLS sessions to keep for resumption, one for each origin and server name; 0 keeps
+            none (`maxCachedSessions`, R28). If `verify` is an `ssl.SSLContext`, the default is 0: a server that resumes
+            a session would not see a certificate that is loaded into the context later. See `Agent.forget_sessions`.
+        http1_engine: The HTTP/1.1 implementation: ``"auto"`` uses the fast one if httptools is installed and it can
+            serve the connection, otherwise httpcore's; ``"httptools"`` requires the fast one; ``"h11"`` never uses it.
+        per_origin: Different values of some options for some origins, by httpx's URL patterns.
+        debug: Whether to record where each response was requested, so that warnings can name those never closed.
+        retry_stale_sockets: Whether to send a request again when a used socket turns out to be dead (R19, N16).
         verify: TLS verification, as in `httpx.HTTPTransport`.
         cert: Client certificate, as in `httpx.HTTPTransport`.
-        trust_env: Whether `SSL_CERT_FILE` and `SSL_CERT_DIR` count, as in `httpx.HTTPTransport`.
-        http1: Whether HTTP/1.1 may be spoken.
-        http2: Whether HTTP/2 may be spoken.
-        limits: The `httpx.Limits` that were given, whose values the options above show.
+        trust_env: Whether to use `SSL_CERT_FILE` and `SSL_CERT_DIR`, as in `httpx.HTTPTransport`.
+        http1: Whether to allow HTTP/1.1.
+        http2: Whether to allow HTTP/2.
+        limits: The `httpx.Limits` that were given; the options above show their values.
         proxy: The proxy, as in `httpx.HTTPTransport`.
-        uds: Path of a Unix socket to connect to instead.
-        local_address: Address to connect from.
-        retries: Further attempts to connect.
-        socket_options: Arguments for `socket.setsockopt`, set last.
-        network_backend: `httpcore.NetworkBackend` to use instead of the usual one.
-        async_network_backend: `httpcore.AsyncNetworkBackend` to use instead of the usual ones.
+        uds: The path of a Unix socket to connect to instead.
+        local_address: The address to connect from.
+        retries: How many further attempts to connect to make.
+        socket_options: Arguments for `socket.setsockopt`, applied last.
+        network_backend: An `httpcore.NetworkBackend` to use instead of the usual one.
+        async_network_backend: An `httpcore.AsyncNetworkBackend` to use instead of the usual ones.
     """
 
     keep_alive: bool = True
@@ -146,7 +148,7 @@ class AgentOptions:
     async_network_backend: Any = None
 
     def tcp_socket_options(self) -> tuple[SocketOption, ...]:
-        """TCP keep-alive (R26), then the user's own, which win."""
+        """Return TCP keep-alive (R26), then the user's own options, which override it."""
         own = self.socket_options or ()
         delay = self.keep_alive_initial_delay
         if delay is None or not self.keep_alive:
@@ -175,7 +177,7 @@ ORIGIN_OPTIONS = frozenset(
 
 
 class OptionsPerOrigin:
-    """The options that hold for an origin: the agent's, with what `per_origin` changes."""
+    """The options in force for each origin: the agent's, as changed by `per_origin`."""
 
     def __init__(self, options: AgentOptions) -> None:
         self._options = options
@@ -183,11 +185,11 @@ class OptionsPerOrigin:
         self._patterns = sorted(patterns, key=lambda entry: entry[0].priority)
 
     def options(self, scheme: str, host: str, port: int) -> AgentOptions:
-        """The options for one origin; the most specific pattern that matches counts."""
+        """Return the options for one origin; the most specific matching pattern applies."""
         return replace(self._options, **self._changes(scheme, host, port))
 
     def gives(self, option: str, scheme: str, host: str, port: int) -> bool:
-        """Whether an option has a value of its own for an origin."""
+        """Return whether an option has its own value for an origin."""
         return option in self._changes(scheme, host, port)
 
     def _changes(self, scheme: str, host: str, port: int) -> Mapping[str, Any]:
@@ -198,7 +200,7 @@ class OptionsPerOrigin:
 
 
 def rules_of(options: AgentOptions) -> Rules:
-    """What the core is to know of the options for one origin."""
+    """Return the part of an origin's options that the core needs."""
     return Rules(
         keep_alive=options.keep_alive,
         max_sockets=no_limit(options.max_sockets),
@@ -211,11 +213,11 @@ def rules_of(options: AgentOptions) -> Rules:
 
 
 def no_limit(value: float | None) -> float:
-    """``None`` as the number that it stands for."""
+    """Return infinity for ``None``, and any other value unchanged."""
     return math.inf if value is None else value
 
 
-#: What the values of `httpx.Limits` are here.
+#: The options that correspond to the values of `httpx.Limits`.
 _LIMITS = {
     "max_connections": "max_total_sockets",
     "max_keepalive_connections": "max_total_free_sockets",
@@ -223,27 +225,27 @@ _LIMITS = {
 }
 
 
-#: Options whose values belong to a family of libraries.
+#: Options whose values belong to a family of client library and core.
 _BACKENDS = ("network_backend", "async_network_backend")
 _OF_A_FAMILY = frozenset({*_BACKENDS, "limits", "proxy"})
 
 
 def root_of(kind: type) -> str:
-    """The package that a class is from."""
+    """Return the top-level package of a class."""
     return kind.__module__.partition(".")[0]
 
 
 def full_name(kind: type) -> str:
-    """The name of a class with its module: httpx and httpx2 have classes of the same names."""
+    """Return the name of a class with its module: httpx and httpx2 have classes with the same names."""
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
-#: A representation longer than this says no more to who reads the message.
+#: Beyond this length, a representation no longer helps the reader of a message.
 _LONGEST_SHOWN = 200
 
 
 def shown(value: object) -> str:
-    """Return a value as messages show it, whatever it is: an int may be too long for Python to write down."""
+    """Return a value as messages show it. Never raises: even an int may be too long for Python to print."""
     try:
         text = repr(value)
     except Exception:
@@ -252,10 +254,10 @@ def shown(value: object) -> str:
 
 
 def check_names(names: Iterable[str], *more: str) -> None:
-    """Check that every name is an option, or one of those that there are besides.
+    """Check that every name is an option, or one of the additional names.
 
     Raises:
-        TypeError: Naming those that are not, and what each was probably meant to be.
+        TypeError: If a name is unknown; the message lists the unknown names and what each was probably meant to be.
     """
     own = (*AgentOptions.__dataclass_fields__, *more)
     unknown = [name for name in names if name not in own]
@@ -264,20 +266,21 @@ def check_names(names: Iterable[str], *more: str) -> None:
 
 
 def install(extra: str) -> str:
-    """Return how to install what an extra brings; without quotes, zsh takes the brackets for a pattern."""
+    """Return the command that installs an extra, in quotes because zsh would expand the brackets as a pattern."""
     return f'pip install "httpx-agent[{extra}]"'
 
 
 def check_options(given: Mapping[str, Any], family: Family) -> AgentOptions:
-    """Makes the options from what a user gave.
+    """Validate the options that a user gave, and return all of them.
 
     Args:
         given: The options by name, without those that were not given.
-        family: The libraries whose `Limits`, `Proxy` and `NetworkBackend` count.
+        family: The libraries whose `Limits`, `Proxy` and `NetworkBackend` are expected.
 
     Raises:
-        TypeError: For an unknown option, or a value of a wrong type.
-        ValueError: For a value that cannot be.
+        TypeError: If an option is unknown, or a value has the wrong type.
+        ValueError: If a value is invalid.
+        ImportError: If an option needs a package that is not installed.
     """
     check_names(given)
     httpx = family.httpx
@@ -299,7 +302,7 @@ def check_options(given: Mapping[str, Any], family: Family) -> AgentOptions:
     if values.get("http2") and importlib.util.find_spec("h2") is None:
         raise ImportError(f"http2=True needs the package 'h2': {install('http2')}")
     if isinstance(values.get("verify"), ssl.SSLContext):
-        values.setdefault("max_cached_sessions", 0)  # the user may load another certificate into it
+        values.setdefault("max_cached_sessions", 0)  # the user may load another certificate into the context later
     options = AgentOptions(**values)
     if options.http1_engine == "httptools":
         _check_fast_engine(options)
@@ -307,7 +310,7 @@ def check_options(given: Mapping[str, Any], family: Family) -> AgentOptions:
 
 
 def _check_fast_engine(options: AgentOptions) -> None:
-    """The engine that was asked for by name must be able to serve every request that can come."""
+    """Check that the engine requested by name is installed and can serve every possible request."""
     if not is_installed():
         raise ImportError(f"http1_engine='httptools' needs the package 'httptools': {install('fast')}")
     for name, hinders in (
@@ -322,11 +325,11 @@ def _check_fast_engine(options: AgentOptions) -> None:
 
 
 def check_option(name: str, value: object) -> Any:
-    """One option as the agent keeps it.
+    """Validate one option, and return its value as the agent keeps it.
 
     Raises:
-        TypeError: For a value of a wrong type.
-        ValueError: For a value that cannot be.
+        TypeError: If the value has the wrong type.
+        ValueError: If the value is invalid.
     """
     return _CHECKS[name](name, value)
 
@@ -342,7 +345,7 @@ def _count(minimum: int, *, none: bool) -> Callable[[str, object], int | None]:
         try:
             if isinstance(value, bool) or not isinstance(value, SupportsIndex):
                 raise TypeError
-            number = operator.index(value)  # raises by itself for an array
+            number = operator.index(value)  # raises a `TypeError` for an array
         except TypeError:
             message = f"{name}={shown(value)}: expected {expected}, got {full_name(type(value))}"
             raise TypeError(message) from None
@@ -365,7 +368,7 @@ def _time(*, zero: bool, none: bool) -> Callable[[str, object], float | None]:
             raise TypeError(f"{name}={shown(value)}: expected {expected}, got {full_name(type(value))}")
         try:
             number = float(seconds)
-        except (OverflowError, ValueError):  # an int beyond the greatest float, a decimal that signals
+        except (OverflowError, ValueError):  # an int beyond the largest float, or a signalling NaN
             number = math.nan
         if none and number == math.inf:
             return None
@@ -421,7 +424,7 @@ def _socket_options(name: str, value: object) -> tuple[SocketOption, ...] | None
 
 
 def _is_socket_option(option: object) -> bool:
-    """Whether `socket.setsockopt` takes it: the types, not what they say."""
+    """Return whether `socket.setsockopt` accepts its types; the values are not checked."""
     if not isinstance(option, (tuple, list)) or not all(isinstance(number, int) for number in option[:2]):
         return False
     if len(option) == 4:
@@ -442,7 +445,7 @@ def _cert(name: str, value: object) -> object:
     parts = value if isinstance(value, (tuple, list)) else (value,)
     if value is None or (1 <= len(parts) <= 3 and _are_parts_of_cert(*parts)):
         return value
-    # The value is not shown: its third part is a password.
+    # Do not show the value: its third part is a password.
     raise TypeError(
         f"{name}: expected the path of a file, (certificate, key), (certificate, key, password) or None, "
         f"got {full_name(type(value))}"
@@ -450,7 +453,7 @@ def _cert(name: str, value: object) -> object:
 
 
 def _are_parts_of_cert(certificate: object, key: object = None, password: object = None) -> bool:
-    """Return whether `ssl.SSLContext.load_cert_chain` takes these: the types, not what they say."""
+    """Return whether `ssl.SSLContext.load_cert_chain` accepts these types; the files are not read."""
     path = (str, bytes, os.PathLike)
     return (
         isinstance(certificate, path)
@@ -491,11 +494,11 @@ def _per_origin(name: str, value: object) -> Mapping[str, Mapping[str, Any]] | N
 
 
 def check_origin(value: Any, httpx: Any) -> tuple[str, str, int]:
-    """Scheme, host and port of an origin of TLS. No message shows the whole value: it may hold a password.
+    """Return scheme, host and port of a TLS origin. No message shows the whole value: it may contain a password.
 
     Raises:
-        TypeError: For a value of a wrong type.
-        ValueError: For a value that is no such origin.
+        TypeError: If the value has the wrong type.
+        ValueError: If the value is not a TLS origin.
     """
     name = httpx.__name__
     expected = f"expected a str or {name}.URL such as 'https://example.com', or None for all origins"
@@ -511,17 +514,17 @@ def check_origin(value: Any, httpx: Any) -> tuple[str, str, int]:
 
 
 def check_proxy(value: Any, httpx: Any, option: str = "proxy") -> Any:
-    """Make an `httpx.Proxy` of what a user gave. No message shows the value: it may hold a password.
+    """Validate a proxy, and return it as an `httpx.Proxy`. No message shows the value: it may contain a password.
 
     Args:
         value: The proxy.
-        httpx: The module whose `Proxy` and `URL` count.
-        option: Where it was given.
+        httpx: The module whose `Proxy` and `URL` are expected.
+        option: The name of the option or variable, for messages.
 
     Raises:
-        TypeError: For a value of a wrong type.
-        ValueError: For a proxy that cannot be.
-        ImportError: If it needs a package that is not installed.
+        TypeError: If the value has the wrong type.
+        ValueError: If the proxy is invalid.
+        ImportError: If the proxy needs a package that is not installed.
     """
     name = httpx.__name__
     expected = f"expected a str, {name}.URL or {name}.Proxy of http, https, socks5 or socks5h, or None"
@@ -545,10 +548,10 @@ def check_proxy(value: Any, httpx: Any, option: str = "proxy") -> Any:
 
 
 def _check_backend(name: str, value: Any, httpcore: Any) -> Any:
-    """A backend of the family's own kind, or of anybody's that can connect; not one of httpcore's other kinds.
+    """Accept a backend of the family's own kind, or any other that can connect; reject httpcore's other kinds.
 
-    The other family's raise exceptions that the client does not know, and those of the other world fail at their first
-    use.
+    A backend of the other family raises exceptions that the client does not know; a sync backend in an event loop, or
+    an async one in threads, fails at its first use.
     """
     kind: type = httpcore.AsyncNetworkBackend if name.startswith("async") else httpcore.NetworkBackend
     is_of_another_kind = root_of(type(value)) in ("httpcore", "httpcore2") and not isinstance(value, kind)

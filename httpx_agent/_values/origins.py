@@ -1,4 +1,4 @@
-"""Patterns that name origins, in the syntax of httpx's `mounts`."""
+"""Keys of sockets, and patterns that match origins in the syntax of httpx's `mounts`."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import idna
 
 _USUAL_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
-#: Nothing, a star, or a name that a star may stand before.
+#: Nothing, a star, or a name, optionally with a star in front.
 _HOST = re.compile(r"\*?|(\*\.?)?[^\s*.][^\s*]*")
 _STAR = re.compile(r"(\*?\.?)(.*)", re.DOTALL)
 
 
 class Key(NamedTuple):
-    """What the sockets of one pool have in common (R27); `max_sockets` counts per key."""
+    """The key that sockets are pooled by (R27); `max_sockets` applies per key."""
 
     scheme: str
     host: str
@@ -25,20 +25,20 @@ class Key(NamedTuple):
 
     @property
     def origin(self) -> str:
-        """The origin as ``scheme://host:port``, always with its port, and with the server name if that differs."""
+        """The origin as ``scheme://host:port``, always with the port, followed by the server name if it differs."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         name = f" ({self.sni_hostname})" if self.sni_hostname not in (None, self.host) else ""
         return f"{self.scheme}://{host}:{self.port}{name}"
 
 
 class OriginPattern:
-    """One pattern: ``all://``, ``https://``, ``all://*.example.com``, ``http://example.com:8080``, ``all://*``.
+    """A pattern such as ``all://``, ``https://``, ``all://*.example.com``, ``http://example.com:8080``, ``all://*``.
 
-    The rules are those of httpx's `mounts`: ``all`` is any scheme, a missing host or ``*`` any host, ``*.x`` every host
-    below ``x``, ``*x`` that and ``x`` itself, a missing port any port.
+    The rules are those of httpx's `mounts`: ``all`` matches any scheme; a missing host or ``*`` any host; ``*.x`` every
+    subdomain of ``x``; ``*x`` those and ``x`` itself; a missing port any port.
 
     Raises:
-        ValueError: If the text is no such pattern.
+        ValueError: If the text is not a valid pattern.
     """
 
     def __init__(self, text: str) -> None:
@@ -56,7 +56,7 @@ class OriginPattern:
         self._scheme = "" if parts.scheme == "all" else parts.scheme
         self._host = "" if host == "*" else host
         if self._port == _USUAL_PORTS.get(self._scheme):
-            self._port = None  # as httpx: the usual port says no more than the scheme
+            self._port = None  # as in httpx: the default port adds nothing to the scheme
         if self._host.startswith("*."):
             self._match = re.compile(rf"^.+\.{re.escape(self._host[2:])}$")
         elif self._host.startswith("*"):
@@ -66,11 +66,11 @@ class OriginPattern:
 
     @property
     def priority(self) -> tuple[int, int, int]:
-        """Sort key: the most specific pattern first, by port, then the longest host, then the longest scheme."""
+        """The sort key: most specific first, by port, then the longest host, then the longest scheme."""
         return (0 if self._port is not None else 1, -len(self._host), -len(self._scheme))
 
     def matches(self, scheme: str, host: str, port: int) -> bool:
-        """Whether an origin is meant."""
+        """Return whether the pattern matches an origin."""
         if self._scheme and self._scheme != scheme:
             return False
         if self._host and not self._match.match(host):
@@ -79,6 +79,6 @@ class OriginPattern:
 
 
 def to_ascii(host: str) -> str:
-    """Encode a host as it stands in a request, leaving a leading star alone."""
-    star, rest = _STAR.fullmatch(host).groups()  # type: ignore[union-attr]  # it matches everything
+    """Encode a host as requests contain it, except for a leading star."""
+    star, rest = _STAR.fullmatch(host).groups()  # type: ignore[union-attr]  # the pattern matches any text
     return host if rest.isascii() else star + idna.encode(rest).decode("ascii")

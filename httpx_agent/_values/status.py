@@ -1,4 +1,4 @@
-"""What an agent tells about itself: frozen values that print well."""
+"""The values that an agent returns about itself; they are frozen and print well."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ Address = tuple[str, int] | str
 
 
 class _Plain:
-    """A value that can be told in plain types."""
+    """A value that can be converted to plain types."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the attributes by their names, in types that JSON has.
+        """Return the attributes by name, in types that JSON supports.
 
-        Counters and times are numbers, what is not known is ``None``, a table by origin is a `dict`, and an address of
-        host and port a list of the two.
+        Counters and times are numbers, an unknown value is ``None``, a mapping by origin is a `dict`, and an address of
+        host and port is a list of the two.
         """
         return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}  # type: ignore[arg-type]
 
@@ -30,25 +30,26 @@ def _plain(value: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class AgentStatus(_Plain):
-    """A snapshot of an agent's counters and of what it holds; `print` shows it as a table.
+    """A snapshot of an agent's counters, sockets and waiting requests; `print` shows it as a table.
 
     At every moment ``create_socket_count`` = ``create_socket_error_count`` + ``close_socket_count`` +
     ``detached_socket_count`` + all of ``sockets`` + all of ``free_sockets`` (repair A7; Node's own is R38, R40).
 
-    Origins are written ``scheme://host:port``, then `` (name)`` where `sni_hostname` is another; empty ones are absent.
+    Origins are written as ``scheme://host:port``, followed by `` (name)`` if `sni_hostname` differs from the host.
+    Origins with a count of zero are left out.
 
     Attributes:
-        create_socket_count: Sockets whose opening began.
-        create_socket_error_count: Of those, never usable: refused, DNS, TLS, timed out, cancelled.
-        close_socket_count: Once usable, now closed, for any reason.
-        detached_socket_count: Given to the caller (101, CONNECT).
-        error_socket_count: Of the closed, those that an error closed.
-        timeout_socket_count: Limits that fired, on sockets in use and on free ones.
-        request_count: Responses read to their end.
-        request_error_count: Requests that ended otherwise.
-        sockets: Sockets connecting, active and closing, by origin.
-        free_sockets: Free sockets by origin.
-        requests: Waiting requests by origin.
+        create_socket_count: Sockets that the agent began to open.
+        create_socket_error_count: Those that never became usable: refused, DNS, TLS, timed out, cancelled.
+        close_socket_count: Sockets that were usable and have been closed, for any reason.
+        detached_socket_count: Sockets given to the caller (101, CONNECT).
+        error_socket_count: Closed sockets that were closed because of an error.
+        timeout_socket_count: Time limits reached, by sockets in use and by free ones.
+        request_count: Responses read to the end.
+        request_error_count: Requests that ended in any other way.
+        sockets: The number of connecting, active and closing sockets, by origin.
+        free_sockets: The number of free sockets, by origin.
+        requests: The number of waiting requests, by origin.
     """
 
     create_socket_count: int
@@ -83,15 +84,16 @@ class SocketInfo(_Plain):
 
     Attributes:
         id: Its number, in order of creation.
-        origin: What it is connected for, as in `AgentStatus`.
+        origin: The origin that it serves, written as in `AgentStatus`.
         state: ``"connecting"``, ``"active"``, ``"free"`` or ``"closing"``.
-        request_count: Requests that it was given to.
-        age: Seconds since its opening began.
-        idle_for: Seconds that it has been free; ``None`` if it is not.
-        expires_in: Seconds until it is closed for being free or too old; ``None`` if it is not free or never.
+        request_count: The number of requests that got it.
+        age: Seconds since the agent began to open it.
+        idle_for: Seconds that it has been free; ``None`` if it is not free.
+        expires_in: Seconds until it is closed as free for too long or too old; ``None`` if it is not free, or if there
+            is no limit.
         local_address: ``(host, port)`` of this end, or the path of a Unix socket; ``None`` until connected.
-        peer_address: The same of the other end, which is the proxy's where there is one.
-        http_version: ``"HTTP/1.1"`` or ``"HTTP/2"``; ``None`` until a response came.
+        peer_address: The same for the other end; with a proxy, the proxy's address.
+        http_version: ``"HTTP/1.1"`` or ``"HTTP/2"``; ``None`` until the first response.
     """
 
     id: int
@@ -108,15 +110,15 @@ class SocketInfo(_Plain):
 
 @dataclass(frozen=True, kw_only=True)
 class RequestInfo(_Plain):
-    """How a response was got: ``response.extensions["agent"]``, or by `request_info`.
+    """How a response was obtained; found in ``response.extensions["agent"]``, or with `request_info`.
 
     Attributes:
-        socket_id: The socket that served it; as in `SocketInfo.id`.
-        reused: Whether the socket had served before, after a hand-over too (repair N6; Node's `reusedSocket`, R10).
-        requests_on_socket: Requests that the socket was given to so far, this one included.
+        socket_id: The socket that served it, as in `SocketInfo.id`.
+        reused: Whether the socket had served before, including by hand-over (repair N6; Node's `reusedSocket`, R10).
+        requests_on_socket: The number of requests that have got the socket so far, including this one.
         queued_for: Seconds that the request waited for its socket.
-        idle_for: Seconds that the socket had been free; ``None`` if it was not.
-        retried: Whether it was sent a second time because the first socket turned out dead.
+        idle_for: Seconds that the socket had been free; ``None`` if it had not been free.
+        retried: Whether the request was sent again because the first socket turned out to be dead.
     """
 
     socket_id: int
@@ -128,28 +130,28 @@ class RequestInfo(_Plain):
 
 
 class HasExtensions(Protocol):
-    """A response of httpx, of httpx2, or of a library that is made like them."""
+    """A response from httpx, httpx2, or a similar library."""
 
     @property
     def extensions(self) -> Mapping[str, Any]:
-        """What a transport tells of the response."""
+        """Additional information from the transport."""
         ...
 
 
 def request_info(response: HasExtensions) -> RequestInfo | None:
-    """Return how a response was got, or ``None`` if no agent got it.
+    """Return how a response was obtained, or ``None`` if it did not come through an agent.
 
-    A mock's response has none, and neither has one that came from a cache or another transport.
+    It is ``None`` for a response from a mock, a cache or another transport.
 
     Args:
-        response: A response of httpx or httpx2.
+        response: A response from httpx or httpx2.
     """
     found = response.extensions.get("agent")
     return found if isinstance(found, RequestInfo) else None
 
 
 def format_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in plain text; what looks like a number stands to the right."""
+    """Return a table as plain text; columns of numbers are right-aligned."""
     lines = [tuple(heads), *map(tuple, rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     numeric = [all(is_number(cell) for cell in column[1:]) for column in zip(*lines, strict=True)]
@@ -164,5 +166,5 @@ def format_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def is_number(cell: str) -> bool:
-    """Whether a cell of a table shows a number, or nothing where numbers stand."""
+    """Return whether a cell of a table shows a number, or is a placeholder in a column of numbers."""
     return cell in ("", "-") or cell.replace(".", "", 1).isdigit()

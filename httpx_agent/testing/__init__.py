@@ -1,7 +1,7 @@
-"""For tests of what stands on an agent: servers and networks that fail as they are told, and a clock that is set.
+"""Test code that uses an agent: servers and networks that fail on demand, and a clock that the test sets.
 
-Needs nothing besides the library itself; `http2` needs the extra `http2`, and the fixtures, in
-`httpx_agent.testing.fixtures`, need pytest.
+Needs only the library itself, except that `http2` needs the extra `http2`, and the fixtures in
+`httpx_agent.testing.fixtures` need pytest.
 """
 
 from ._chaos import ChaosServer

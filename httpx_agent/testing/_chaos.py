@@ -1,4 +1,4 @@
-"""A server on loopback that fails as it is told."""
+"""A server on loopback that fails on demand."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ from ._faults import FAULTS, Fault
 from ._scripts import FIN, HANG, RST, Gate, Mark, Step
 from ._server import Hangup, LoopbackServer, Peer, ReceivedRequest
 
-#: Seconds that a client gets to close what it holds.
+#: Seconds that a client has to close its connections.
 GRACE = 5.0
 
 Answer: TypeAlias = str | Fault | Step | Sequence[Step]
 
-#: What a real server can do; a scripted network can do more.
+#: The answers that a real server can give; a scripted network has more.
 _EXPECTED = "expected the name of a fault, bytes, FIN, RST, HANG, a Gate, or a sequence of these steps"
 
 
 class ChaosServer(LoopbackServer):
-    """An HTTP/1.1 server on loopback that fails as it is told, by real sockets, each connection in a thread.
+    """An HTTP/1.1 server on loopback that fails on demand, with real sockets and one thread per connection.
 
-    A request is answered by what `next` was given; else, if its path is the name of a fault (``/reset-in-body``), by
-    that; else by a 200 whose body is ``ok``, and whose header ``X-Target`` repeats the request's target.
+    It answers each request with what was passed to `next`; otherwise, if the path is the name of a fault
+    (``/reset-in-body``), with that fault; otherwise with a 200 whose body is ``ok`` and whose header ``X-Target``
+    repeats the request's target.
 
         with ChaosServer() as server:
             server.next("reset")
@@ -34,13 +35,13 @@ class ChaosServer(LoopbackServer):
                 httpx.get(server.url)
             httpx.get(f"{server.url}/trickle")
 
-    At the end of the block all connections are closed, and all threads have ended.
+    When the block ends, the server closes all connections and ends all threads.
 
     Args:
-        ssl_context: A server's TLS context; with it the server speaks TLS.
+        ssl_context: A server-side TLS context; if given, the server uses TLS.
         pace: Seconds between two steps of an answer.
-        must_be_closed: Whether the end of the block fails if the client has left connections open; it is given five
-            seconds to close them.
+        must_be_closed: Whether to raise `AssertionError` at the end of the block if the client leaves connections open
+            for more than five seconds.
     """
 
     def __init__(
@@ -61,44 +62,47 @@ class ChaosServer(LoopbackServer):
         finally:
             super().__exit__(exc_type, exc, traceback)
 
-    # -- What the test asks and does ----------------------------------------------------------------------------------
+    # -- For the test -------------------------------------------------------------------------------------------------
 
     def url_of(self, fault: str) -> str:
-        """Return a URL that meets a fault.
+        """Return a URL whose requests meet a fault.
 
         Raises:
-            KeyError: If there is none of that name.
+            KeyError: If there is no fault with that name.
         """
         return f"{self.url}/{FAULTS[fault].name}"
 
     def next(self, *answers: Answer) -> None:
-        """Set what the next requests meet, one after the other, on whatever connection.
+        """Set the answers to the next requests, in order, on any connection.
 
         Args:
-            answers: For each request the name of a fault, a `Fault`, a step, or several steps.
+            answers: One for each request: the name of a fault, a `Fault`, a step, or several steps.
 
         Raises:
-            TypeError: For what only a scripted network can do.
-            KeyError: If there is no fault of a name.
+            TypeError: If an answer contains a step that only a scripted network supports.
+            KeyError: If there is no fault with a given name.
         """
         faults = [_as_fault(answer) for answer in answers]
         self._adopt(step for fault in faults for step in fault.steps)
         self._next.extend(faults)
 
     def next_connection(self, *steps: Step) -> None:
-        """Set what the next connection meets as soon as it is accepted, before TLS; called again, the one after it."""
+        """Set what happens to the next connection as soon as it is accepted, before TLS.
+
+        A second call sets the same for the connection after that, and so on.
+        """
         self._next_connection.append(_as_fault(steps).steps)
         self._adopt(steps)
 
     # -- Serving ------------------------------------------------------------------------------------------------------
 
     def welcome(self, peer: Peer) -> None:
-        """Do what `next_connection` said."""
+        """Play the steps that `next_connection` set."""
         if self._next_connection:
             self._play(peer, self._next_connection.popleft())
 
     def serve(self, peer: Peer) -> None:
-        """Answers one request after the other."""
+        """Answer requests one after another."""
         while True:
             peer.wait_idle()
             request = peer.read_request()
@@ -112,11 +116,11 @@ class ChaosServer(LoopbackServer):
                 raise Hangup
 
     def release(self) -> None:
-        """Lets go whoever waits at a gate."""
+        """Release the threads that wait at a gate."""
         self.changed()
 
     def changed(self) -> None:
-        """Look again: a gate was opened."""
+        """Check the gates again, because one has opened."""
         with self.changes:
             self.changes.notify_all()
 

@@ -15,28 +15,28 @@ if TYPE_CHECKING:
     from .._pool.dispatcher import Dispatcher
     from .._runtime.homes import Home
 
-#: The class whose attributes give all agents their clocks, for once to be set.
+#: The class whose attributes are the clocks of all agents; `Any`, so that they can be set.
 _AGENTS: Any = BaseAgent
 
 
 class VirtualClock:
-    """Gives agents their time, which stands still until the test moves it.
+    """A clock for agents that stands still until the test moves it.
 
         with VirtualClock() as clock:
             agent = Agent(free_socket_timeout=15)
         ...
         clock.advance(15)
 
-    Agents that are made within the block live by this clock, also after it; those of transports, too. All times of
-    an agent go by it: how long a socket is free, how old it grows, how long a request waits for one. The timeouts of
-    the network (connect, read, write) do not; a `Network` has `TIMEOUT` for these.
+    Agents made within the block, including those of transports, use this clock for good, even after the block. It
+    governs all times of an agent: how long a socket is free, how old it is, how long a request waits for one. It does
+    not govern the timeouts of the network (connect, read, write); to simulate these, a `Network` has `TIMEOUT`.
 
-    Within the block every agent that is made gets this clock, by whichever thread: one block at a time.
+    Every agent made during the block gets this clock, whichever thread makes it, so use one block at a time.
     """
 
     def __init__(self) -> None:
         self.time = 1000.0
-        """Seconds since some moment."""
+        """The time in seconds, from an arbitrary start."""
         self._agents: WeakSet[BaseAgent[Any, Any, Any]] = WeakSet()
         self._before: list[Any] = []
 
@@ -55,17 +55,20 @@ class VirtualClock:
         _AGENTS._clock, _AGENTS._stopwatch = self._before.pop()
 
     def agent(self, **options: Any) -> Agent:
-        """Make an `httpx_agent.Agent` that lives by this clock."""
+        """Make an `httpx_agent.Agent` that uses this clock."""
         from .. import Agent
 
         with self:
             return Agent(**options)
 
     def advance(self, seconds: float) -> None:
-        """Lets time pass: sockets expire, and requests that have waited for long enough give up.
+        """Move the time forward: sockets expire, and requests whose pool timeout has passed give up.
 
-        What belongs to the calling event loop, and to the sync world, has been told when this returns; a loop does
-        the closing as soon as it comes to run. Other event loops are told, and do the same when they get to it.
+        When this returns, the expired sockets and requests of the sync world and of the calling event loop have been
+        notified; the loop closes its sockets when it next runs. Other event loops are woken to do the same.
+
+        Args:
+            seconds: How far to move the time.
         """
         self.time += seconds
         for agent in list(self._agents):
@@ -73,7 +76,7 @@ class VirtualClock:
 
 
 class _Registering:
-    """Stands as the clocks of agents, and notes who asks for it: an agent that is made."""
+    """A descriptor that stands in for the clocks of agents, and records each agent that gets it when it is made."""
 
     def __init__(self, clock: VirtualClock) -> None:
         self._clock = clock
@@ -85,7 +88,7 @@ class _Registering:
 
 def _look_at_the_clock(dispatcher: Dispatcher) -> None:
     here: Home | None = None
-    with suppress(RuntimeError):  # no event loop runs here
+    with suppress(RuntimeError):  # no event loop is running here
         here = dispatcher.find_async_home()
     _ring(dispatcher, dispatcher.sync_home, here)
     for home in list(dispatcher._homes.values()):
@@ -96,7 +99,7 @@ def _look_at_the_clock(dispatcher: Dispatcher) -> None:
 
 
 def _ring(dispatcher: Dispatcher, home: Home, here: Home | None) -> None:
-    """Do what a home's timers do, and make those who wait for a socket look at their deadlines."""
+    """Do what a home's timers would do, and wake the requests that wait for a socket, to check their deadlines."""
     dispatcher.expire(home)
     for event in dispatcher.renew_events(home):
         home.wake(event, here)

@@ -1,4 +1,4 @@
-"""What can go wrong with a response, by name: the same table for the chaos server and for scripted networks."""
+"""Named faults in responses, for the chaos server and scripted networks alike."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from ._scripts import FIN, HANG, RST, Step, respond, trickle
 
 @dataclass(frozen=True)
 class Fault:
-    """One way in which a server fails a request.
+    """One way in which a server can fail a request.
 
     Attributes:
-        name: Its name; `ChaosServer` takes it as the path of a request.
-        what: What the server does.
-        steps: The same as steps of a script.
-        early: Whether it comes as soon as the request's head is there, its body unread.
+        name: The name; `ChaosServer` accepts it as the path of a request.
+        what: What the server does, in words.
+        steps: The same, as steps of a script.
+        early: Whether it happens as soon as the request's head has arrived, before the body is read.
     """
 
     name: str
@@ -36,7 +36,7 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _UPGRADE = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"
 _INTERIM = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n"
 
-#: What nobody asked for; if it ever comes out as a response, two of them were mixed up.
+#: A response to no request; if a client ever receives it, responses were mixed up.
 UNASKED = respond(b"unasked", 299, reason="Nobody Asked")
 
 _MEBIBYTE = 1024 * 1024
@@ -105,5 +105,5 @@ _FAULTS = [
     Fault("endless-trailers", "sends a mebibyte of trailers without an end", (_CHUNKED + b"0\r\n" + _FIELDS, HANG)),
 ]
 
-#: Every fault by its name.
+#: Every fault, by name.
 FAULTS: Mapping[str, Fault] = MappingProxyType({fault.name: fault for fault in _FAULTS})

@@ -1,4 +1,4 @@
-"""Whether anything is left over."""
+"""Check that no request or socket is left over."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ if TYPE_CHECKING:
 
 
 def assert_no_leaks(agent: BaseAgent[Any, Any, Any]) -> None:
-    """Fails if a request of an agent waits or holds a socket, or if the agent's counters do not add up.
+    """Check that no request of an agent waits or holds a socket, and that the agent's counters add up.
 
-    To be called when all that the test began should be over: every response read or closed, every task at its end.
-    Free sockets are no leak, and sockets that another event loop is about to close are none either.
+    Call this when everything that the test began should have ended: every response read or closed, every task finished.
+    Free sockets are not leaks, nor are sockets that another event loop is about to close.
 
     Args:
-        agent: The agent. If it was made with ``debug=True``, the message says where each response was asked for.
+        agent: The agent. If it was made with ``debug=True``, the message says where each response was requested.
 
     Raises:
-        AssertionError: If anything is left; the message lists it.
+        AssertionError: If a request is left over, or the counters do not add up; the message gives the details.
     """
     status = agent.status()
     held = sum(status.sockets.values()) + sum(status.free_sockets.values())

@@ -1,20 +1,20 @@
-"""A network without sockets, whose other end follows a script.
+"""A network without sockets, where the server follows a script.
 
-One `Network` serves a sync `httpcore.NetworkBackend` and an `httpcore.AsyncNetworkBackend` (asyncio and trio), also
-both at once. The n-th connection that is opened follows the n-th `Script`; those after the last follow `default`.
+One `Network` provides an `httpcore.NetworkBackend` and an `httpcore.AsyncNetworkBackend` (asyncio and trio), which can
+be used at the same time. The n-th connection follows the n-th `Script`; any further connections follow `default`.
 
     network = Network(Script(respond(b"one"), Gate(), then=FIN), Script(connect=REFUSED))
     AgentTransport(network_backend=network.backend, async_network_backend=network.async_backend)
 
-What the tests look at afterwards: `network.ops` (every operation on every connection, in order), `network.open` and
-`network.peak` (counted from the start of a connect to the end of a close), and `network.connections[n]`.
+Afterwards, tests can inspect `network.ops` (every operation on every connection, in order), `network.open` and
+`network.peak` (connections count from the start of a connect to the end of a close), and `network.connections[n]`.
 
-Two properties are there to catch bugs. Every async operation passes a checkpoint before it takes effect, so that a
-sweep of cancellations can hit each of them. And a close that is cancelled at that checkpoint has not closed anything,
-so that a close that lacks its shield shows as a connection left open.
+Two properties help to catch bugs. Every async operation passes a checkpoint before it takes effect, so tests can cancel
+each one in turn. And a close that is cancelled at that checkpoint has closed nothing, so a missing shield around a
+close shows as a connection left open.
 
-Nothing here sleeps. What waits (a `Gate`, `HANG`, a read with no answer) waits for an event; when nothing comes for
-`LIMIT` seconds, an `AssertionError` says what was waited for.
+Nothing here sleeps. Whatever waits (a `Gate`, `HANG`, a read without an answer) waits for an event. After `LIMIT`
+seconds without one, an `AssertionError` describes the network.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from .._runtime.contexts import TimeLimit
 from ._scripts import FIN, HANG, REFUSED, RST, TIMEOUT, Gate, Mark, Step, respond
 
 LIMIT = 10.0
-"""Seconds after which a wait that has no timeout of its own is taken for a deadlock."""
+"""Seconds after which a wait without a timeout counts as a deadlock."""
 
 
 Answer: TypeAlias = "Step | Sequence[Step] | Callable[[Connection, bytes], Answer]"
@@ -45,21 +45,21 @@ Answer: TypeAlias = "Step | Sequence[Step] | Callable[[Connection, bytes], Answe
 
 @dataclass
 class Script:
-    """What the other end of one connection does.
+    """The behaviour of the server on one connection.
 
     Args:
-        answers: What follows the first, second, … complete request: bytes, a gate, a mark, an exception for the read
-            to raise, several of these, or a function of the connection and the request's head that gives them.
-        then: The answer to all further requests.
-        connect: What the connect meets before it succeeds; `REFUSED`, `TIMEOUT` and exceptions end it.
+        answers: The answers to the first, second, … complete request: bytes, a gate, a mark, an exception for the read
+            to raise, several of these, or a function that takes the connection and the request's head and returns them.
+        then: The answer to all further requests; by default a 200.
+        connect: The steps of the connect; `REFUSED`, `TIMEOUT` and exceptions make it fail.
         tls: The same for each `start_tls`.
-        writes: The same for single writes, by their number from 0.
-        close: What the close meets: a gate and `HANG` hold it up, in event loops only; an exception is raised by it.
-            Either way the connection is closed after it.
-        early: The numbers of the requests that are answered as soon as their head has come.
-        greeting: What the server sends of its own accord after the connect.
-        alpn: The protocol that TLS agrees on.
-        raw: Takes the place of the answers: is called with the connection and the bytes of each write.
+        writes: The same for individual writes, by their number, counted from 0.
+        close: The steps of the close: a gate or `HANG` delays it, in event loops only; an exception is raised by it. In
+            either case the connection is closed afterwards.
+        early: The numbers of the requests, counted from 0, that are answered as soon as their head has arrived.
+        greeting: What the server sends unasked after the connect.
+        alpn: The protocol that TLS negotiates.
+        raw: Replaces the answers: a function called with the connection and the bytes of each write.
     """
 
     answers: tuple[Answer, ...]
@@ -100,9 +100,9 @@ class Script:
 
 @dataclass
 class Op:
-    """One operation of the client: which connection, what, with what, and how it ended.
+    """One operation of the client: its connection, name, arguments and outcome.
 
-    `outcome` is `"pending"`, then `"ok"`, or the name of the exception's class.
+    `outcome` is `"pending"`, then `"ok"` or the name of the exception's class.
     """
 
     connection: int
@@ -112,7 +112,7 @@ class Op:
 
 
 class _Framer:
-    """Finds in the bytes written to a connection where the heads and the bodies of its HTTP/1.1 requests end."""
+    """Find where the heads and bodies of HTTP/1.1 requests end in the bytes written to a connection."""
 
     def __init__(self) -> None:
         self.buffer = bytearray()
@@ -165,7 +165,7 @@ class _Framer:
 
 
 class Connection:
-    """The record of one connection, and the server's hand on it."""
+    """One connection: the record of what the client did, and control of the server's side."""
 
     def __init__(self, network: Network, number: int, script: Script, host: str, port: int) -> None:
         self.network = network
@@ -174,23 +174,23 @@ class Connection:
         self.host = host
         self.port = port
         self.state = "connecting"
-        """`"connecting"`, `"open"`, `"closed"`, or `"failed"` when the connect did not succeed."""
+        """`"connecting"`, `"open"`, `"closed"`, or `"failed"` if the connect did not succeed."""
         self.written = bytearray()
         self.requests: list[bytes] = []
-        """The heads of the requests that have come in full."""
+        """The heads of the requests that have arrived in full."""
         self.heads: list[bytes] = []
-        """The heads of all requests, also of those whose body has not ended."""
+        """The heads of all requests, including those whose body has not ended."""
         self.polls = 0
-        """How often `get_extra_info("is_readable")` was asked."""
+        """How often `get_extra_info("is_readable")` was called."""
         self.tls: list[str | None] = []
         """The `server_hostname` of each `start_tls`."""
         self.streams: list[int] = []
-        """HTTP/2: the streams that have come."""
+        """HTTP/2: the streams that the client has opened."""
         self.peak_streams = 0
-        """HTTP/2: the most that were open at once; one is open until the client reads its answer."""
+        """HTTP/2: the highest number of streams open at once; a stream is open until the client reads its answer."""
         self._later: list[tuple[Gate | None, Callable[[], bytes]]] = []
         self.reset_streams: list[int] = []
-        """HTTP/2: those of them that the client gave up."""
+        """HTTP/2: the streams that the client has reset."""
         self.http2: Any = None
         self._inbox: deque[Step] = deque()
         self._framer = _Framer()
@@ -202,7 +202,7 @@ class Connection:
 
     @property
     def is_open(self) -> bool:
-        """Connecting or open; a connection counts until its close has taken effect."""
+        """Whether it is connecting or open; a connection counts as open until its close has taken effect."""
         return self.state in ("connecting", "open")
 
     @property
@@ -212,13 +212,13 @@ class Connection:
 
     @property
     def op_names(self) -> list[str]:
-        """Their names."""
+        """The names of these operations."""
         return [op.name for op in self.ops]
 
     # -- The server's side ------------------------------------------------------------------------------------------
 
     def send(self, *steps: Step) -> None:
-        """Let the server send of its own accord, for instance while the connection is idle."""
+        """Make the server send unasked, for instance while the connection is idle."""
         with self.network.condition:
             self._inbox.extend(steps)
             if RST in steps:
@@ -226,16 +226,16 @@ class Connection:
         self.network.changed()
 
     def fin(self) -> None:
-        """Let the server close its end."""
+        """Make the server close its end."""
         self.send(FIN)
 
     def rst(self) -> None:
-        """Let the server reset the connection: what it sent before and was not read yet is lost."""
+        """Make the server reset the connection; data that the client has not read yet is lost."""
         with self.network.condition:
             self._inbox.clear()
         self.send(RST)
 
-    # -- What the streams are made of; all of it under the network's lock ---------------------------------------------
+    # -- For the streams; all under the network's lock ----------------------------------------------------------------
 
     def _skip_gates(self) -> None:
         for gate, make in list(self._later):
@@ -287,7 +287,7 @@ class Connection:
                 self._put(step, head)
 
     def _past(self, gate: Gate) -> Callable[[], bool]:
-        """Whether the client may go on, or has given the connection up."""
+        """Return a function that tells whether the client may continue, or has given up the connection."""
         return lambda: gate.is_open or not self.is_open
 
     def _write_checks(self) -> list[Any]:
@@ -330,12 +330,12 @@ class Connection:
 
 
 class Network:
-    """The network: see the module's docstring.
+    """A scripted network; see the module's docstring.
 
     Args:
-        scripts: What the first, second, … connection does.
-        default: What those after the last script do; without it they answer each request with a 200.
-        library: `httpcore`, or `httpcore2` for the exceptions of that one.
+        scripts: The behaviour of the first, second, … connection.
+        default: The behaviour of further connections; by default they answer each request with a 200.
+        library: The module whose exceptions to raise: `httpcore` or `httpcore2`.
     """
 
     def __init__(self, *scripts: Script, default: Script | None = None, library: Any = httpcore) -> None:
@@ -345,13 +345,13 @@ class Network:
         self.connections: list[Connection] = []
         self.ops: list[Op] = []
         self.sleeps: list[float] = []
-        """What the back-off between connection attempts asked for; it does not take that long here."""
+        """The delays requested between attempts to connect, in seconds; the network does not actually wait."""
         self.open = 0
         self.peak = 0
         self.opened: Counter[tuple[str, int]] = Counter()
-        """Connections open now, by host and port."""
+        """The number of connections open now, by host and port."""
         self.peaks: dict[tuple[str, int], int] = {}
-        """The most that were open at once, by host and port."""
+        """The highest number of connections open at once, by host and port."""
         self.condition = threading.Condition(threading.RLock())
         self._wakers: list[Callable[[], None]] = []
         self.backend: httpcore.NetworkBackend = _Backend(self)
@@ -367,25 +367,25 @@ class Network:
 
     @property
     def polls(self) -> int:
-        """How often any connection was asked whether it is readable."""
+        """How often connections were asked whether they are readable, in total."""
         return sum(connection.polls for connection in self.connections)
 
     @property
     def request_count(self) -> int:
-        """The requests that have come in full, on all connections."""
+        """The number of requests that have arrived in full, on all connections."""
         return sum(len(connection.requests) for connection in self.connections)
 
     def wait_for(self, predicate: Callable[[], bool], timeout: float = LIMIT) -> None:
-        """Block this thread until something has happened on the network that makes `predicate` true."""
+        """Block this thread until an event on the network makes `predicate` true."""
         with self.condition:
             assert self.condition.wait_for(predicate, timeout), f"condition not met: {self!r}"
 
     def adopt(self, gate: Gate) -> None:
-        """Be told when this gate opens."""
+        """Arrange to be notified when a gate opens."""
         gate.tell(self)
 
     def changed(self) -> None:
-        """Wake all who wait, to look again."""
+        """Wake everything that waits, to check again."""
         with self.condition:
             wakers, self._wakers = self._wakers, []
             self.condition.notify_all()
@@ -424,7 +424,7 @@ class Network:
 
     @contextmanager
     def _connecting(self, host: str, port: int, **details: Any) -> Iterator[tuple[Connection, list[Any]]]:
-        """Record an attempt to connect and how it ends; gives the connection, and the steps that it has to pass."""
+        """Record an attempt to connect and how it ends; yield the connection, and the steps that it has to pass."""
         with self.condition:
             connection = self._begin(host, port)
         errors = self.exceptions
@@ -440,7 +440,7 @@ class Network:
                 connection._put(connection.script.greeting, b"")
 
     def _checks(self, steps: Step | Sequence[Step], refused: type[Exception], timed_out: type[Exception]) -> list[Any]:
-        """Yield the steps an operation has to pass: what it must wait for, and what it then raises, if anything."""
+        """Return the steps that an operation has to pass: gates to wait for, and an exception to raise, if any."""
         checks: list[Any] = []
         for step in [steps] if isinstance(steps, (bytes, Gate, Mark, Exception)) else steps:
             if isinstance(step, Gate):
@@ -460,7 +460,7 @@ class Network:
     # -- Waiting ----------------------------------------------------------------------------------------------------
 
     def _wait(self, predicate: Callable[[], bool], timeout: float | None, expired: type[Exception]) -> None:
-        """Hold the thread until `predicate`, which is read under the lock."""
+        """Block the thread until `predicate` is true; it is called under the lock."""
         with self.condition:
             if not self.condition.wait_for(predicate, LIMIT if timeout is None else min(timeout, LIMIT)):
                 if timeout is None:
@@ -468,7 +468,7 @@ class Network:
                 raise expired("timed out")
 
     async def _wait_async(self, predicate: Callable[[], bool], timeout: float | None, expired: type[Exception]) -> None:
-        """Hold the task until `predicate`, which is read under the lock."""
+        """Suspend the task until `predicate` is true; it is called under the lock."""
         with TimeLimit(LIMIT if timeout is None else min(timeout, LIMIT)):
             while True:
                 with self.condition:
@@ -513,15 +513,15 @@ def http2(
     body: bytes = b"ok",
     prior_knowledge: bool = False,
 ) -> Script:
-    """Serve HTTP/2, answering each stream with a 200.
+    """Return a script that serves HTTP/2 and answers each stream with a 200.
+
+    `network.connections[n].streams` lists the streams of a connection; `goaway(network.connections[n])` ends it gently.
 
     Args:
-        max_concurrent_streams: What it allows, and insists on.
-        hold: Holds the answers, each for itself; a function of the stream's id gives the gate of each stream.
+        max_concurrent_streams: The limit that the server announces and enforces.
+        hold: A gate that delays every answer, or a function that takes a stream's id and returns its gate, or ``None``.
         body: The body of all answers.
-        prior_knowledge: Without TLS.
-
-    Ask `network.connections[n].streams` for the streams that came, and end it gently by `goaway(…connections[n])`.
+        prior_knowledge: Whether to serve without TLS.
     """
     import h2.config
     import h2.connection
@@ -564,13 +564,13 @@ def http2(
 
 
 def goaway(connection: Connection) -> None:
-    """HTTP/2: let the server accept no further stream, without an end to those that run."""
+    """HTTP/2: make the server accept no further streams, while those already open continue."""
     last = max(connection.streams, default=0)
     connection.send(b"\0\0\x08\x07\0" + bytes(4) + last.to_bytes(4, "big") + bytes(4))
 
 
 class _TLSObject:
-    """As much of an `ssl.SSLObject` as httpcore asks for."""
+    """The part of an `ssl.SSLObject` that httpcore uses."""
 
     def __init__(self, alpn: str | None) -> None:
         self._alpn = alpn
@@ -711,7 +711,7 @@ class _AsyncStream(_Info, httpcore.AsyncNetworkStream):
                 if not connection.is_open:
                     raise errors.ConnectError("the stream was closed")
             except Exception:
-                await self.aclose()  # as httpcore's own: closed after an error, left open by a cancellation
+                await self.aclose()  # as httpcore's own backends do: close after an error, but not after a cancellation
                 raise
             return _AsyncStream(connection, tls=True)
 

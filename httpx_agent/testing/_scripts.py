@@ -1,4 +1,4 @@
-"""What a server does, as data: bytes, marks and gates. The scripted network and the chaos server play the same."""
+"""A server's behaviour as data: bytes, marks and gates, for the scripted network and the chaos server alike."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Protocol, TypeAlias
 
 
 class Mark(enum.Enum):
-    """What may stand in a script besides bytes, gates and exceptions."""
+    """A step of a script other than bytes, gates and exceptions."""
 
-    FIN = "the server closes its end: from here on reads return nothing"
-    RST = "the server resets: from here on reads and writes raise"
-    HANG = "nothing happens any more: until the timeout, a cancellation, or a close"
-    TIMEOUT = "the timeout of the operation is over at once"
-    REFUSED = "the connect is refused, or the handshake fails"
+    FIN = "the server closes its end: from here on, reads return nothing"
+    RST = "the server resets the connection: from here on, reads and writes raise"
+    HANG = "nothing more happens until a timeout, a cancellation or a close"
+    TIMEOUT = "the operation times out at once"
+    REFUSED = "the connection is refused, or the handshake fails"
 
 
 FIN = Mark.FIN
@@ -25,14 +25,14 @@ REFUSED = Mark.REFUSED
 
 
 class Stage(Protocol):
-    """Where scripts are played."""
+    """A server or network that plays scripts."""
 
     def changed(self) -> None:
-        """Look again: a gate was opened."""
+        """Check the gates again, because one has opened."""
 
 
 class Gate:
-    """Holds what stands after it in a script, until the test opens it. One gate may stand in several scripts."""
+    """A step that holds up those after it until the test opens it. One gate may be part of several scripts."""
 
     def __init__(self, name: str = "") -> None:
         self.name = name
@@ -40,13 +40,13 @@ class Gate:
         self._stages: set[Stage] = set()
 
     def open(self) -> None:
-        """Lets pass whoever waits here, and all who come later."""
+        """Let through everything that waits at this gate, and everything that comes later."""
         self.is_open = True
         for stage in list(self._stages):
             stage.changed()
 
     def tell(self, stage: Stage) -> None:
-        """Lets a stage know when this opens."""
+        """Notify a stage when this gate opens."""
         self._stages.add(stage)
 
     def __repr__(self) -> str:
@@ -72,12 +72,12 @@ def respond(
 
 
 def trickle(data: bytes) -> list[Step]:
-    """Return the same bytes one by one."""
+    """Return the bytes one by one, as steps."""
     return [data[at : at + 1] for at in range(len(data))]
 
 
 def chunked(*parts: Step, end: bool = True) -> list[Step]:
-    """Return a chunked response: each `bytes` is a chunk, other steps stand between them, `end` adds the last chunk."""
+    """Return a chunked response: each `bytes` becomes a chunk, other steps stay, `end` adds the last chunk."""
     steps: list[Step] = [respond(b"", headers=[("Transfer-Encoding", "chunked")], length=False)]
     steps += [b"%x\r\n%s\r\n" % (len(part), part) if isinstance(part, bytes) else part for part in parts]
     return [*steps, b"0\r\n\r\n"] if end else steps

@@ -1,6 +1,6 @@
-"""A server on loopback, a thread for each connection, that ends without leaving a socket or a thread behind.
+"""A server on loopback with one thread per connection, which leaves no socket or thread behind.
 
-What is served is a subclass's matter. Nothing here sleeps: a connection's thread waits for its client, or to be woken.
+Subclasses decide what to serve. Nothing here sleeps: a connection's thread waits for its client, or to be woken.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from typing import Any, Self
 from .._network.wire import close_forgotten
 
 LIMIT = 10.0
-"""Seconds after which a wait is taken for a deadlock."""
+"""Seconds after which a wait counts as a deadlock."""
 
-#: Unlike `select`, knows descriptors of any number, and unlike `epoll`, costs none.
+#: Unlike `select`, works with descriptors of any number; unlike `epoll`, uses none itself.
 _Selector: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
 
 @dataclass
 class ReceivedRequest:
-    """A request as it came in.
+    """A request as the server received it.
 
     Attributes:
-        method: Its method.
-        target: What stands behind the method: a path with its query, or a URL where the server is a proxy.
-        version: ``"HTTP/1.1"``, or another.
-        headers: Names and values, as they came, in order.
-        head: The bytes of all that, with the empty line.
-        connection: The number of the connection that it came on, counted from 0.
-        body_length: Bytes of its body so far.
-        body_hash: SHA-256 of its body so far.
+        method: The method.
+        target: The request target: a path with its query, or a URL if the server is a proxy.
+        version: The protocol version, such as ``"HTTP/1.1"``.
+        headers: Names and values, unchanged and in order.
+        head: The bytes of all that, including the empty line.
+        connection: The number of its connection, counted from 0.
+        body_length: How many bytes of the body have arrived so far.
+        body_hash: SHA-256 of the body so far.
     """
 
     method: str
@@ -52,16 +52,16 @@ class ReceivedRequest:
     body_hash: Any = field(default_factory=hashlib.sha256, repr=False)
 
     def get(self, name: str, default: str = "") -> str:
-        """Return the first header of that name, in any case."""
+        """Return the value of the first header with that name, ignoring case."""
         return next((value for key, value in self.headers if key.lower() == name.lower()), default)
 
     def get_all(self, name: str) -> list[str]:
-        """All headers of that name, in any case."""
+        """Return the values of all headers with that name, ignoring case."""
         return [value for key, value in self.headers if key.lower() == name.lower()]
 
     @property
     def path(self) -> str:
-        """The path of the target, also of one in absolute form, without the query."""
+        """The path of the target, without the query; the target may be in absolute form."""
         target = self.target
         if "://" in target:
             target = "/" + target.split("://", 1)[1].partition("/")[2]
@@ -69,7 +69,7 @@ class ReceivedRequest:
 
     @property
     def query(self) -> str:
-        """What stands after the question mark."""
+        """The query of the target, without the question mark."""
         return self.target.partition("?")[2]
 
     def take(self, data: bytes) -> None:
@@ -79,7 +79,7 @@ class ReceivedRequest:
 
 
 class Hangup(Exception):
-    """Ends a connection from within its thread: with a FIN, or a reset."""
+    """Raised in a connection's thread to end the connection, with a FIN or a reset."""
 
     def __init__(self, reset: bool = False) -> None:
         self.reset = reset
@@ -96,13 +96,13 @@ class Peer:
         self.is_open = True
         self.is_idle = False
         self.is_returning = False
-        """Whether the client can have the whole response while the thread is still on its way to `wait_idle`."""
+        """Whether the client may have the whole response although the thread has not yet returned to `wait_idle`."""
         self.client_certificate: dict[str, Any] | None = None
         self.http_version = "HTTP/1.1"
         self.streams = 0
-        """HTTP/2: streams open now."""
+        """HTTP/2: the number of streams open now."""
         self.peak_streams = 0
-        """HTTP/2: the most that were open at once."""
+        """HTTP/2: the highest number of streams open at once."""
         self.goaway = False
         self.commands: deque[str | bytes] = deque()
         self.buffer = b""
@@ -117,12 +117,12 @@ class Peer:
     # -- From other threads -----------------------------------------------------------------------------------------
 
     def command(self, command: str | bytes) -> None:
-        """Has something done in the connection's thread when it is idle: `"fin"`, `"rst"`, or bytes to send."""
+        """Make the connection's thread do something when it is idle: `"fin"`, `"rst"`, or send bytes."""
         self.commands.append(command)
         self.wake()
 
     def wake(self) -> None:
-        """Lets the connection's thread look at its commands and gates."""
+        """Wake the connection's thread, to check its commands and gates."""
         with suppress(OSError):
             self._wake_in.send(b"x")
 
@@ -181,7 +181,7 @@ class Peer:
             self.http_version = "HTTP/2"
 
     def wait(self, *others: socket.socket) -> list[socket.socket]:
-        """Wait until this connection or one of the others can be read, or until someone calls `wake`."""
+        """Wait until this connection or one of the others is readable, or until `wake` is called."""
         mine = self.sock
         ready: list[socket.socket] = [s for s in (mine, *others) if isinstance(s, ssl.SSLSocket) and s.pending()]
         if ready:
@@ -196,7 +196,7 @@ class Peer:
         return found
 
     def obey(self) -> None:
-        """Carry out the commands that came in."""
+        """Carry out the pending commands."""
         while self.commands:
             command = self.commands[0]
             if not isinstance(command, bytes):
@@ -207,7 +207,7 @@ class Peer:
                 self.server.changes.notify_all()
 
     def wait_idle(self) -> None:
-        """Wait for the next request, carrying out commands meanwhile."""
+        """Wait for the next request; meanwhile, carry out commands."""
         with self.server.changes:
             self.is_returning = False
             self.is_idle = not self.buffer
@@ -225,7 +225,7 @@ class Peer:
 
     def more(self) -> bytes:
         """Return the next bytes; raise `EOFError` at their end."""
-        if self.is_returning:  # whoever waits for bytes here, and not in `wait_idle`, is not on the way there
+        if self.is_returning:  # a thread that waits for bytes here is not returning to `wait_idle`
             with self.server.changes:
                 self.is_returning = False
                 self.server.changes.notify_all()
@@ -235,14 +235,14 @@ class Peer:
         return data
 
     def read_until(self, end: bytes) -> bytes:
-        """Bytes up to and including `end`."""
+        """Return the bytes up to and including `end`."""
         while end not in self.buffer:
             self.buffer += self.more()
         found, _, self.buffer = self.buffer.partition(end)
         return found + end
 
     def read_exactly(self, count: int) -> Iterator[bytes]:
-        """So many bytes, in pieces."""
+        """Yield exactly `count` bytes, in pieces."""
         while count:
             piece, self.buffer = self.buffer[:count], self.buffer[count:]
             piece = piece or self.more()
@@ -263,14 +263,14 @@ class Peer:
         return request
 
     def note(self, request: ReceivedRequest) -> None:
-        """Count a request."""
+        """Record a request."""
         with self.server.changes:
             self.requests.append(request)
             self.server.requests.append(request)
             self.server.changes.notify_all()
 
     def read_body(self, request: ReceivedRequest) -> None:
-        """Read and count the body of the request; ask for it first if the client waits to be asked."""
+        """Read and record the body of the request; first send a 100 if the client waits for one."""
         if request.get("expect").lower() == "100-continue":
             self.sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
         if request.get("transfer-encoding").lower() == "chunked":
@@ -293,50 +293,50 @@ class Peer:
         length: bool = True,
         version: str = "HTTP/1.1",
     ) -> None:
-        """Send a response; to a HEAD without its body."""
+        """Send a response, without its body if the request is a HEAD."""
         lines = [f"{version} {status}", *(f"{name}: {value}" for name, value in headers)]
         if length:
             lines.append(f"Content-Length: {len(body)}")
         head = "\r\n".join([*lines, "", ""]).encode("latin-1")
         without_body = request.method == "HEAD"
-        self.send(head if without_body else head + body, last=length or without_body)  # else the caller sends more
+        self.send(head if without_body else head + body, last=length or without_body)  # otherwise the caller sends more
 
     def send(self, data: bytes, *, last: bool) -> None:
-        """Send a part of a response; after the last part the thread goes back to `wait_idle`."""
-        self.is_returning = last  # first, because the client may act on what it reads
+        """Send a part of a response; after the last part, the thread returns to `wait_idle`."""
+        self.is_returning = last  # set first, because the client may act on what it reads
         self.sock.sendall(data)
 
     def wait_for_end(self) -> None:
-        """Wait until the client hangs up."""
+        """Wait until the client closes the connection."""
         while True:
             self.more()
 
 
 class LoopbackServer:
-    """Accepts connections, and has each served in a thread of its own.
+    """A server that accepts connections and serves each in its own thread.
 
     Args:
-        tls: The context to serve TLS with.
-        uds: The path of a Unix socket to listen on, in place of a port.
+        tls: The context for TLS; ``None`` serves plain text.
+        uds: The path of a Unix socket to listen on instead of a port.
     """
 
     scheme = "http"
 
-    #: What a connection's thread may meet besides the errors of a network.
+    #: The exceptions that a connection's thread may meet, other than network errors.
     expected_errors: tuple[type[Exception], ...] = ()
 
     def __init__(self, *, tls: ssl.SSLContext | None = None, uds: str | None = None) -> None:
         self.tls = tls
         self.uds = uds
         self.peers: list[Peer] = []
-        """All connections ever accepted, in order."""
+        """All connections accepted so far, in order."""
         self.requests: list[ReceivedRequest] = []
-        """All requests, in the order in which their heads came."""
+        """All requests, in the order in which their heads arrived."""
         self.server_names: list[str | None] = []
-        """What the clients sent as SNI."""
+        """The server names that clients sent (SNI)."""
         self.handshake_errors: list[Exception] = []
         self.errors: list[Exception] = []
-        """What went wrong in this server itself."""
+        """Unexpected errors of the server itself."""
         self.changes = threading.Condition()
         self.port = 0
         self._stopping = threading.Event()
@@ -397,55 +397,55 @@ class LoopbackServer:
                     self.changes.notify_all()
                 peer.thread.start()
 
-    # -- What a subclass does -----------------------------------------------------------------------------------------
+    # -- For subclasses -----------------------------------------------------------------------------------------------
 
     def welcome(self, peer: Peer) -> None:
-        """Comes first, in a connection's thread: before TLS."""
+        """Do something first in a connection's thread, before TLS."""
 
     def serve(self, peer: Peer) -> None:
-        """Serve one connection, in its thread, until `Hangup`, an `OSError` or an `EOFError`."""
+        """Serve one connection, in its thread, until a `Hangup`, an `OSError` or an `EOFError` is raised."""
         raise NotImplementedError
 
     def release(self) -> None:
-        """Lets go whoever waits in a connection's thread: the server ends."""
+        """Release the threads that wait, because the server is ending."""
 
-    # -- What the test asks and does ----------------------------------------------------------------------------------
+    # -- For the test -------------------------------------------------------------------------------------------------
 
     @property
     def netloc(self) -> str:
-        """Host and port."""
+        """The host and port."""
         return f"127.0.0.1:{self.port}" if self.uds is None else "uds"
 
     @property
     def url(self) -> str:
-        """Where it is, without a slash at the end."""
+        """The server's URL, without a trailing slash."""
         return f"{self.scheme}{'s' if self.tls else ''}://{self.netloc}"
 
     @property
     def accepted(self) -> int:
-        """Connections accepted so far."""
+        """The number of connections accepted so far."""
         return len(self.peers)
 
     @property
     def open(self) -> int:
-        """Connections open now."""
+        """The number of connections open now."""
         return sum(peer.is_open for peer in self.peers)
 
     @property
     def idle(self) -> int:
-        """Connections that wait for their next request."""
+        """The number of connections waiting for their next request."""
         return sum(peer.is_idle for peer in self.peers)
 
     @property
     def requests_per_connection(self) -> list[int]:
-        """How many requests came on the first, second, … connection."""
+        """The number of requests on the first, second, … connection."""
         return [len(peer.requests) for peer in self.peers]
 
     def wait_for(self, predicate: Callable[[], Any], timeout: float = LIMIT) -> None:
-        """Wait until something that happens on this server makes the predicate true.
+        """Wait until an event on this server makes the predicate true.
 
         Raises:
-            AssertionError: If it does not within `timeout` seconds.
+            AssertionError: If it is still false after `timeout` seconds.
         """
         with self.changes:
             if not self.changes.wait_for(predicate, timeout):
@@ -455,7 +455,7 @@ class LoopbackServer:
         """Wait until no connection is open.
 
         Raises:
-            AssertionError: If one still is after `timeout` seconds; it names them.
+            AssertionError: If one is still open after `timeout` seconds; the message lists those open.
         """
         with self.changes:
             if not self.changes.wait_for(lambda: self.open == 0, timeout):
@@ -463,19 +463,19 @@ class LoopbackServer:
                 raise AssertionError(f"the client left {len(left)} connections open: {left}")
 
     def close_idle(self) -> None:
-        """Close the connections that wait for their next request, and wait until that is done."""
+        """Close the connections that are waiting for their next request; return when that is done."""
         self._command_idle("fin")
 
     def reset_idle(self) -> None:
-        """Reset the connections that wait for their next request, and wait until that is done."""
+        """Reset the connections that are waiting for their next request; return when that is done."""
         self._command_idle("rst")
 
     def send_idle(self, data: bytes) -> None:
-        """Send unasked bytes on the connections that wait for their next request."""
+        """Send bytes, unasked, on the connections that are waiting for their next request; return when that is done."""
         self._command_idle(data)
 
     def _command_idle(self, command: str | bytes) -> None:
-        # A client that has read a response may be here before the server's thread has gone back to waiting.
+        # A client that has read a response may get here before the server's thread has returned to waiting.
         self.wait_for(lambda: self.idle and not any(peer.is_returning for peer in self.peers))
         peers = [peer for peer in self.peers if peer.is_idle]
         for peer in peers:
@@ -484,13 +484,13 @@ class LoopbackServer:
 
     @contextmanager
     def refusing(self) -> Iterator[None]:
-        """While inside, connects are refused; connections that are open stay so."""
+        """Within the block, refuse new connections; open connections stay open."""
         with self._not_accepting():
             yield
 
     @contextmanager
     def unresponsive(self) -> Iterator[None]:
-        """While inside, connects get no answer (on Linux); connections that are open stay so."""
+        """Within the block, leave new connections without an answer (on Linux); open connections stay open."""
         with self._not_accepting() as reserved:
             reserved.listen(0)
             waiting = fill_backlog(reserved)
@@ -515,7 +515,7 @@ class LoopbackServer:
 
 
 def fill_backlog(listener: socket.socket) -> list[socket.socket]:
-    """Connect to a listener whose backlog is 0 until further connects get no answer; return the sockets to close."""
+    """Fill a listener's backlog of 0, so that further connects get no answer; return the sockets, to be closed."""
     clients = []
     for _ in range(8):
         client = socket.socket(listener.family)

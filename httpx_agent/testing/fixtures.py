@@ -1,7 +1,9 @@
-"""The kit's fixtures for pytest. In a `conftest.py`, once: ``pytest_plugins = ["httpx_agent.testing.fixtures"]``.
+"""The kit's fixtures for pytest.
 
-There is no entry point that would load them into every run of pytest where this library happens to be installed: that
-would cost each of those runs the import of httpx, and take two names from them.
+To use them, write ``pytest_plugins = ["httpx_agent.testing.fixtures"]`` in a `conftest.py`.
+
+There is no entry point, which would load them into every run of pytest wherever this library is installed: each of
+these runs would have to import httpx, and two fixture names would be taken.
 """
 
 from __future__ import annotations
@@ -23,6 +25,6 @@ def chaos_server() -> Iterator[ChaosServer]:
 
 @pytest.fixture
 def virtual_clock() -> Iterator[VirtualClock]:
-    """Provide a `VirtualClock`, by which all agents live that the test makes."""
+    """Provide a `VirtualClock`, which all agents that the test makes use."""
     with VirtualClock() as clock:
         yield clock
