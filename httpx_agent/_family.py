@@ -1,7 +1,8 @@
-"""The pair of libraries that an agent works with, httpx and httpcore or one made like them, and their mocks.
+"""The pair of libraries that an agent works with, such as httpx and httpcore, and their mocks.
 
-Nothing else in the package imports either of them, except where users meet their classes. What the package needs of
-them, it asks of a `Family`. respx, and whatever else replaces methods of httpcore, works without any set-up.
+Nothing else in the package imports either of them, except the modules with the public classes. The rest of the package
+gets what it needs of them from a `Family`. respx, and any other tool that replaces httpcore's methods, works without
+set-up.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import anyio
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: Packages whose errors tell of a connection.
+#: Packages whose errors concern a connection.
 _NETWORK = frozenset({"httpcore", "httpcore2", "h11", "h2", "hpack", "hyperframe", "socksio"})
 
 #: The module of respx that holds its mockers. Once it is imported, methods may be mocked at any time.
@@ -33,7 +34,7 @@ class Family:
 
     Args:
         httpx: The client library.
-        httpcore: The library that it stands on.
+        httpcore: The core that it is based on.
     """
 
     def __init__(self, httpx: ModuleType, httpcore: ModuleType) -> None:
@@ -42,27 +43,27 @@ class Family:
         self._dressed: dict[tuple[type, str], Any] = {}
 
     def dress(self, kind: type[Kind], interface: str) -> type[Kind]:
-        """Return a class of ours as one of this family's; the same class each time.
+        """Return a subclass of one of our classes that also belongs to this family; the same one each time.
 
-        Users, and the libraries themselves, ask with `isinstance` what an object is.
+        Users, and the libraries themselves, check objects with `isinstance`.
 
         Args:
             kind: The class.
-            interface: The name of the class in httpcore that the result is a subclass of, too.
+            interface: The name of the httpcore class that is the other base class.
         """
         known = self._dressed.get((kind, interface))
         if known is None:
             bases = (kind, getattr(self.httpcore, interface))
             made = type(kind.__name__, bases, {"__module__": kind.__module__})
-            known = self._dressed.setdefault((kind, interface), made)  # another thread may have been first
+            known = self._dressed.setdefault((kind, interface), made)  # another thread may have been faster
         dressed: type[Kind] = known
         return dressed
 
     def is_of_network(self, error: Exception) -> bool:
-        """Return whether a connection may fail with this error; others are a caller's, from a signal handler.
+        """Return whether a connection may fail with this error; any other comes from a caller's signal handler.
 
         Such a handler may raise anywhere. Errors of the system have numbers. A `TimeoutError` without one is
-        a handler's: nothing waits there.
+        from a handler, because nothing here waits.
         """
         if isinstance(error, TimeoutError):
             return error.errno is not None
@@ -72,7 +73,7 @@ class Family:
 
     @contextmanager
     def suppress_network_errors(self) -> Iterator[None]:
-        """Ignore however a connection fails in this block, and let everything else out."""
+        """Suppress any failure of a connection in this block; let everything else pass."""
         try:
             yield
         except Exception as error:
@@ -80,7 +81,7 @@ class Family:
                 raise
 
     def are_replaced(self, *, is_async: bool) -> bool:
-        """Return whether a mock has taken the place of httpcore's own way to send a request."""
+        """Return whether a mock has replaced one of httpcore's methods for sending requests."""
         return (self._async_originals if is_async else self._sync_originals).are_replaced()
 
     @cached_property
@@ -101,9 +102,9 @@ class Family:
         return Originals(classes, "handle_async_request")
 
     async def anyio_stream(self, sock: Any) -> Any:
-        """Wrap a Unix socket that we connected in httpcore's stream over anyio's.
+        """Wrap a Unix socket that we connected in httpcore's stream for anyio.
 
-        A private name of httpcore, for the same reason as below.
+        This uses a private name of httpcore, for the same reason as the method below.
         """
         stream = await anyio.abc.UNIXSocketStream.from_socket(sock)
         return self.httpcore._backends.anyio.AnyIOStream(stream)
@@ -111,27 +112,27 @@ class Family:
     def socket_stream(self, socket: object) -> Any:
         """Wrap a socket that we connected in httpcore's stream.
 
-        A private name of httpcore: its public `SyncBackend` connects by itself, so closing the agent could not wake a
-        thread that waits for a connection.
+        This uses a private name of httpcore: its public `SyncBackend` connects by itself, so closing the agent could
+        not wake a thread that waits for a connection.
         """
         return self.httpcore._backends.sync.SyncStream(socket)
 
     def is_socket_stream(self, stream: object) -> bool:
-        """Return whether a stream is of that kind, so that its socket is what it reads and writes."""
+        """Return whether a stream is of that class, and so reads and writes its socket directly."""
         return isinstance(stream, self.httpcore._backends.sync.SyncStream)
 
 
 def register_with_respx(pool: type, httpcore: ModuleType) -> bool:
-    """Have respx, where it is in use, replace the methods of a pool; return whether it had not done so before.
+    """If respx is in use, make it replace the methods of a pool; return whether this was new.
 
-    By default respx replaces `handle_request` of httpcore's connections and pools. With us it must be the pool's: on
-    the connection it would see the request to the proxy, where there is one, and its answer would stand in for a
+    By default respx replaces `handle_request` of httpcore's connections and pools. With an agent it must replace the
+    pool's: on a connection, it would see the request to a proxy, if there is one, and its response would pass for a
     socket's. pytest-httpx2 teaches respx the same for httpcore2.
 
     Args:
-        pool: The class. One made at run time bears the name of the class that it stands in for.
-        httpcore: The library whose pool it stands in for. respx keeps its mockers under the names of that library's
-            modules, and these may be aliases (`httpx2.alias_httpx`).
+        pool: The class. A class made at run time has the name of the class that it replaces.
+        httpcore: The library whose pool it replaces. respx keeps its mockers under the names of that library's modules,
+            and these may be aliases (`httpx2.alias_httpx`).
     """
     root = getattr(sys.modules.get(RESPX), "Mocker", None)  # another thread may be about to import it
     if root is None:
@@ -161,7 +162,7 @@ class Originals:
         self._known: list[object] = []
 
     def are_replaced(self) -> bool:
-        """Return whether one of them is not its library's own."""
+        """Return whether any of them is not the library's own."""
         found = list(map(self._method_of, self._classes))
         if found == self._known:
             return False
@@ -172,6 +173,6 @@ class Originals:
 
 
 def _is_own(owner: type, function: object) -> bool:
-    """Return whether a method comes from its class's package; a wrapper's code does not, whatever its name says."""
+    """Return whether a method comes from its class's package; the code of a wrapper does not, whatever its name."""
     folder = os.path.dirname(sys.modules[owner.__module__.partition(".")[0]].__file__ or "")
     return isinstance(function, FunctionType) and function.__code__.co_filename.startswith(folder + os.sep)

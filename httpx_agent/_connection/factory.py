@@ -1,4 +1,4 @@
-"""Make connections: the fast engine's where it can serve, else httpcore's own, by its public factory."""
+"""Make connections: the fast engine's if it can serve, otherwise httpcore's own, through its public factory."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ Fast = TypeVar("Fast", bound="Http1Connection")
 
 
 class Connector:
-    """Make the connections of one agent, by its options.
+    """Make the connections of one agent, according to its options.
 
     Args:
         family: The libraries.
@@ -62,16 +62,16 @@ class Connector:
         self._check_context()
 
     def begin_anew(self) -> None:
-        """Begin without TLS sessions in a forked child, and wait for no thread of the parent."""
+        """Start without TLS sessions in a forked child, and do not wait for threads of the parent."""
         self.sessions = SessionCache(self._options.max_cached_sessions)
         self._tls.begin_anew()
         if self._proxy_tls is not None:
             self._proxy_tls.begin_anew()
 
     def _check_context(self) -> None:
-        """Report at once what is wrong with `verify` and `cert`; the default takes 30 ms to load and can wait.
+        """Report errors in `verify` and `cert` at once; the default certificates, which take 30 ms to load, can wait.
 
-        So can any authorities in an event loop: there, check only what takes no time.
+        In an event loop any authorities can wait: there, check only what takes no time.
         """
         options = self._options
         reads_authorities = options.verify is True or isinstance(options.verify, str)
@@ -83,7 +83,7 @@ class Connector:
             self._tls.get()
 
     def _stand_in(self, key: Key) -> ssl.SSLContext | None:
-        """Return what connections use as the TLS context; with a proxy, `ws` needs one as well."""
+        """Return the TLS context for connections, or a stand-in for it; with a proxy, `ws` also needs one."""
         if not _is_secure(key) and self.proxy is None:
             return None
         if self._known_stand_in is None:
@@ -115,7 +115,7 @@ class Connector:
     def async_connection(self, key: Key, wire: Wire, library: str, call_soon: Callable[..., None]) -> AsyncConnection:
         """Return a connection for an event loop of asyncio or trio; it connects when it gets its first request."""
         if _is_secure(key):
-            self._tls.begin()  # loads while the socket connects; the handshake waits for it
+            self._tls.begin()  # loads during the connect; the handshake waits for it
         httpcore = self._family.httpcore
         inner = self._options.async_network_backend
         if library == "asyncio" and self._is_fast(key, inner, is_async=True):
@@ -135,7 +135,7 @@ class Connector:
         return AsyncHttpcoreConnection(connection, wire, speaks_http2=self._speaks_http2())
 
     def handshakes(self, key: Key) -> float:
-        """Return how many TLS handshakes make a new socket usable; infinity if only the first response shows it."""
+        """Return after how many TLS handshakes a new socket is usable; infinity if only the first response shows it."""
         proxy = self.proxy
         if proxy is None:
             return _is_secure(key)
@@ -144,7 +144,7 @@ class Connector:
         return int(proxy.url.scheme == b"https") + int(key.scheme != "http")
 
     def resumes(self, key: Key) -> bool:
-        """Return whether TLS sessions of a key are kept; a backend of the user's may not accept a context like ours."""
+        """Return whether to keep TLS sessions for a key; a user's backend may not accept a context like ours."""
         options = self._options
         return (
             options.max_cached_sessions > 0
@@ -154,13 +154,13 @@ class Connector:
         )
 
     def may_multiplex(self, key: Key) -> bool:
-        """Return whether a new connection may turn out to speak HTTP/2."""
+        """Return whether a new connection may turn out to use HTTP/2."""
         if not self._options.http2:
             return False
         return not self._options.http1 or _is_secure(key)
 
     def _speaks_http2(self) -> bool:
-        """Return whether httpcore's connections speak HTTP/2 unasked."""
+        """Return whether httpcore's connections use HTTP/2 without negotiation."""
         return self._options.http2 and not self._options.http1
 
     def _is_fast(self, key: Key, network_backend: Any, *, is_async: bool) -> bool:
@@ -180,7 +180,7 @@ class Connector:
         return connection(key, wire, backend, self._options, self._stand_in(key), self._recent_fields)
 
     def _create(self, pool: Any, key: Key, backend: Any) -> Any:
-        """Use one factory for each socket, so that its backend knows which one it opens; no request goes through it."""
+        """Create a connection with its own factory, so that the backend knows its socket; the factory sends nothing."""
         options = self._options
         httpcore = self._family.httpcore
         factory = pool(
@@ -220,7 +220,7 @@ class Connector:
 
 
 def _name_of(url: Any) -> str:
-    """Return a proxy's URL as messages show it: without what may be secret, and with its port."""
+    """Return a proxy's URL as messages show it: without secrets, and with its port."""
     scheme, host = url.scheme.decode("ascii"), url.host.decode("ascii")
     port = url.port or {"http": 80, "https": 443}.get(scheme, 1080)
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
@@ -231,7 +231,7 @@ def _is_secure(key: Key) -> bool:
 
 
 def _is_in_loop() -> bool:
-    """Return whether an event loop runs this, and stands still meanwhile."""
+    """Return whether this runs in an event loop, and so blocks it."""
     if sniffio.thread_local.name == "trio":
         return True
     try:

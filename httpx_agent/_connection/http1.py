@@ -1,9 +1,9 @@
-"""The common part of the two fast HTTP/1.1 connections: their state, how they open, and their trace events.
+"""The common part of the two fast HTTP/1.1 connections: their state, their opening, and their trace events.
 
-They take the place of httpcore's `HTTPConnection` and `AsyncHTTPConnection` for requests that go straight to the
-server, and have the same interface beside that of `Connection`.
+They replace httpcore's `HTTPConnection` and `AsyncHTTPConnection` for requests without a proxy, and have the same
+interface besides that of `Connection`.
 
-A request with trace events takes a path of its own, written once for both worlds (see `_steps`): that path is slow
+A request with trace events takes a separate path, written once for both worlds (see `_runtime/flows.py`): it is slow
 anyway.
 """
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Phase(Enum):
-    """Where a connection is in its life."""
+    """The phases of a connection's life."""
 
     NEW = "new"
     ACTIVE = "active"
@@ -39,13 +39,13 @@ class Phase(Enum):
 
 
 class Response:
-    """What httpcore's `Response` is made of, without the checks of its constructor: the parser has made them.
+    """An equivalent of httpcore's `Response` without its constructor's checks, which the parser has already made.
 
     Args:
         status: The status code.
         headers: Name and value of each field.
         stream: The body.
-        extensions: What else there is to tell.
+        extensions: Additional information.
     """
 
     def __init__(
@@ -55,19 +55,19 @@ class Response:
         self.headers = headers
         self.stream = stream
         self.extensions = extensions
-        self._stream_consumed = False  # which httpcore's own methods look at
+        self._stream_consumed = False  # used by httpcore's own methods
 
 
 class Http1Connection:
-    """A connection that speaks HTTP/1.1 with one server. It connects when it gets its first request.
+    """An HTTP/1.1 connection with one server. It connects when it gets its first request.
 
     Args:
-        key: What it connects to.
-        wire: The socket's wire; it keeps count of writing, reading, and the end.
-        backend: What opens the stream.
+        key: The key of the socket: the origin and server name to connect to.
+        wire: The socket's wire, which records writes, reads, and the end.
+        backend: The backend that opens the stream.
         options: The agent's options.
         ssl_context: For https.
-        recent: The header fields sent last by any connection of the agent; connections share equal ones.
+        recent: The header fields last sent by any connection of the agent; connections share equal ones.
     """
 
     is_async: bool
@@ -94,7 +94,7 @@ class Http1Connection:
         self._response = wire.family.dress(Response, "Response")
         self._plain_body = wire.family.httpx.ByteStream
         self._log = logger_of(httpcore.__name__, "http11")
-        self._fields: Fields | None = None  # of the request before
+        self._fields: Fields | None = None  # of the previous request
         self._outgoing: Outgoing | None = None
         self._incoming: Incoming | None = None
         self._is_sent = False
@@ -108,15 +108,15 @@ class Http1Connection:
         return (origin.scheme, origin.host, origin.port) == (key.scheme.encode(), key.host.encode(), key.port)
 
     def is_available(self) -> bool:
-        """Return whether it takes a request now."""
+        """Return whether it can take a request now."""
         return self.phase is Phase.IDLE
 
     def has_expired(self) -> bool:
-        """Return whether the server has closed it, or wrote unasked, while it was idle."""
+        """Return whether the server closed it, or wrote unasked, while it was idle."""
         return self.phase is Phase.IDLE and (self.wire.ended or self._has_news())
 
     def is_idle(self) -> bool:
-        """Return whether it is open, and has nothing to do."""
+        """Return whether it is open and idle."""
         return self.phase is Phase.IDLE or self._has_failed
 
     def is_closed(self) -> bool:
@@ -124,7 +124,7 @@ class Http1Connection:
         return self.phase is Phase.CLOSED
 
     def info(self) -> str:
-        """Describe it in words."""
+        """Return a description of its state."""
         return f"{self._key.origin!r}, HTTP/1.1, {self.phase.name}"
 
     def __repr__(self) -> str:
@@ -142,7 +142,7 @@ class Http1Connection:
     def end_now(self, stream: Any) -> bool | None:
         if self._trace is not None:  # its callback may wait
             return None
-        # Another thread or task may have closed it already, and the connection may serve another request by now.
+        # Another thread or task may already have closed it, and the connection may now serve another request.
         return stream.incoming is self._incoming and self._end()
 
     def is_reusable(self) -> bool:
@@ -152,7 +152,7 @@ class Http1Connection:
     # Opening ----------------------------------------------------------------------------------------------------------
 
     def _open(self, request: Any) -> Flow[Any]:
-        """Connect, retrying as often as `retries` allows; give the stream."""
+        """Connect, retrying as often as `retries` allows; return the stream."""
         httpcore = self.httpcore
         log = logger_of(httpcore.__name__, "connection")
         trace = trace_of(httpcore.__name__, log, request)
@@ -181,7 +181,7 @@ class Http1Connection:
                     stream = yield from _told(
                         trace, "connection.start_tls", Call(stream.start_tls, info), info, returned=_itself
                     )
-                self._backend = None  # each free socket would hold that memory
+                self._backend = None  # every free socket would hold this memory
                 return stream
             except (httpcore.ConnectError, httpcore.ConnectTimeout):
                 if not left:
@@ -192,7 +192,7 @@ class Http1Connection:
     # Requests ---------------------------------------------------------------------------------------------------------
 
     def _begin(self, request: Any) -> Trace | None:
-        """Begin a request; return what traces it, if anything does."""
+        """Begin a request; return its trace, if anything listens."""
         if self.phase is not Phase.NEW and self.phase is not Phase.IDLE:
             raise self.httpcore.ConnectionNotAvailable()
         self.phase = Phase.ACTIVE
@@ -211,7 +211,7 @@ class Http1Connection:
         return outgoing
 
     def _answer(self, incoming: Incoming, body: Any, stream: Any) -> Any:
-        """Make httpcore's response."""
+        """Make the response for httpcore."""
         return self._response(
             incoming.status,
             incoming.headers,
@@ -224,7 +224,7 @@ class Http1Connection:
         )
 
     def _end(self) -> bool:
-        """End the response; return whether the connection may be used again. If not, close it."""
+        """End the response; return whether the connection can be used again. If not, close it."""
         incoming, outgoing = self._incoming, self._outgoing
         self._incoming = self._outgoing = None
         self.arrived = ()
@@ -248,7 +248,7 @@ class Http1Connection:
         """Send a request and receive the head of its response, with trace events."""
         info = {"request": request}
         arguments = {"request": request, "timeout": timeouts.get("write")}
-        with suppress(self.httpcore.WriteError):  # the server may have answered before it closed
+        with suppress(self.httpcore.WriteError):  # the server may have responded before it closed
             step = Call(self._send_head, arguments)
             if (yield from _told(trace, "http11.send_request_headers", step, info)):
                 yield from _told(trace, "http11.send_request_body", Call(self._send_body, arguments), info)
@@ -302,21 +302,21 @@ class Http1Connection:
     _receive_head: Callable[..., Any]
 
     def _has_news(self) -> bool:
-        """Return whether something came, or the end. One poll."""
+        """Return whether data or the end has arrived. Costs one poll."""
         raise NotImplementedError
 
     def _close_soon(self) -> None:
-        """Close it without waiting for anything."""
+        """Close the connection without waiting for anything."""
         raise NotImplementedError
 
 
 class Parts:
-    """The body of a response: an iterator over its parts, as both worlds have it.
+    """The body of a response: an iterator over its parts, for both worlds.
 
     Args:
-        connection: Where it comes from.
+        connection: The connection that it comes from.
         incoming: The response.
-        timeout: Seconds to wait for a part.
+        timeout: Seconds to wait for each part.
     """
 
     __slots__ = ("_connection", "_timeout", "incoming")
@@ -331,14 +331,14 @@ class Parts:
 
 
 class TracedParts(Parts):
-    """The same with trace events.
+    """The body of a response with trace events.
 
     Args:
-        connection: Where it comes from.
+        connection: The connection that it comes from.
         incoming: The response.
-        timeout: Seconds to wait for a part.
+        timeout: Seconds to wait for each part.
         request: httpcore's request.
-        trace: What is told.
+        trace: The listeners of the request.
     """
 
     __slots__ = ("is_told", "request", "trace")
@@ -347,11 +347,11 @@ class TracedParts(Parts):
         super().__init__(connection, incoming, timeout)
         self.request = request
         self.trace = trace
-        self.is_told: bool | None = None  # whether reading is told to have begun and not to have ended; ``None`` before
+        self.is_told: bool | None = None  # whether reading was reported to have begun, and not ended; ``None`` before
 
 
 def _tell(trace: Trace, event: str, info: dict[str, Any]) -> Call:
-    """Return the step that tells of an event."""
+    """Return the step that reports an event."""
     return Call(trace.tell, {"name": event, "info": info}, trace.atell)
 
 
@@ -363,14 +363,14 @@ def _told(
     *,
     returned: Callable[[Any], object] = lambda _: None,
 ) -> Flow[Any]:
-    """Take a step, with trace events around it.
+    """Do a step, with trace events around it.
 
     Args:
-        trace: What is told; ``None`` if nobody listens.
-        name: What the events are of, such as ``connection.connect_tcp``.
+        trace: The listeners; ``None`` if there are none.
+        name: The name of the events, such as ``connection.connect_tcp``.
         step: The step.
-        info: What the first event shows.
-        returned: Gives what the last event shows, from the step's result.
+        info: The details of the first event.
+        returned: A function that takes the step's result and returns the details of the last event.
     """
     if trace is None:
         return (yield step)

@@ -1,6 +1,6 @@
-"""The fast HTTP/1.1 connection for asyncio, and for loops made like it (uvloop).
+"""The fast HTTP/1.1 connection for asyncio and compatible loops (uvloop).
 
-What comes in is parsed where the event loop delivers it; a request waits once, for the head of its response.
+Data is parsed as soon as the event loop delivers it; a request waits once, for the head of its response.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .http1 import Http1Connection, Parts, Phase, TracedParts
 if TYPE_CHECKING:
     from .._protocol.http1 import Incoming
 
-#: Data that has arrived is delivered within the loop's next turns, unless it is half a TLS record.
+#: The number of the loop's turns within which it delivers data that has arrived, unless it is half a TLS record.
 _ARRIVED = 0.05
 
 
@@ -26,7 +26,7 @@ class AsyncioHttp1Connection(Http1Connection):
     """See `Http1Connection`."""
 
     is_async = True
-    _stream: Any = None  # the stream that the caller may use
+    _stream: Any = None  # the stream for the caller
     _io: Any = None  # the `AsyncioStream` inside it
     _waiting_bytes = 0
 
@@ -41,7 +41,7 @@ class AsyncioHttp1Connection(Http1Connection):
                 incoming = await self._exchange(request, timeouts)
             else:
                 incoming = await arun(self._exchange_traced(request, timeouts, trace))
-        except GeneratorExit:  # nothing can be awaited any more
+        except GeneratorExit:  # nothing can be awaited now
             self._trace = None
             self._end()
             raise
@@ -58,7 +58,7 @@ class AsyncioHttp1Connection(Http1Connection):
         return self._answer(incoming, body, self._stream)
 
     async def aclose(self) -> None:
-        """Close it, whatever it is doing."""
+        """Close the connection, whatever it is doing."""
         self.phase = Phase.CLOSED
         if self._stream is not None:
             await self._stream.aclose()
@@ -82,7 +82,7 @@ class AsyncioHttp1Connection(Http1Connection):
     # Hearing from the stream ------------------------------------------------------------------------------------------
 
     def received(self, data: bytes) -> None:
-        """Take bytes that came in."""
+        """Take bytes that have arrived."""
         incoming = self._incoming
         if incoming is None or (incoming.is_complete and not incoming.switches):
             self._hear_unasked()
@@ -95,13 +95,13 @@ class AsyncioHttp1Connection(Http1Connection):
         self._io.wake()
 
     def ended(self, error: Exception | None) -> None:
-        """Note that the server closed the connection, or that it broke."""
+        """Note that the server closed the connection, or that the connection broke."""
         incoming = self._incoming
         if incoming is None:
             self.wire.ended = True
             self.wire.listener.lost()
-        elif incoming.failure is None:  # else something went wrong before the end
-            if self.phase is Phase.CLOSED:  # by this side: the body is not whole, whatever its framing says
+        elif incoming.failure is None:  # otherwise something went wrong before the end
+            if self.phase is Phase.CLOSED:  # closed by this side: the body is incomplete, whatever its framing says
                 incoming.failure = self.httpcore.ReadError(CLOSED)
             elif error is None:
                 self.wire.ended = True
@@ -111,7 +111,7 @@ class AsyncioHttp1Connection(Http1Connection):
                 failure.__cause__ = error
 
     def _hear_unasked(self) -> None:
-        """Note that bytes came unasked: they are not the answer to the next request (R20)."""
+        """Note unasked bytes: they are not the response to the next request (R20)."""
         self.wire.unasked = True
         self._io.pause_reading()
         incoming = self._incoming
@@ -130,7 +130,7 @@ class AsyncioHttp1Connection(Http1Connection):
             data = b"".join(request.stream)
             if len(data) <= PIECE:
                 io = self._io
-                if not io.is_closing():  # else the server may have answered before it closed
+                if not io.is_closing():  # otherwise the server may have responded before it closed
                     self.wire.wrote = True
                     io.send(outgoing.whole(data))
                     self._is_sent = io.can_write or await self._drain(timeout)
@@ -152,17 +152,17 @@ class AsyncioHttp1Connection(Http1Connection):
         self._is_sent = await self._write(outgoing.end(), timeout, looks_first=True)
 
     async def _write(self, data: bytes, timeout: float | None, *, looks_first: bool = False) -> bool:
-        """Write all of it; return false if the connection broke, or the server answered before it had the request."""
+        """Write all of it; return false if the connection broke, or the server responded early."""
         io, incoming = self._io, self._incoming
         assert incoming is not None
         rest = data if len(data) <= PIECE else memoryview(data)
         while rest:
             if looks_first and not io.is_closing() and io.is_readable():
-                # The answer comes in with the loop's next turns. A write might find the connection broken and lose it.
+                # The response arrives within the loop's next turns. A write might find a broken connection and lose it.
                 for _ in range(TURNS):
                     await asyncio.sleep(0)
             if io.is_closing() or incoming.ends_upload:
-                return False  # the server may have answered before it closed
+                return False  # the server may have responded before it closed
             self.wire.wrote = True
             io.send(rest[:PIECE])
             rest = rest[PIECE:]
@@ -171,13 +171,13 @@ class AsyncioHttp1Connection(Http1Connection):
         return True
 
     async def _drain(self, timeout: float | None) -> bool:
-        """Wait until there is room for more; return false if the connection broke, or the server answered."""
+        """Wait until there is room for more; return false if the connection broke, or the server responded."""
         io, incoming = self._io, self._incoming
         assert incoming is not None
         while not io.can_write:
             if io.is_lost or incoming.ends_upload:
                 return False
-            self._waiting_bytes = 0  # these are interim responses, which nobody reads
+            self._waiting_bytes = 0  # these are interim responses, which nothing reads
             io.resume_reading()
             try:
                 await io.news(timeout)
@@ -195,7 +195,7 @@ class AsyncioHttp1Connection(Http1Connection):
         return incoming
 
     async def receive(self, incoming: Incoming, timeout: float | None) -> None:
-        """Wait for what comes next."""
+        """Wait for more data."""
         io = self._io
         if incoming is not self._incoming:  # another task closed the response; the socket may serve another request
             raise self.httpcore.ReadError(CLOSED)
@@ -216,7 +216,7 @@ class AsyncioHttp1Connection(Http1Connection):
 
 
 class Body(Parts):
-    """The body of a response that nobody listens to."""
+    """The body of a response without trace events."""
 
     __slots__ = ()
 
@@ -242,7 +242,7 @@ class Body(Parts):
         return incoming.pieces.pop(0)
 
     async def aclose(self) -> None:
-        """End the response, read to its end or not; nothing in this waits."""
+        """End the response, whether or not it was read to the end; this never waits."""
         if self.incoming is self._connection._incoming:
             self._connection._end()
 

@@ -1,4 +1,4 @@
-"""The fast HTTP/1.1 connection of the sync world: a socket that does not block, and a poll where it would have to."""
+"""The fast HTTP/1.1 connection of the sync world: a non-blocking socket, and a poll whenever it would block."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .http1 import Http1Connection, Parts, Phase, TracedParts
 if TYPE_CHECKING:
     from .._protocol.http1 import Incoming
 
-#: Bytes to read at once, at most. A head is small, and allocating more memory costs time.
+#: The maximum number of bytes to read at once. A head is small, and allocating more memory takes time.
 _HEAD_READ = 64 * 1024
 _BODY_READ = 256 * 1024
 
@@ -53,7 +53,7 @@ class SyncHttp1Connection(Http1Connection):
         return self._answer(incoming, body, stream)
 
     def close(self) -> None:
-        """Close it, whatever it is doing."""
+        """Close the connection, whatever it is doing."""
         self.phase = Phase.CLOSED
         if self._stream is not None:
             self._stream.close()
@@ -79,7 +79,7 @@ class SyncHttp1Connection(Http1Connection):
     def _exchange(self, request: Any, timeouts: dict[str, float | None]) -> Incoming:
         """Send the request and receive the head of its response."""
         self._encode(request)
-        with suppress(self.httpcore.WriteError):  # the server may have answered before it closed
+        with suppress(self.httpcore.WriteError):  # the server may have responded before it closed
             self._send(request, timeouts.get("write"))
         return self._receive_head(timeouts.get("read"))
 
@@ -108,7 +108,7 @@ class SyncHttp1Connection(Http1Connection):
         self._is_sent = self._write(outgoing.end(), timeout, looks_first=True)
 
     def _write(self, data: bytes, timeout: float | None, *, looks_first: bool = False) -> bool:
-        """Write all of it; return false if the server answered before it had the request."""
+        """Write all of it; return false if the server responded early."""
         stream = self._stream
         stream.enter()
         try:
@@ -124,7 +124,7 @@ class SyncHttp1Connection(Http1Connection):
             stream.leave()
 
     def _hear_early(self, data: bytes) -> bool:
-        """Take what came while the request is being sent; return whether that ends the upload."""
+        """Take data that arrived while sending the request; return whether it ends the upload."""
         incoming = self._incoming
         assert incoming is not None
         self._take(incoming, data)
@@ -140,14 +140,14 @@ class SyncHttp1Connection(Http1Connection):
         return incoming
 
     def receive(self, incoming: Incoming, timeout: float | None) -> None:
-        """Receive what comes next."""
+        """Receive more data."""
         if incoming.failure is not None:
             raise incoming.failure
         if incoming is not self._incoming:  # another thread closed the response; the socket may serve another request
             raise self.httpcore.ReadError(CLOSED)
         wire, sock, stream = self.wire, self._socket, self._stream
         size = _BODY_READ if incoming.has_head else _HEAD_READ
-        # In the middle of a body the next bytes are usually there, perhaps within TLS; a new response takes time.
+        # Within a body, the next bytes are usually there, perhaps inside TLS; a new response takes time.
         waits = not incoming.has_head and type(sock) is socket.socket
         stream.enter()
         try:
@@ -166,7 +166,7 @@ class SyncHttp1Connection(Http1Connection):
             raise self.httpcore.ReadError(str(error)) from error
         finally:
             stream.leave()
-        if wire.broken:  # by another thread: the end is ours, not the server's
+        if wire.broken:  # closed by another thread: this end closed, not the server
             raise self.httpcore.ReadError(CLOSED)
         self._take(incoming, data)
 
@@ -180,7 +180,7 @@ class SyncHttp1Connection(Http1Connection):
 
 
 class Body(Parts):
-    """The body of a response that nobody listens to."""
+    """The body of a response without trace events."""
 
     __slots__ = ()
 
@@ -206,7 +206,7 @@ class Body(Parts):
         return incoming.pieces.pop(0)
 
     def close(self) -> None:
-        """End the response, read to its end or not."""
+        """End the response, whether or not it was read to the end."""
         if self.incoming is self._connection._incoming:
             self._connection._end()
 
@@ -228,7 +228,7 @@ class TracedBody(Body, TracedParts):
 
 
 class SwitchedStream:
-    """The stream of a connection that speaks another protocol now, whose first bytes came with the response."""
+    """The stream of a connection that has switched to another protocol; its first bytes came with the response."""
 
     def __init__(self, stream: Any, leading: bytes) -> None:
         self._stream = stream
@@ -254,9 +254,9 @@ class SwitchedStream:
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> Any:
-        """Secure it by TLS."""
+        """Secure the stream with TLS."""
         return self._stream.start_tls(ssl_context, server_hostname, timeout)
 
     def get_extra_info(self, info: str) -> Any:
-        """Return what httpcore's streams know."""
+        """Return the same information as httpcore's streams."""
         return self._stream.get_extra_info(info)

@@ -1,7 +1,7 @@
-"""Connections of httpcore's, as ours: for HTTP/2, proxies, trio, and wherever the fast engine does not serve.
+"""Adapt httpcore's connections, for HTTP/2, proxies, trio, and whatever else the fast engine does not serve.
 
-All that the agent knows of the insides of httpcore and h11 is here. httpcore's connection connects when it gets its
-first request, and chooses then what it speaks.
+Everything that the agent knows about the internals of httpcore and h11 is here. httpcore's connection connects, and
+chooses the protocol, when it gets its first request.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ class HttpcoreConnection:
     Args:
         inner: The connection.
         wire: The socket's wire.
-        speaks_http2: Whether it speaks HTTP/2 unasked; else TLS negotiates that.
+        speaks_http2: Whether it uses HTTP/2 without negotiation; otherwise TLS negotiates the protocol.
     """
 
-    arrived: list[bytes] | tuple[()] = ()  # httpcore's streams tell of nothing until they are read
+    arrived: list[bytes] | tuple[()] = ()  # httpcore's streams report nothing until they are read
 
     def __init__(self, inner: Any, wire: Wire, *, speaks_http2: bool) -> None:
         self.inner = inner
@@ -41,7 +41,7 @@ class HttpcoreConnection:
         ssl_object = stream.get_extra_info("ssl_object")
         if not self._speaks_http2 and (ssl_object is None or ssl_object.selected_alpn_protocol() != "h2"):
             return False
-        # Where the first response is what shows that it is open, the frames' beginning has passed.
+        # If only the first response shows that the connection is open, the first frames have already passed.
         hold = GoawayHold() if wire.awaits_response else None
         wire.frames = self._frames(hold, wire.listener.settings if shares else None)
         return True
@@ -50,7 +50,7 @@ class HttpcoreConnection:
         return Frames(hold, tell_streams)
 
     def is_dead(self, *, shared: bool) -> bool:
-        if shared:  # what can be read is the others'
+        if shared:  # readable data belongs to the other requests
             return self._is_ending() or not self.inner.is_available()
         return self.wire.ended or self.wire.is_readable()
 
@@ -60,7 +60,7 @@ class HttpcoreConnection:
     def is_reusable(self) -> bool:
         wire = self.wire
         return (
-            wire.stream is not None  # else a mock answered in its place
+            wire.stream is not None  # otherwise a mock responded in its place
             and not wire.ended
             and not wire.broken
             and not wire.cut_off
@@ -75,12 +75,12 @@ class HttpcoreConnection:
         return frames is not None and frames.are_ending
 
     def _has_leftovers(self) -> bool:
-        """Return whether bytes came after the response's end: they are not the next request's answer (R20, N23)."""
+        """Return whether bytes followed the end of the response; they do not belong to the next request (R20, N23)."""
         parser = _parser_of(self.inner)
         return parser is not None and bool(parser.trailing_data[0])
 
     def _begin_response(self, request: Any, response: Any) -> Any:
-        if self.wire.stream is not None:  # else a mock answered; its response stays as it made it
+        if self.wire.stream is not None:  # otherwise a mock responded; leave its response unchanged
             self.wire.awaits_response = False
             if response.extensions.get("http_version") == b"HTTP/1.0":
                 keep_open(self.inner, request, response)
@@ -88,7 +88,7 @@ class HttpcoreConnection:
 
 
 class SyncHttpcoreConnection(HttpcoreConnection):
-    """The same in threads."""
+    """An httpcore connection in threads."""
 
     def handle_request(self, request: Any) -> Any:
         return self._begin_response(request, self.inner.handle_request(request))
@@ -134,7 +134,7 @@ class _UncountedFrames(Frames):
 
 
 class AsyncHttpcoreConnection(HttpcoreConnection):
-    """The same in an event loop."""
+    """An httpcore connection in an event loop."""
 
     async def handle_async_request(self, request: Any) -> Any:
         return self._begin_response(request, await self.inner.handle_async_request(request))
@@ -144,22 +144,22 @@ class AsyncHttpcoreConnection(HttpcoreConnection):
 
 
 def _parser_of(connection: Any) -> Any:
-    """Return h11's state of a connection of httpcore's, which has it privately; ``None`` if the names are unknown."""
+    """Return the h11 state of an httpcore connection, from private attributes; ``None`` if these do not exist."""
     return getattr(_innermost(connection), "_h11_state", None)
 
 
 def _innermost(connection: Any) -> Any:
-    """Return the connection of httpcore's that speaks HTTP, which others have privately."""
+    """Return the httpcore connection that speaks HTTP; the connections around it have it in a private attribute."""
     while hasattr(connection, "_connection"):
         connection = connection._connection
     return connection
 
 
 def keep_open(connection: Any, request: Any, response: Any) -> None:
-    """Let an HTTP/1.0 connection of httpcore's serve again, if its server said so and the body's end is known (R11).
+    """Let an httpcore HTTP/1.0 connection serve again, if its server allows it and the body's end is known (R11).
 
-    h11 knows keep-alive of HTTP/1.1 only, and is not to be told of any other but by what it decides from. Where its
-    private names are unknown, the connection is closed after the response, as it is without this.
+    h11 supports keep-alive for HTTP/1.1 only; the one way to change that is through the state from which it decides. If
+    its private names do not exist, the connection is closed after the response, as it would be without this.
 
     Args:
         connection: The connection, when a response has begun.
@@ -172,6 +172,6 @@ def keep_open(connection: Any, request: Any, response: Any) -> None:
     if not has_length or not stays_open(headers) or says_close(request.headers):
         return
     state = getattr(_parser_of(connection), "_cstate", None)
-    if state is not None and state.states.get(h11.CLIENT) is h11.MUST_CLOSE:  # else the request has not left
+    if state is not None and state.states.get(h11.CLIENT) is h11.MUST_CLOSE:  # otherwise the request has not been sent
         state.keep_alive = True
         state.states[h11.CLIENT] = h11.DONE

@@ -1,4 +1,4 @@
-"""What the pool asks of a connection, whoever speaks HTTP there."""
+"""The interface of connections to the pool, the same for all implementations of HTTP."""
 
 from __future__ import annotations
 
@@ -9,46 +9,46 @@ if TYPE_CHECKING:
 
 
 class Connection(Protocol):
-    """One conversation over one socket: who speaks HTTP there, and what the agent asks of them.
+    """An HTTP conversation over one socket, as the agent uses it.
 
     Ours are in `http1_sync.py` and `http1_asyncio.py`, httpcore's in `httpcore.py`. A connection opens its socket when
-    it gets its first request; several requests may share it, if it said so. Sending and closing differ by world.
+    it gets its first request; several requests may share it, if it allows that. Sending and closing differ by world.
     """
 
     arrived: list[bytes] | tuple[()]
-    """What has come of the body in flight, to be taken from here; empty where its stream must be asked."""
+    """Parts of the body in flight that have arrived, to be taken from here; empty if its stream must be read."""
 
     def opened(self, stream: Any, *, shares: bool) -> bool:
-        """Begin on a socket that is usable now; return whether it speaks HTTP/2.
+        """Start on a socket that has become usable; return whether it uses HTTP/2.
 
         Args:
             stream: The outermost stream.
-            shares: Whether several requests may share the socket then; if so, it tells the wire's listener how many.
+            shares: Whether several requests may share an HTTP/2 socket; if so, notify the wire's listener how many.
         """
         raise NotImplementedError
 
     def is_dead(self, *, shared: bool) -> bool:
-        """Return whether it cannot serve a request, having served before (N8, N16): one poll at most.
+        """Return whether it can no longer serve requests (N8, N16); costs one poll at most.
 
         Args:
-            shared: Whether others have requests in flight, so that something may be due. Else whatever has come
-                unasked makes it dead, as does the end, and a mock that takes its place.
+            shared: Whether other requests are in flight on it, so that incoming data may be expected. Otherwise any
+                unasked data makes it dead, as do the end of the connection and a mock that takes its place.
         """
         raise NotImplementedError
 
     def end_now(self, stream: Any) -> bool | None:
-        """End a response, be it read or not, and return whether the connection is fit for another request.
+        """End a response, whether or not it was read, and return whether the connection can serve another request.
 
         Args:
             stream: The response's stream.
 
         Returns:
-            ``None`` if nothing was done, because something in it may wait: close the stream, and ask `is_reusable`.
+            ``None`` if nothing was done, because it might block: close the stream, then call `is_reusable`.
         """
         raise NotImplementedError
 
     def is_reusable(self) -> bool:
-        """Return whether it is fit for another request, now that the stream of its response is closed."""
+        """Return whether it can serve another request, once the stream of its response is closed."""
         raise NotImplementedError
 
 
@@ -59,7 +59,7 @@ class SyncConnection(Connection, Protocol):
         """Send a request; block until its response begins."""
 
     def close(self) -> None:
-        """Close it, whatever it is doing."""
+        """Close the connection, whatever it is doing."""
 
 
 class AsyncConnection(Connection, Protocol):
@@ -70,5 +70,5 @@ class AsyncConnection(Connection, Protocol):
         raise NotImplementedError
 
     def aclose(self) -> Awaitable[None]:
-        """Close it, whatever it is doing."""
+        """Close the connection, whatever it is doing."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Tell a request's `trace` callback, and the log, what happens to it. The names are httpcore's."""
+"""Report a request's events to its `trace` callback and the log, under httpcore's names."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 
 class Trace:
-    """Tell one request's listeners of its events.
+    """The listeners of one request.
 
     Args:
-        library: The name of httpcore, after which its loggers are called.
+        library: The name of httpcore, which begins the names of its loggers.
         callback: The request's `trace` extension, if it has one.
     """
 
@@ -23,7 +23,7 @@ class Trace:
         self._callback = callback
 
     def tell(self, name: str, info: dict[str, Any]) -> None:
-        """Tell of one event.
+        """Report one event.
 
         Raises:
             TypeError: If the callback is an async function.
@@ -34,7 +34,7 @@ class Trace:
             raise TypeError("the `trace` callback of a sync request must be a plain function, not an async one")
 
     async def atell(self, name: str, info: dict[str, Any]) -> None:
-        """Tell of one event in an event loop.
+        """Report one event in an event loop.
 
         Raises:
             TypeError: If the callback is a plain function.
@@ -56,7 +56,7 @@ class Trace:
 
 @lru_cache
 def logger_of(library: str, name: str) -> logging.Logger:
-    """Return a logger of httpcore's, asking once: what is raised in `logging` leaves all of it locked.
+    """Return one of httpcore's loggers; ask for it once, because an exception in `logging` leaves all of it locked.
 
     Args:
         library: The name of httpcore.
@@ -66,11 +66,11 @@ def logger_of(library: str, name: str) -> logging.Logger:
 
 
 def trace_of(library: str, log: logging.Logger, request: Any) -> Trace | None:
-    """Return the listeners of a request, or ``None`` if nobody listens.
+    """Return the listeners of a request, or ``None`` if there are none.
 
     Args:
         library: The name of httpcore.
-        log: The logger that will be written to.
+        log: The logger to write to.
         request: httpcore's request.
     """
     callback = request.extensions.get("trace")

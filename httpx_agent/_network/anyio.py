@@ -1,6 +1,6 @@
 """For event loops: a network backend over anyio's or the user's that opens one socket, and its stream.
 
-It wraps another one for the reasons that `sync.py` gives.
+It wraps another backend for the reasons given in `sync.py`.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ async def _begin_async(wire: Wire, stream: Any) -> Any:
 
 
 class AsyncStream:
-    """The `httpcore.AsyncNetworkStream` of one socket; one more after each TLS handshake."""
+    """The `httpcore.AsyncNetworkStream` of one socket; each TLS handshake adds another around it."""
 
     def __init__(self, wire: Wire, inner: Any) -> None:
         self._wire = wire
@@ -119,7 +119,7 @@ class AsyncStream:
         return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        """Write all of it; if a shared connection is broken, the next read says so, after what has arrived."""
+        """Write all of it; if a shared connection is broken, the next read reports it, after what has arrived."""
         wire = self._wire
         if wire.opening.greets_proxy and wire.opening.still_greets(buffer):
             with wire.opening.greeting(wire.family.httpcore) as left:
@@ -146,7 +146,7 @@ class AsyncStream:
                 raise
 
     async def aclose(self) -> None:
-        """Close, once; not in a forked child, whose event loop is another."""
+        """Close, once; do nothing in a forked child, which has a different event loop."""
         if not self._closed and not self._wire.inherited:
             with suppress(Exception), TimeLimit(CLOSE_TIMEOUT, shield=True) as patience:
                 await self.inner.aclose()
@@ -163,7 +163,7 @@ class AsyncStream:
         try:
             await wire.listener.load_certificates(ssl_context, wire.opening.time_left(timeout))
         except Exception:
-            await self.aclose()  # as a failed handshake does: another attempt may come
+            await self.aclose()  # as a failed handshake does: another attempt may follow
             raise
         with wire.listener.handshake(ssl_context, server_hostname) as (context, name):
             inner = await self.inner.start_tls(context, name, wire.opening.time_left(timeout))
@@ -173,5 +173,5 @@ class AsyncStream:
         return stream
 
     def get_extra_info(self, info: str) -> Any:
-        """Return what httpcore's streams know."""
+        """Return the same information as httpcore's streams."""
         return self.inner.get_extra_info(info)

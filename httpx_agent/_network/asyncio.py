@@ -1,8 +1,8 @@
-"""Connections for asyncio, and for loops made like it (uvloop): how they are opened, and a protocol of their own.
+"""Open connections for asyncio and compatible loops (uvloop), and run them with our own protocol.
 
-Both HTTP/1.1 engines work on them. There is one timer for each connection, which is moved only when it fires.
+Both HTTP/1.1 engines use them. Each connection has one timer, which is moved only when it fires.
 
-TLS is done here, over memory, as anyio does it: asyncio's own keeps a buffer of 256 KiB for each connection, and cannot
+TLS works on memory BIOs here, as in anyio: asyncio's own TLS keeps a buffer of 256 KiB for each connection, and cannot
 resume a session.
 """
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from .racing import AddressInfo
     from .wire import Listener, Wire
 
-#: Bytes to keep for a slow reader, at most: after that the server has to wait.
+#: The maximum number of bytes to keep for a slow reader; beyond it the server has to wait.
 HIGH_WATER = 256 * 1024
 
 _TLS_READ = 64 * 1024
@@ -44,17 +44,17 @@ _CLOSING_LATE = (TransportSocket.__module__, "uvloop.loop")
 
 
 class Consumer(Protocol):
-    """Takes what comes in, in the call in which the event loop delivers it."""
+    """A receiver of incoming data, called directly when the event loop delivers it."""
 
     def received(self, data: bytes) -> None:
-        """Take bytes that came in."""
+        """Take bytes that have arrived."""
 
     def ended(self, error: Exception | None) -> None:
-        """Note that the server closed the connection, or that it broke."""
+        """Note that the server closed the connection, or that the connection broke."""
 
 
 class AsyncioConnector:
-    """Opens sockets as `httpcore.AnyIOBackend` does, for `AsyncioStream`.
+    """Open sockets as `httpcore.AnyIOBackend` does, for `AsyncioStream`.
 
     Args:
         wire: The wire of the socket.
@@ -78,7 +78,7 @@ class AsyncioConnector:
                 sock.setblocking(False)
                 if local_address is not None:
                     sock.bind((local_address, 0))
-                zoned = (literal(entry), *address[1:])  # uvloop does not look for the zone where the system has it
+                zoned = (literal(entry), *address[1:])  # uvloop does not look where the system puts the zone
                 await asyncio.get_running_loop().sock_connect(sock, zoned)
             except BaseException:
                 sock.close()
@@ -133,7 +133,7 @@ class AsyncioConnector:
                     kind = self._family.dress(AsyncioStream, "AsyncNetworkStream")
                     stream = kind(httpcore, self._wire.listener)
                     await create(lambda: stream, sock=sock)
-                    prepare(sock)  # asyncio sets TCP_NODELAY by itself; the user's options come last, and win
+                    prepare(sock)  # asyncio itself sets TCP_NODELAY; the user's options come last and override it
                     self._wire.tells_of_loss = True
                 except BaseException:
                     sock.close()
@@ -148,16 +148,16 @@ class AsyncioConnector:
 class AsyncioStream(asyncio.Protocol):
     """A connection as asyncio's protocol, and as httpcore's `AsyncNetworkStream`.
 
-    What comes in goes to `consumer`, if there is one, else it is kept for `read`.
+    Incoming data goes to `consumer`, if there is one; otherwise it is kept for `read`.
 
     Args:
-        httpcore: The library whose exceptions are raised.
-        listener: Is told if something comes in, or the end, while nobody reads.
+        httpcore: The library whose exceptions to raise.
+        listener: Notified of data, or the end, that arrives while nothing is being read.
     """
 
     def __init__(self, httpcore: Any, listener: Listener) -> None:
         self.consumer: Consumer | None = None
-        self.has_ended = False  # nothing more will come in
+        self.has_ended = False  # nothing more will arrive
         self.error: Exception | None = None  # why
         self.is_lost = False  # the descriptor is closed, or about to be
         self.is_closed = False  # by this side
@@ -206,7 +206,7 @@ class AsyncioStream(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         if isinstance(exc, OSError) and not self.has_ended and self._salvage() and isinstance(exc, BrokenPipeError):
-            exc = None  # the server closed in order, and then refused what was still sent
+            exc = None  # the server closed in order, then refused further data
         self.is_lost = True
         self.can_write = False
         self._tell_writer()
@@ -270,14 +270,14 @@ class AsyncioStream(asyncio.Protocol):
         self._send_raw(data)
 
     def _send_raw(self, data: bytes | memoryview) -> None:
-        Context().run(self._transport.write, data)  # what cannot be sent at once is left to the loop
+        Context().run(self._transport.write, data)  # the loop sends the rest
 
     def news(self, timeout: float | None) -> asyncio.Future[None]:
-        """Return a future that is done when something came in, or there is room for writing, or at the end.
+        """Return a future that is done when data arrives, when there is room for writing, or at the end.
 
         Raises:
-            BusyResourceError: If another task waits already; anyio's and trio's streams do the same.
-            TimeoutError: When waited for, after so many seconds.
+            BusyResourceError: If another task is already waiting; anyio's and trio's streams do the same.
+            TimeoutError: From the future, after `timeout` seconds.
         """
         if self._waiter is not None and not self._waiter.done():
             raise anyio.BusyResourceError("reading from")
@@ -295,14 +295,14 @@ class AsyncioStream(asyncio.Protocol):
             self._transport.pause_reading()
 
     def resume_reading(self) -> None:
-        """Let the server go on."""
+        """Let the server continue."""
         if self._is_paused:
             self._is_paused = False
             if not self._transport.is_closing():
                 Context().run(self._transport.resume_reading)  # asks the loop for a new reader
 
     def close_soon(self) -> None:
-        """Close without waiting: the loop does it in its next turn. If the loop is over, close the raw descriptor."""
+        """Close without waiting: the loop does it in its next turn. If the loop has ended, close the raw descriptor."""
         self.is_closed = True
         if self._loop.is_closed():
             return
@@ -314,7 +314,7 @@ class AsyncioStream(asyncio.Protocol):
             self._transport.close()
 
     def is_closing(self) -> bool:
-        """Return whether nothing can be written any more."""
+        """Return whether nothing more can be written."""
         return bool(self._transport.is_closing())
 
     def wake(self) -> None:
@@ -324,7 +324,7 @@ class AsyncioStream(asyncio.Protocol):
             waiter.set_result(None)
 
     def take_over(self, data: bytes) -> None:
-        """Keep what comes in from now on, after some first bytes: nothing consumes it any more."""
+        """Keep incoming data from now on, after some first bytes, because nothing consumes it any more."""
         self.consumer = None
         self._kept += data
 
@@ -395,7 +395,7 @@ class AsyncioStream(asyncio.Protocol):
         if not self.is_lost:
             if self._gone is None:
                 self._gone = self._loop.create_future()
-            await asyncio.wait([self._gone])  # several may wait, and none cancels it for the others
+            await asyncio.wait([self._gone])  # several tasks may wait, and none may cancel it for the others
 
     async def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
@@ -424,7 +424,7 @@ class AsyncioStream(asyncio.Protocol):
         return self
 
     def get_extra_info(self, info: str) -> Any:
-        """Return what httpcore's streams know."""
+        """Return the same information as httpcore's streams."""
         if info == "is_readable":
             return self.is_readable()
         if info == LEFT_UNREAD:
@@ -440,7 +440,7 @@ class AsyncioStream(asyncio.Protocol):
         return None
 
     def is_readable(self) -> bool:
-        """Return whether data or the end has arrived that was not read, or that the loop has not seen yet."""
+        """Return whether there is unread data or an unread end, including any that the loop has not seen yet."""
         if self._kept or self.has_ended:
             return True
         if self._poll is None:
@@ -463,14 +463,14 @@ class AsyncioStream(asyncio.Protocol):
 
 
 async def _begin_tls(context: ssl.SSLContext, server_hostname: str | None) -> _Tls:
-    """TLS over memory; where the context has methods of its own, these may read certificates, which takes a thread."""
+    """Return TLS on memory BIOs; use a thread if the context has its own methods, which may read certificates."""
     if type(context) is ssl.SSLContext:
         return _Tls(context, server_hostname)
     return await detached(anyio.to_thread.run_sync(_Tls, context, server_hostname, limiter=anyio.CapacityLimiter(1)))
 
 
 class _Tls:
-    """TLS over memory."""
+    """TLS on memory BIOs."""
 
     __slots__ = ("has_ended", "incoming", "is_shaking_hands", "object", "outgoing")
 
@@ -482,7 +482,7 @@ class _Tls:
         self.has_ended = False
 
     def shake_hands(self, write: Callable[[bytes], None]) -> bool:
-        """Go on with the handshake; return whether it is done."""
+        """Continue the handshake; return whether it is done."""
         try:
             self.object.do_handshake()
             self.is_shaking_hands = False
@@ -498,7 +498,7 @@ class _Tls:
         return self.outgoing.read()
 
     def decrypt(self, write: Callable[[bytes], None]) -> bytes:
-        """Return what came in, decrypted."""
+        """Decrypt and return what has arrived."""
         found = []
         try:
             while data := self.object.read(_TLS_READ):
@@ -506,12 +506,12 @@ class _Tls:
             self.has_ended = True
         except ssl.SSLWantReadError:
             pass
-        except (ssl.SSLZeroReturnError, ssl.SSLEOFError):  # without close_notify it is an end, too, as with httpcore
+        except (ssl.SSLZeroReturnError, ssl.SSLEOFError):  # an end without close_notify also counts, as in httpcore
             self.has_ended = True
         self.flush(write)
         return b"".join(found)
 
     def flush(self, write: Callable[[bytes], None]) -> None:
-        """Send what TLS itself has to say."""
+        """Send any data that TLS itself produced."""
         if self.outgoing.pending:
             write(self.outgoing.read())

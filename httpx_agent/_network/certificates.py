@@ -1,4 +1,4 @@
-"""Certificates and keys from files: what is wrong with one is told with the option, or the variable, that names it."""
+"""Load certificates and keys from files; errors name the option or variable that the path came from."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ if TYPE_CHECKING:
 _EXPECTED_VERIFY = "expected True, False, an ssl.SSLContext, or a path to certificates in PEM format"
 _EXPECTED_CERT = "expected the path of a PEM file, (certificate, key) or (certificate, key, password)"
 
-#: How OpenSSL names certificates in a folder: by a hash of the subject.
+#: How OpenSSL names certificates in a directory: by a hash of the subject.
 _HASHED = re.compile(r"[0-9a-fA-F]{8}\.\d+")
 
 
 class _Source(NamedTuple):
-    """A path, and who named it."""
+    """A path, and the option or variable that it came from."""
 
     name: str
     path: str | bytes | os.PathLike[Any]
     expected: str
 
     def error(self, error: OSError, what: str = "") -> OSError:
-        """Return an error of the same class that says where, what and what to do."""
+        """Return an error of the same class that says what is wrong, where, and what to do."""
         text = f"{self.name}={os.fsdecode(self.path)!r}: {what or error.strerror}; {self.expected}"
         if not isinstance(error, ssl.SSLError):
-            return OSError(error.errno, text)  # Python picks the subclass for the number
+            return OSError(error.errno, text)  # Python chooses the subclass by the number
         better: Any = type(error)(error.errno, text)
         for name in ("library", "reason"):
             setattr(better, name, getattr(error, name, None))
@@ -39,7 +39,7 @@ class _Source(NamedTuple):
 
 
 def check_files(httpx: Any, options: AgentOptions) -> None:
-    """Raise as `create_ssl_context` would, as far as that can be told without reading authorities: they take 50 ms."""
+    """Raise as `create_ssl_context` would, but do not read the authorities, which takes 50 ms."""
     source = _authorities(options)
     if source is not None:
         _check_readable(source)
@@ -50,17 +50,17 @@ def check_files(httpx: Any, options: AgentOptions) -> None:
 def create_ssl_context(httpx: Any, options: AgentOptions) -> ssl.SSLContext:
     """Make the context that `verify`, `cert` and `trust_env` ask for, as the client library makes it.
 
-    Unlike there, `cert` counts beside a `verify` that is a path, and nobody is asked at the terminal for the password
-    of a key.
+    Unlike the client library, use `cert` even if `verify` is a path, and never ask at the terminal for the password of
+    a key.
 
     Args:
         httpx: The client library.
         options: The options.
 
     Raises:
-        OSError: For what cannot be read, such as a `FileNotFoundError`.
-        ssl.SSLError: For what is not what it should be, such as a file without a certificate; an `OSError` as well.
-        ValueError: For a path that cannot be one.
+        OSError: If a file cannot be read, such as a `FileNotFoundError`.
+        ssl.SSLError: If its content is invalid, such as a file without a certificate; this is also an `OSError`.
+        ValueError: If a path is invalid.
     """
     source = _authorities(options)
     if source is not None:
@@ -85,7 +85,7 @@ def create_ssl_context(httpx: Any, options: AgentOptions) -> ssl.SSLContext:
 
 
 def _authorities(options: AgentOptions) -> _Source | None:
-    """Return where the authorities come from, if it is a path that was given."""
+    """Return the path that the authorities come from, if one was given."""
     if isinstance(options.verify, str):
         return _Source("verify", options.verify, _EXPECTED_VERIFY)
     if options.verify is True and options.trust_env:
@@ -99,7 +99,7 @@ def _authorities(options: AgentOptions) -> _Source | None:
 
 
 def _parts(cert: Any) -> tuple[_Source, ...]:
-    """Return the paths of a client certificate: the certificate, and the key if it has a file of its own."""
+    """Return the paths of a client certificate: the certificate, and the key if it is in a separate file."""
     paths = cert if isinstance(cert, (tuple, list)) else (cert,)
     names = ("cert", "the key of cert")
     return tuple(_Source(names[at], path, _EXPECTED_CERT) for at, path in enumerate(paths[:2]) if path is not None)
@@ -120,15 +120,15 @@ def _read(path: Any) -> bytes:
 
 
 def _check_readable(source: _Source) -> None:
-    """Check that a file can be read, and that a folder has certificates where OpenSSL looks for them."""
+    """Check that a file can be read, or that a directory has certificates where OpenSSL looks for them."""
     if source.name == "SSL_CERT_DIR":
-        folders = os.fsdecode(source.path).split(os.pathsep)
+        directories = os.fsdecode(source.path).split(os.pathsep)
     elif source.name == "verify" and os.path.isdir(source.path):
-        folders = [os.fsdecode(source.path)]
+        directories = [os.fsdecode(source.path)]
     else:
         _look(source, _read)
         return
-    found = [folder for folder in folders if os.path.isdir(folder)]
+    found = [directory for directory in directories if os.path.isdir(directory)]
     if not found:
         _look(source, os.stat)
     if not any(map(_has_certificates, found)):
@@ -136,14 +136,14 @@ def _check_readable(source: _Source) -> None:
         raise source.error(ssl.SSLError(), what)
 
 
-def _has_certificates(folder: str) -> bool:
-    with suppress(OSError):  # a folder that cannot be listed may still be searched
-        return any(map(_HASHED.fullmatch, os.listdir(folder)))
+def _has_certificates(directory: str) -> bool:
+    with suppress(OSError):  # a directory that cannot be listed may still be searched
+        return any(map(_HASHED.fullmatch, os.listdir(directory)))
     return True
 
 
 class _Password:
-    """Gives OpenSSL the password of a key, and knows whether it was asked."""
+    """A password callback for OpenSSL that records whether it was called."""
 
     def __init__(self, given: Any) -> None:
         self._given = given
@@ -157,7 +157,7 @@ class _Password:
 
 
 class _NoPasswordError(Exception):
-    """A key is encrypted, and no password was given."""
+    """Raised if a key is encrypted, but no password was given."""
 
 
 def _load_cert(httpx: Any, context: ssl.SSLContext, cert: Any) -> None:
@@ -180,7 +180,7 @@ def _load_cert(httpx: Any, context: ssl.SSLContext, cert: Any) -> None:
             raise key.error(error, "wrong password for the key") from error
         if not _holds_certificate(certificate.path):
             raise certificate.error(error, "it contains no certificate") from error
-        if error.reason is None:  # of PEM, OpenSSL says only that it cannot read it
+        if error.reason is None:  # for PEM, OpenSSL says only that it cannot read the data
             raise key.error(error, "it contains no private key") from error
         raise certificate.error(error, f"OpenSSL rejected it: {error}") from error
 

@@ -1,4 +1,4 @@
-"""Connect to a host by name: look it up, and race its addresses (see `_racing`), in threads and in event loops."""
+"""Connect to a host by name: look it up, and race its addresses (see `racing.py`), in threads and in event loops."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Seconds until a Unix socket whose queue was full is tried again, the first time and at most.
+#: Seconds to wait before trying again a Unix socket whose queue was full: the first time, and at most.
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.001, 0.05
 
-#: Seconds that the system can wait at once, at most: some weeks.
+#: The longest time that the system can wait at once, in seconds: some weeks.
 _LONGEST_WAIT = 2_000_000.0
 
-#: What a non-blocking connect returns when all is well. Not EAGAIN, which is a failure: nothing is under way then.
+#: Results of a non-blocking connect that is succeeding. EAGAIN is not one: it means that nothing is in progress.
 _UNDER_WAY = frozenset({0, errno.EINPROGRESS, errno.EINTR, getattr(errno, "WSAEWOULDBLOCK", 0)})
 
-#: Watches a handful of sockets for a moment: a selector without a descriptor of its own, if the system has one.
+#: Used to watch a few sockets briefly: a selector without its own descriptor, if the system has one.
 _Selector: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
 
 class SyncConnector:
-    """Opens sockets as `httpcore.SyncBackend` does, but races addresses, and wakes whoever waits if the wire breaks."""
+    """Open sockets as `httpcore.SyncBackend` does, but race addresses, and wake waiting threads if the wire breaks."""
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
@@ -60,7 +60,7 @@ class SyncConnector:
                 raise
             try:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                for option in socket_options:  # the user's come last, and win
+                for option in socket_options:  # the user's options come last and override the others
                     sock.setsockopt(*option)
             except BaseException:
                 sock.close()
@@ -79,7 +79,7 @@ class SyncConnector:
             try:
                 for option in socket_options:
                     sock.setsockopt(*option)
-                sock.setblocking(False)  # a Unix socket connects at once or not at all; no wait could be woken
+                sock.setblocking(False)  # a Unix socket connects at once or not at all, so there is no wait to wake
                 pauses = Pauses()
                 while not connects(sock, path):
                     left = deadline - time.monotonic()
@@ -157,7 +157,7 @@ class SyncConnector:
                         else:
                             running[sock] = address
                             selector.register(sock, selectors.EVENT_WRITE, sock)
-                    wire.check()  # a break from now on finds all attempts that run
+                    wire.check()  # from now on, a break finds all attempts in progress
                     if race.is_lost():
                         raise race.error()
                     if now >= deadline:
@@ -179,7 +179,7 @@ class SyncConnector:
                     sock.close()
 
     def _begin(self, entry: AddressInfo, local_address: str | None) -> socket.socket:
-        """Return a socket that connects to an address, without waiting for that."""
+        """Return a socket that has begun to connect to an address; do not wait for it."""
         sock = self._new_socket(entry, local_address)
         sock.setblocking(False)
         code = sock.connect_ex(entry[4])
@@ -201,7 +201,7 @@ class SyncConnector:
 
 
 class RacingConnector:
-    """Opens streams of one of httpcore's own async backends, by giving it one address after the other.
+    """Open streams with one of httpcore's own async backends, passing it one address after another.
 
     Args:
         wire: The socket's wire.
@@ -251,7 +251,7 @@ class RacingConnector:
                     stream = await self._inner.connect_unix_socket(path, None, ())
                     try:
                         stream.get_extra_info("server_addr")
-                    except OSError:  # trio mistakes the error of a full queue for a connection under way
+                    except OSError:  # trio mistakes the error of a full queue for a connection in progress
                         await _close(stream)
                         await anyio.sleep(pauses.next())
                     else:
@@ -262,7 +262,7 @@ class RacingConnector:
             raise httpcore.ConnectError(str(error)) from error
 
     async def _wrap_unix(self, path: str, socket_options: Iterable[Any]) -> Any:
-        """Connect by ourselves: while the queue is full, anyio tries again without a pause, and keeps the loop busy."""
+        """Connect without anyio, which keeps the loop busy by trying again without a pause while the queue is full."""
         sock = await connect_unix(self._wire, path)
         try:
             for option in socket_options:
@@ -278,7 +278,7 @@ async def connect_unix(wire: Wire, path: str) -> socket.socket:
     sock = wire.new_socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
-        # Not the loop's `sock_connect`: it mistakes the error of a full queue for a connection under way.
+        # Not the loop's `sock_connect`: it mistakes the error of a full queue for a connection in progress.
         pauses = Pauses()
         while not connects(sock, path):
             await anyio.sleep(pauses.next())
@@ -294,8 +294,8 @@ async def look_up(
     """Look up a host without blocking the event loop or using its threads.
 
     Raises:
-        OSError: If it has no address.
-        UnicodeError: If it cannot be a name.
+        OSError: If the host has no address.
+        UnicodeError: If the host is not a valid name.
     """
     host = without_zone_escape(host)
     wire.opening.enter(Phase.NAME, host)
@@ -318,7 +318,7 @@ async def look_up(
 async def _look_up_in_trio(
     wire: Wire, host: str, port: int, call_soon: Callable[[Callable[[], object]], None]
 ) -> list[AddressInfo]:
-    """Look a name up by trio's own hook, if the user has set one (`trio.socket.set_custom_hostname_resolver`)."""
+    """Look up a name with trio's own hook, if the user has set one (`trio.socket.set_custom_hostname_resolver`)."""
     import trio
 
     hook = trio.socket.set_custom_hostname_resolver(None)
@@ -337,13 +337,13 @@ async def race(
     connect: Callable[[AddressInfo], Awaitable[T]],
     close: Callable[[T], Awaitable[None]],
 ) -> T:
-    """Return what the first successful attempt gives; cancel or close the others.
+    """Return the result of the first successful attempt; cancel or close the others.
 
     Args:
-        wire: The socket's wire, which notes what is tried.
+        wire: The socket's wire, which records the attempts.
         addresses: The addresses of the host; at least one.
         connect: Makes an attempt.
-        close: Closes what a later attempt gives, and is not to be cancelled.
+        close: Closes the result of a later attempt; must not be cancelled.
     """
     opening = wire.opening
     opening.enter(Phase.TCP)
@@ -364,13 +364,13 @@ async def race(
         address = describe(entry)
         try:
             opened = await connect(entry)
-        except Exception as raised:  # whatever it is: another address may work, and no group of errors leaves this
+        except Exception as raised:  # any error: another address may work, and no exception group may escape
             error = plain(raised)
             opening.failed(address, error)
             policy.failed(error)
             changed.set()
             return
-        if winners:  # another one won before this could be cancelled
+        if winners:  # another attempt won before this one could be cancelled
             await close(opened)
         else:
             opening.won(address)
@@ -396,7 +396,7 @@ async def race(
 
 
 def bindable(addresses: list[AddressInfo], local_address: str | None) -> list[AddressInfo]:
-    """Return the addresses of the local one's family.
+    """Return the addresses of the same family as the local address.
 
     Raises:
         OSError: If there is none.
@@ -412,19 +412,20 @@ def bindable(addresses: list[AddressInfo], local_address: str | None) -> list[Ad
 def plain(error: Exception) -> Exception:
     """Return the system's error that caused another one, in the system's own words.
 
-    Trio's own say nothing of the reason, those of asyncio repeat the address.
+    Trio's errors do not give the reason, and asyncio's repeat the address.
     """
     for found in walk_causes(error):
         if isinstance(found, OSError) and found.errno and not isinstance(found, socket.gaierror):
             words = os.strerror(found.errno)
             if found is error and found.strerror == words:
                 return error
-            return OSError(found.errno, words)  # not the one found: raised from here, it would close a ring of causes
+            # A new error: if the one found were raised from here, the causes would form a ring.
+            return OSError(found.errno, words)
     return error
 
 
 async def _with_options(stream: Any, socket_options: Iterable[Any]) -> Any:
-    """Set a new stream's options; httpcore's backend would leave a socket open that does not take one."""
+    """Set a new stream's options; httpcore's backend would leave the socket open if an option is rejected."""
     try:
         for option in socket_options:
             stream.get_extra_info("socket").setsockopt(*option)
@@ -440,7 +441,7 @@ async def _close(stream: Any) -> None:
 
 
 def connects(sock: socket.socket, path: str) -> bool:
-    """Connect a Unix socket that does not block; return whether it did, or its server's queue is full."""
+    """Connect a non-blocking Unix socket; return false if the server's queue is full."""
     try:
         sock.connect(path)
     except BlockingIOError:
@@ -449,13 +450,13 @@ def connects(sock: socket.socket, path: str) -> bool:
 
 
 class Pauses:
-    """How long to wait, again and again, until a Unix socket's queue may have room."""
+    """The growing pauses between attempts to connect to a Unix socket whose queue is full."""
 
     def __init__(self) -> None:
         self._next = _SHORTEST_PAUSE
 
     def next(self) -> float:
-        """Return the next pause in seconds, twice the one before, up to a bound."""
+        """Return the next pause in seconds: twice the previous one, up to a limit."""
         pause = self._next
         self._next = min(2 * pause, _LONGEST_PAUSE)
         return pause

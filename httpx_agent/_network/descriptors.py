@@ -1,4 +1,4 @@
-"""The limit on open files: how to tell from an error that it was reached."""
+"""Recognise errors caused by the limit on open files."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import socket
 
 from .._runtime.causes import walk_causes
 
-#: The process has as many descriptors as it may have (`ulimit -n`), or the system does.
+#: Error numbers: the process has reached its limit on descriptors (`ulimit -n`), or the system has.
 NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 
 
 def is_out_of_descriptors(error: BaseException) -> bool:
-    """Return whether the limit on open files led to an error."""
+    """Return whether an error was caused by the limit on open files."""
     for found in walk_causes(error):
         if isinstance(found, OSError) and found.errno in NO_DESCRIPTOR:
             return True

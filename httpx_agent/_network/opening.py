@@ -1,4 +1,4 @@
-"""The opening of a socket: how far it has come, how long it may take, and what an error tells of it."""
+"""Track the opening of a socket: its progress, its deadline, and its description in errors."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from enum import Enum
 from typing import Any
 
-#: Addresses that a message lists; it counts the others.
+#: How many addresses a message lists; it only counts the rest.
 _LISTED = 3
 
-#: A timeout that is over at once; to a socket of Python's, 0 would mean something else.
+#: A timeout that expires at once; to a Python socket, 0 would mean something else.
 NO_TIME = 1e-6
 
 #: How the messages of a SOCKS5 client begin: with the version, and where it logs in with another one (RFC 1928, 1929).
@@ -19,7 +19,7 @@ _SOCKS_MESSAGES = (b"\x05", b"\x01")
 
 
 class Phase(Enum):
-    """A step of opening a socket, as messages call it."""
+    """A phase of opening a socket, as named in messages."""
 
     NAME = "name look-up"
     TCP = "TCP"
@@ -27,14 +27,14 @@ class Phase(Enum):
     PROXY = "proxy handshake"
     TLS = "TLS"
     DONE = ""
-    BACKEND = "connect"  # by a backend of the user's, which does not say what it does
+    BACKEND = "connect"  # by a user's backend, which does not report its phases
 
 
 class Opening:
     """The opening of one socket, from the name look-up to the last TLS handshake.
 
     Args:
-        proxy: The URL of the proxy that it goes to, without credentials; empty if it goes straight to the origin.
+        proxy: The URL of the proxy to connect to, without credentials; empty for a direct connection.
     """
 
     __slots__ = (
@@ -42,7 +42,7 @@ class Opening:
     )  # fmt: skip
 
     def __init__(self, proxy: str) -> None:
-        self.greets_proxy = False  # a SOCKS handshake is due, or under way
+        self.greets_proxy = False  # a SOCKS handshake is due, or in progress
         self._proxy = proxy
         self._deadline: float | None = None  # one for TCP, proxy and TLS
         self._goes_on = False  # the next attempt has the deadline of the one before
@@ -53,14 +53,14 @@ class Opening:
         self._tried: dict[str, str] = {}  # addresses, and why they failed
 
     def begin(self, timeout: float | None, to: str) -> float | None:
-        """Begin an attempt to connect, which ends within the connect timeout, whatever steps it takes.
+        """Begin an attempt to connect, which must end within the connect timeout, including all its phases.
 
         Args:
             timeout: The connect timeout in seconds.
-            to: What is connected to: ``host:port``, or a path.
+            to: The target: ``host:port``, or a path.
 
         Returns:
-            What is left of the timeout.
+            The rest of the timeout.
         """
         self._attempts += not self._goes_on
         self._handshakes = 0
@@ -74,17 +74,17 @@ class Opening:
         return timeout
 
     def begin_anew(self) -> None:
-        """Have the next attempt go on with this one, within its time."""
+        """Make the next attempt continue this one, within its deadline."""
         self._goes_on = True
 
     def end(self) -> None:
-        """Note that the socket is usable: from here on each operation has a timeout of its own."""
+        """Note that the socket is usable: from now on each operation has its own timeout."""
         self.greets_proxy = False
         self._deadline = None
         self.enter(Phase.DONE)
 
     def time_left(self, otherwise: float | None = None) -> float | None:
-        """Return what is left of the connect timeout during the opening, and what it is ``otherwise``."""
+        """Return the rest of the connect timeout during the opening, and ``otherwise`` after it."""
         if self._deadline is None:
             return otherwise
         return max(NO_TIME, self._deadline - time.monotonic())
@@ -98,7 +98,7 @@ class Opening:
 
     @contextmanager
     def greeting(self, httpcore: Any) -> Iterator[float | None]:
-        """Limit a step of the SOCKS handshake, for which httpcore has no timeout, or that of the response.
+        """Limit a step of the SOCKS handshake, for which httpcore uses no timeout, or the response's.
 
         Yields:
             The seconds that are left.
@@ -109,11 +109,11 @@ class Opening:
             raise httpcore.ConnectTimeout(str(error)) from error
 
     def enter(self, phase: Phase, about: str = "") -> None:
-        """Begin a phase; ``about`` is whom it concerns, where the addresses do not tell."""
+        """Begin a phase; ``about`` names its target, if the addresses do not."""
         self._phase = phase
         self._about = about
         if phase is Phase.DONE:
-            self._tried = {}  # memory that each free socket would hold
+            self._tried = {}  # every free socket would hold this memory
 
     def tried(self, address: str) -> None:
         """Note that an attempt to reach an address begins."""
@@ -128,7 +128,7 @@ class Opening:
         self._tried[address] = "connected"
 
     def connected(self) -> None:
-        """Go on to the proxy's own handshake, if there is one."""
+        """Continue with the proxy's own handshake, if there is one."""
         if self._proxy:
             self.enter(Phase.PROXY)
 
@@ -153,7 +153,7 @@ class Opening:
         return text
 
     def _addresses(self) -> str:
-        """List some addresses; where they ended differently, with what became of each."""
+        """List some addresses; if their results differ, include each result."""
         differ = len(set(self._tried.values())) > 1
         listed = [f"{address} ({why or 'no answer'})" if differ else address for address, why in self._tried.items()]
         more = len(listed) - _LISTED

@@ -1,4 +1,4 @@
-"""Wait for a non-blocking socket, or look at it, with the best call that the system has."""
+"""Wait for a non-blocking socket, or look at it, with the best call that the system provides."""
 
 from __future__ import annotations
 

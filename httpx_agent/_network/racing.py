@@ -1,7 +1,7 @@
-"""Decide which address of a host to try next, and when (RFC 8305). Pure: the time comes in, nothing is connected here.
+"""Decide which address of a host to try next, and when (RFC 8305). Pure: the time is passed in; nothing connects here.
 
-A host may have dead addresses; broken IPv6 is the usual case. So addresses of both families are tried in turn, the next
-one as soon as the one before has failed, or has had a quarter of a second to itself. The first that connects wins.
+A host may have dead addresses; broken IPv6 is the usual case. So addresses of both families are tried in turn, each one
+as soon as the previous one has failed, or a quarter of a second has passed. The first that connects wins.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from typing import Any
 
 from .descriptors import NO_DESCRIPTOR
 
-#: Seconds that an attempt has to itself before the next one starts (RFC 8305, 5: Connection Attempt Delay).
+#: Seconds before the next attempt starts, unless this one fails earlier (RFC 8305, 5: Connection Attempt Delay).
 ATTEMPT_DELAY = 0.25
 
-#: One entry of what `socket.getaddrinfo` returns: family, kind, protocol, canonical name, address.
+#: An entry of the result of `socket.getaddrinfo`: family, kind, protocol, canonical name, address.
 AddressInfo = tuple[Any, Any, int, str, Any]
 
 
 def interleave(addresses: Iterable[AddressInfo]) -> list[AddressInfo]:
-    """Order addresses by family in turn, beginning with the family that the system prefers (RFC 8305, 4).
+    """Order addresses so that families alternate, beginning with the one that the system prefers (RFC 8305, 4).
 
-    Drops what comes twice, as for a name that stands in the hosts file on two lines.
+    Drop duplicates, which occur if a name is on two lines of the hosts file.
     """
     addresses = list({(entry[0], entry[4]): entry for entry in addresses}.values())
     preferred = [entry for entry in addresses if entry[0] == addresses[0][0]]
@@ -47,7 +47,7 @@ class Race:
         self._errors: list[Exception] = []
 
     def next(self, now: float) -> AddressInfo | None:
-        """Return the address to try now, or ``None`` if it is not time yet or none is left."""
+        """Return the address to try now, or ``None`` if it is too early or none is left."""
         if not self._left or now < self._next_start:
             return None
         self._running += 1
@@ -65,11 +65,11 @@ class Race:
         return self._next_start if self._left else math.inf
 
     def is_lost(self) -> bool:
-        """Return whether every address was tried in vain."""
+        """Return whether every address has been tried and has failed."""
         return not self._left and not self._running
 
     def error(self) -> Exception:
-        """Return the error of a lost race: the last one, unless an attempt had no descriptor, which can be mended."""
+        """Return the error of a lost race: the last one, or one for a lack of descriptors, which can be resolved."""
         wanting = (error for error in self._errors if isinstance(error, OSError) and error.errno in NO_DESCRIPTOR)
         return next(wanting, self._errors[-1])
 
@@ -77,7 +77,7 @@ class Race:
 def literal(entry: AddressInfo) -> str:
     """Return the host of an address for a look-up that finds it again, with its zone: ``fe80::1%2``."""
     address = entry[4]
-    zone = address[3] if len(address) > 3 else 0  # a replacement of the system's look-up may leave it out
+    zone = address[3] if len(address) > 3 else 0  # a replacement for the system's look-up may omit it
     return f"{address[0]}%{zone}" if zone else str(address[0])
 
 

@@ -1,9 +1,9 @@
-"""Look up names in threads of our own, so that a look-up ends with the request that asked for it.
+"""Look up names in threads of our own, so that a wait for one can end with the request that needs it.
 
 The system's look-up cannot be interrupted, and a name whose servers are silent takes half a minute. In the calling
 thread it would ignore the connect timeout; in an event loop's executor, which has few threads, some silent names would
-hold up the look-ups of everybody. Here the one who waits can leave at any time, and only the thread is left behind,
-until the system gives up.
+hold up everyone's look-ups. Here a request can stop waiting at any time; only the thread remains until the system gives
+up.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from .._runtime import process
 from .._runtime.locks import Lock, held
 from .racing import AddressInfo
 
-#: Threads, at most. Further look-ups wait for one of them to end.
+#: The maximum number of threads. Further look-ups wait for another one to end.
 MAX_THREADS = 256
 
-#: Seconds that a thread waits for another look-up before it ends.
+#: How many seconds a thread waits for another look-up before it ends.
 _IDLE = 5.0
 
 Name = tuple[str, int]
 
 
 class LookUp:
-    """The look-up of one name, shared by all who ask for it meanwhile."""
+    """The look-up of one name, shared by everything that needs it at the time."""
 
     def __init__(self, name: Name) -> None:
         self.name = name
@@ -42,11 +42,11 @@ class LookUp:
         self._callbacks: list[Callable[[], object]] = []
 
     def result(self) -> list[AddressInfo]:
-        """Return what was found.
+        """Return the addresses found.
 
         Raises:
             OSError: If the name has no address.
-            UnicodeError: If it cannot be one.
+            UnicodeError: If the name is invalid.
         """
         error = self._error
         if error is None:
@@ -57,9 +57,9 @@ class LookUp:
 
 
 class Resolver:
-    """Looks up names in daemon threads; at most one look-up for the same name at a time.
+    """Look up names in daemon threads, with at most one look-up of the same name at a time.
 
-    Use the one instance, `resolver`, from any thread and event loop.
+    Use the single instance, `resolver`, from any thread and event loop.
     """
 
     def __init__(self) -> None:
@@ -67,7 +67,7 @@ class Resolver:
         process.register(self)
 
     def begin_anew(self) -> None:
-        """Forget in a forked child what the parent looks up: its threads do not exist here."""
+        """Forget the parent's look-ups in a forked child, where its threads do not exist."""
         self._lock = Lock()
         self._work = threading.Condition(self._lock)
         self._queue: deque[LookUp] = deque()
@@ -81,7 +81,7 @@ class Resolver:
 
         Args:
             name: Host and port.
-            on_done: Is called once, in some thread, when the result is there; must not raise.
+            on_done: Called once, in any thread, when the result is available; must not raise.
         """
         found = self._look_ups.get(name)
         if found is None:
@@ -89,7 +89,7 @@ class Resolver:
             self._queue.append(found)
             self._look_ups[name] = found
         found._callbacks.append(on_done)
-        if self._queue:  # even for one that existed: the thread that began it may have been interrupted
+        if self._queue:  # even for an existing one: the thread that began it may have been interrupted
             if self._idle >= len(self._queue):
                 self._work.notify()
             elif self._threads < MAX_THREADS:
@@ -97,15 +97,15 @@ class Resolver:
         return found
 
     def leave(self, look_up: LookUp, on_done: Callable[[], object]) -> None:
-        """Stop waiting; drop the look-up if it has not begun and nobody else waits for it.
+        """Stop waiting; drop the look-up if it has not begun and nothing else waits for it.
 
-        Takes no lock: finalisers of tasks that are dropped come here, in any thread and under any lock.
+        Takes no lock: finalisers of dropped tasks call this, in any thread and under any lock.
         """
         with suppress(ValueError):  # it has been called already
             look_up._callbacks.remove(on_done)
 
     def _start_thread(self) -> None:
-        """Start one more thread; without one, those that run serve the queue. Requires holding the lock."""
+        """Start one more thread; if there can be none, those running serve the queue. Requires holding the lock."""
         self._threads += 1
         run = partial(self._run, self._lock, self._work)
         try:
@@ -130,7 +130,7 @@ class Resolver:
                         self._threads -= 1
                         return
                 look_up = self._queue.popleft()
-                if not look_up._callbacks:  # all have left
+                if not look_up._callbacks:  # nothing waits for it any more
                     self._forget(look_up)
                     continue
             error: Exception | None = None
@@ -150,13 +150,13 @@ class Resolver:
             del look_up, callbacks
 
     def _forget(self, look_up: LookUp) -> None:
-        """Take a look-up out of those that others may join. Requires holding the lock."""
+        """Stop others from joining a look-up. Requires holding the lock."""
         if self._look_ups.get(look_up.name) is look_up:
             del self._look_ups[look_up.name]
 
 
 def look_up_literal(host: str, port: int) -> list[AddressInfo] | None:
-    """Return the address that a host is, at once; ``None`` if it is a name."""
+    """Return the address if a host is a literal address, or ``None`` if it is a name; never blocks."""
     try:
         # By position, as Python's own callers do: a replacement may accept nothing else.
         return socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST)

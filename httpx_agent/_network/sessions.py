@@ -1,4 +1,4 @@
-"""TLS sessions, kept to resume them: a second handshake with the same server costs less (R28)."""
+"""Keep TLS sessions for resumption, which makes the next handshake with the same server cheaper (R28)."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Hashable
 
-#: Python loses some 7 KB whenever it gives a session away, until 3.12.8 and 3.13.1 (python/cpython#116810).
+#: Python leaks some 7 KB whenever it returns a session, until 3.12.8 and 3.13.1 (python/cpython#116810).
 GIVING_LEAKS = sys.version_info[:3] < (3, 12, 8) or sys.version_info[:3] == (3, 13, 0)
 
 
-#: How often the pause in asking a server that gives nothing doubles: it grows to 2 ** 10 connections.
+#: How often the pause doubles if a server gives no usable session; it grows to 2 ** 10 connections.
 _MOST_DOUBLINGS = 10
 
 
 class SessionRefused(Exception):
-    """A handshake that offered a session failed; another one without it is worth a try. The cause is what happened.
+    """Raised if a handshake that offered a session failed; one without it may succeed. The cause is the original error.
 
-    Not one of httpcore's errors, so that none of its retries is spent on it.
+    Not an httpcore error, so it does not use up one of httpcore's retries.
     """
 
 
 class SessionCache:
-    """One session for each pool key; at the limit the oldest key goes, as in Node.
+    """One session for each key; at the limit, the oldest key is dropped, as in Node.
 
-    A session is offered to each new connection, as in Node, until one fails with it: then it is never offered again.
+    A session is offered to each new connection, as in Node, until one fails with it; then it is never offered again.
 
     Asking a connection for its session costs about a fifth of a handshake, and memory where Python leaks it; passing
-    one on costs as much again. So a server that gives none that can be resumed, or refuses those that it gave, is asked
-    less and less often.
+    the session on costs the same again. So if a server gives none that can be resumed, or refuses its own, its
+    connections are asked less and less often.
 
     Args:
-        limit: Sessions to keep, at most; 0 keeps none.
+        limit: The maximum number of sessions to keep; 0 keeps none.
     """
 
     def __init__(self, limit: int) -> None:
@@ -44,7 +44,7 @@ class SessionCache:
         self._lock = Lock()
         self._sessions: dict[Hashable, ssl.SSLSession] = {}
         self._fruitless: dict[Hashable, _Fruitless] = {}
-        #: Grows when sessions are cleared. Connections note it when they begin; the sessions of older ones are ignored.
+        #: Increased when sessions are cleared. Each connection records it first; sessions of older ones are ignored.
         self.generation = 0
 
     def is_locked_here(self) -> bool:
@@ -56,10 +56,10 @@ class SessionCache:
         return self._sessions.get(key)
 
     def learn(self, key: Hashable, ssl_object: Any, generation: int) -> None:
-        """Keep the session of a connection in place of the previous one, if it can be resumed.
+        """Keep the session of a connection instead of the previous one, if it can be resumed.
 
         Args:
-            key: What it is for.
+            key: The key of the connection.
             ssl_object: The connection's TLS object.
             generation: The cache's generation when the connection began.
         """
@@ -75,7 +75,7 @@ class SessionCache:
         if getattr(ssl_object, "session_reused", False):
             self._fruitless.pop(key, None)
             if GIVING_LEAKS:
-                return False  # the session that it has resumed can be resumed again
+                return False  # the session that it resumed can be resumed again
         fruitless = self._fruitless.get(key)
         return fruitless is None or not fruitless.is_passed_over()
 
@@ -93,8 +93,8 @@ class SessionCache:
 
     @held("_lock")
     def refuse(self, key: Hashable, session: ssl.SSLSession) -> None:
-        """Forget a session with which a connection failed; for a while, keep no other of this server either."""
-        if self._sessions.get(key) is session:  # else another connection failed before, or taught a newer one
+        """Forget a session with which a connection failed; for a while, keep no others from this server."""
+        if self._sessions.get(key) is session:  # otherwise another connection has already failed, or taught a newer one
             del self._sessions[key]
             fruitless = self._fruitless.get(key) or _Fruitless()
             fruitless.refuses = True
@@ -107,7 +107,7 @@ class SessionCache:
 
     @held("_lock")
     def clear(self, concerns: Callable[[Any], bool]) -> None:
-        """Forget all that is known for some keys; connections that have begun already bring nothing of it back."""
+        """Forget everything about some keys; connections that have already begun will not bring any of it back."""
         self.generation += 1
         for known in (self._sessions, self._fruitless):
             for key in [key for key in known if concerns(key)]:
@@ -118,7 +118,7 @@ class _Fruitless:
     """A server whose last sessions could not be resumed."""
 
     def __init__(self) -> None:
-        self.refuses = False  # they looked as if they could be
+        self.refuses = False  # they looked resumable
         self._doublings = 1
         self._passed_over = 0
 
@@ -133,7 +133,7 @@ class _Fruitless:
 
 
 def _can_be_resumed(session: ssl.SSLSession, ssl_object: Any) -> bool:
-    """Return whether it can be: by a ticket or, until TLS 1.2, by the ID that the server gave it."""
+    """Return whether a session can be resumed: by a ticket or, up to TLS 1.2, by its ID."""
     return session.has_ticket or (ssl_object.version() != "TLSv1.3" and bool(session.id))
 
 

@@ -1,9 +1,9 @@
 """For threads: a network backend that opens one socket, and its stream.
 
-httpcore lets anyone pass a network backend. Ours wraps another one, for three reasons. TCP keep-alive and the local
-address hold through proxies too, where httpcore drops them. What was opened is known from the first moment, so that it
-can be closed whatever becomes of the handshake. And the agent learns what only the wire tells: when a socket is usable,
-which protocol was negotiated, whether a request left and whether an answer began.
+httpcore accepts a network backend from its caller. Ours wraps another one, for three reasons. TCP keep-alive and the
+local address also apply to proxies, where httpcore drops them. A new socket is known from the first moment, so that it
+can be closed however the handshake ends. And the agent learns what only the wire can show: when a socket is usable,
+which protocol was negotiated, whether a request was sent and whether a response has begun.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class SyncBackend:
             inner = self._inner.connect_tcp(host, port, timeout, options.local_address, options.tcp_socket_options())
             return self._opened(inner)
         except BaseException:
-            if inner is not None:  # nobody else has it
+            if inner is not None:  # nothing else refers to it
                 inner.close()
             raise
 
@@ -85,7 +85,7 @@ class SyncBackend:
 
 
 def _begin_sync(wire: Wire, stream: Any) -> Any:
-    """Give the wire a new stream; close it if the wire was broken meanwhile: nobody else knows of it."""
+    """Give the wire a new stream; close it if the wire was broken meanwhile, because nothing else refers to it."""
     wire.stream = stream
     if wire.broken:
         stream.close()
@@ -94,7 +94,7 @@ def _begin_sync(wire: Wire, stream: Any) -> Any:
 
 
 class SyncStream:
-    """The `httpcore.NetworkStream` of one socket; one more after each TLS handshake."""
+    """The `httpcore.NetworkStream` of one socket; each TLS handshake adds another around it."""
 
     def __init__(self, wire: Wire, inner: Any) -> None:
         self._wire = wire
@@ -120,7 +120,7 @@ class SyncStream:
                 incoming: bytes = self.inner.read(max_bytes, timeout)
             finally:
                 self.leave()
-            if wire.broken:  # by another thread: the end is ours, not the server's
+            if wire.broken:  # closed by another thread: this end closed, not the server
                 raise wire.family.httpcore.ReadError(CLOSED)
             data = wire.heard(incoming)
         wire.check_head()
@@ -159,7 +159,7 @@ class SyncStream:
             self.leave()
 
     def _write_listening(self, buffer: bytes, timeout: float | None) -> bool:
-        """Write all of it; return false if the server answered meanwhile."""
+        """Write all of it; return false if the server responded meanwhile."""
         wire, inner = self._wire, self.inner
         sock = inner.get_extra_info("socket")
         if not isinstance(sock, socket.socket):  # nothing to wait for
@@ -174,16 +174,16 @@ class SyncStream:
         return write_listening(inner, poll, buffer, timeout, self._overhear)
 
     def _overhear(self) -> bool:
-        """Hear what has arrived, which may be nothing for us; return whether that ends the upload."""
+        """Read what has arrived, which may be nothing for us; return whether it ends the upload."""
         httpcore = self._wire.family.httpcore
         with suppress(httpcore.ReadTimeout, httpcore.ReadError):
             while not self._wire.overhear(self.inner.read(PIECE, NO_TIME)):
-                pass  # TLS may hold more, of which the system knows nothing
+                pass  # TLS may hold more data, which the system does not see
             return True
         return False
 
     def close(self) -> None:
-        """Close; if another thread uses the stream, it does so when it leaves: a descriptor in use must stay ours."""
+        """Close; if another thread uses the stream, that thread closes it: a descriptor in use must stay ours."""
         if self._wire.is_in_use():
             self._wire.break_off()
         elif not self._closed:
@@ -191,7 +191,7 @@ class SyncStream:
             self._closed = True
 
     def _close_inner(self) -> None:
-        with self._wire.family.suppress_network_errors():  # they must not replace a response, or an error before them
+        with self._wire.family.suppress_network_errors():  # they must not replace a response, or an earlier error
             self.inner.close()
 
     def start_tls(
@@ -221,15 +221,15 @@ class SyncStream:
         return stream
 
     def get_extra_info(self, info: str) -> Any:
-        """Return what httpcore's streams know."""
+        """Return the same information as httpcore's streams."""
         return self.inner.get_extra_info(info)
 
     def enter(self, error: type[Exception] | None = None) -> None:
-        """Use the socket in this thread until `leave`, to be woken if it is broken; see `Wire.enter`."""
+        """Use the socket in this thread until `leave`; a break wakes the thread. See `Wire.enter`."""
         self._wire.enter(self._shut_down, error)
 
     def leave(self) -> None:
-        """End what `enter` began."""
+        """End the use that `enter` began."""
         self._wire.leave()
         if self._wire.broken:
             self.close()
@@ -238,25 +238,25 @@ class SyncStream:
         sock = self.inner.get_extra_info("socket")
         if isinstance(sock, socket.socket):
             shut_down(sock)
-        elif not self._closed:  # not the system's socket: closing is all that can wake who reads
+        elif not self._closed:  # not a system socket: only closing it can wake a reader
             self.inner.close()
             self._closed = True
 
     def _duplicate(self) -> socket.SocketType | None:
-        """Return a second descriptor to break a handshake by: TLS takes the first one away from its socket object."""
+        """Return a second descriptor for breaking a handshake: TLS takes the first one from its socket object."""
         sock = self.inner.get_extra_info("socket")
         if type(sock) is not socket.socket:
             return None
-        with suppress(OSError):  # no descriptor is left: its timeout ends the handshake, not a close
+        with suppress(OSError):  # no descriptor available: a close cannot end the handshake, only its timeout can
             return process.open_noted(partial(_duplicate, sock), self._wire.descriptors)
         return None
 
 
 def _duplicate(sock: socket.socket) -> socket.SocketType:
-    """Return a second socket object for one of the system's sockets.
+    """Return a second socket object for the same system socket.
 
-    A single call into C leads from the number to the object that will close it: if there were two, an exception that a
-    signal's handler raises between them would leave the number without an owner.
+    A single call into C creates the descriptor and the object that will close it. With two calls, an exception from a
+    signal handler between them would leave the descriptor without an owner.
     """
     made: list[socket.SocketType] = []
     made.extend(map(socket.SocketType, [sock.family], [sock.type], [sock.proto], map(os.dup, [sock.fileno()])))

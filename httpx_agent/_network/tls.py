@@ -1,7 +1,7 @@
-"""TLS contexts: when they are made, what a handshake with one offers, and which name it asks for.
+"""Make TLS contexts, and choose the protocols, the session and the server name for each handshake.
 
-httpcore sets a context's protocols (ALPN) before each handshake, and its network backends pass no session on. So they
-get a stand-in for the context, which acts when a handshake's object is made: at that moment OpenSSL copies the
+httpcore sets a context's protocols (ALPN) before each handshake, and its network backends pass on no session. So they
+get a stand-in for the context, which acts when the object for a handshake is made: at that moment OpenSSL copies the
 protocols into it, and accepts a session.
 """
 
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Iterable, Iterator
 
-#: What a handshake is done with: an `ssl.SSLObject` or `ssl.SSLSocket`.
+#: The object for a handshake: an `ssl.SSLObject` or `ssl.SSLSocket`.
 Handshake = TypeVar("Handshake")
 
-#: Stand-ins kept for another handshake, at most: more are seldom needed at once.
+#: The maximum number of stand-ins to keep for reuse; more are seldom needed at once.
 _MAX_IDLE = 16
 
-#: The attribute in which a stand-in keeps what it offers.
+#: The attribute in which a stand-in keeps its methods and session.
 _OFFER = "httpx_agent_offer"
 
 
 class SlowContext(ssl.SSLContext):
-    """A stand-in for a context with methods of its own, which may take long: they must not run in an event loop.
+    """A stand-in for a context with its own methods, which may be slow and must not run in an event loop.
 
     anyio runs the methods of anything but an exact `ssl.SSLContext` in a thread, and so do our streams; trio does not.
     """
@@ -46,7 +46,7 @@ class TlsContext:
 
     Args:
         make: Returns the real context; if it reads certificates, that takes some 50 ms.
-        is_own: Whether the agent has the context for itself. If not, every change to it is undone.
+        is_own: Whether only this agent uses the context. If not, every change to it is undone.
     """
 
     def __init__(self, make: Callable[[], ssl.SSLContext], *, is_own: bool) -> None:
@@ -58,7 +58,7 @@ class TlsContext:
         self.begin_anew()
 
     def begin_anew(self) -> None:
-        """Renew in a forked child what a thread of the parent may have held."""
+        """Replace, in a forked child, the locks that a thread of the parent may have held."""
         self._making = Lock()  # held while the context is made
         self._starting = Lock()
         self._build: Future[None] | None = None
@@ -66,7 +66,7 @@ class TlsContext:
     # Making -----------------------------------------------------------------------------------------------------------
 
     def get(self) -> ssl.SSLContext:
-        """Return the real context; make it first, or wait for the thread that does."""
+        """Return the real context; make it if necessary, or wait for the thread that is making it."""
         return self._get() if self._made is None else self._made
 
     @held("_making")
@@ -76,9 +76,9 @@ class TlsContext:
         return self._made
 
     def begin(self) -> Future[None] | None:
-        """Have it made in a thread of its own; return a future for that, ``None`` if it exists already.
+        """Make the context in a separate thread; return a future for it, or ``None`` if it already exists.
 
-        It is made once, however many callers ask meanwhile. If that fails, the next caller begins anew.
+        It is made once, however many callers ask meanwhile. If that fails, the next caller starts again.
         """
         return None if self._made is not None else self._begin()
 
@@ -91,14 +91,14 @@ class TlsContext:
                 threading.Thread(
                     target=Context().run, args=(self._make_for, build), name="httpx-agent-tls", daemon=True
                 ).start()
-            except RuntimeError:  # no more threads, or the interpreter is about to end: do it here
+            except RuntimeError:  # no more threads, or the interpreter is shutting down: do it here
                 self._make_for(build)
         return build
 
     def _make_for(self, build: Future[None]) -> None:
         try:
             self.get()
-        except BaseException as error:  # whatever it is, it belongs to those who wait
+        except BaseException as error:  # any error is for the callers that wait
             self._build = None
             build.set_exception(error)
         else:
@@ -108,7 +108,7 @@ class TlsContext:
     # Standing in ------------------------------------------------------------------------------------------------------
 
     def stand_in(self, kind: type[ssl.SSLContext] = ssl.SSLContext) -> ssl.SSLContext:
-        """Return what network backends may use as the context; if they bypass its methods, it trusts nobody.
+        """Return a stand-in for network backends to use as the context; if they bypass its methods, it trusts nothing.
 
         Making one takes 0.2 ms.
         """
@@ -125,15 +125,15 @@ class TlsContext:
         return context
 
     def is_slow(self) -> bool:
-        """Return whether the real context has methods of its own for which an event loop would have to wait."""
+        """Return whether the real context has its own methods, which could block an event loop."""
         return not _is_pythons(self.get().wrap_bio)
 
     def offer(self, protocols: Iterable[str]) -> None:
-        """Note which protocols to offer; an agent gives the same ones before each handshake."""
+        """Record the protocols to offer; an agent sets the same ones before each handshake."""
         self._protocols = list(protocols)
 
     def make(self, make: Callable[[ssl.SSLContext], Handshake]) -> Handshake:
-        """Make the object of a handshake from the real context, which offers what was noted meanwhile."""
+        """Make the object for a handshake from the real context, with the recorded protocols."""
         context, protocols = self.get(), self._protocols
         if not self._is_own:
             return _borrowed.lend(context, protocols, make)
@@ -151,10 +151,10 @@ class Offer:
     """The methods of a stand-in.
 
     Args:
-        tls: What it stands for.
+        tls: The context that it stands in for.
 
     Attributes:
-        session: Which session a handshake offers that brings none.
+        session: The session to offer in handshakes that do not pass one.
     """
 
     def __init__(self, tls: TlsContext) -> None:
@@ -163,12 +163,12 @@ class Offer:
 
     @staticmethod
     def of(context: ssl.SSLContext) -> Offer | None:
-        """Return what a context offers if it is a stand-in."""
+        """Return the methods of a stand-in; ``None`` for any other context."""
         found = vars(context).get(_OFFER)
         return found if isinstance(found, Offer) else None
 
     def set_alpn_protocols(self, protocols: Iterable[str]) -> None:
-        """As `ssl.SSLContext.set_alpn_protocols`."""
+        """Do the same as `ssl.SSLContext.set_alpn_protocols`."""
         self.tls.offer(protocols)
 
     def wrap_bio(
@@ -179,17 +179,17 @@ class Offer:
         server_hostname: str | bytes | None = None,
         session: ssl.SSLSession | None = None,
     ) -> ssl.SSLObject:
-        """As `ssl.SSLContext.wrap_bio`."""
+        """Do the same as `ssl.SSLContext.wrap_bio`."""
         arguments = self._with_session({"server_side": server_side, "server_hostname": server_hostname}, session)
         return self.tls.make(lambda context: context.wrap_bio(incoming, outgoing, **arguments))
 
     def wrap_socket(
         self, sock: socket.socket, *, session: ssl.SSLSession | None = None, **arguments: Any
     ) -> ssl.SSLSocket:
-        """As `ssl.SSLContext.wrap_socket`.
+        """Do the same as `ssl.SSLContext.wrap_socket`.
 
-        The handshake waits for the network, and others must not wait for that, so it comes after the rest. Not so where
-        the context has a method of its own: that may look at what the handshake brought, so there others do wait.
+        The handshake waits for the network. Others must not wait for that, so it comes after the locked part. A context
+        with its own method is an exception: the method may look at the handshake's result, so there others do wait.
         """
         arguments = self._with_session(arguments, session)
         wrapped, comes_after = self.tls.make(lambda context: _wrap(context, sock, arguments))
@@ -207,7 +207,7 @@ class Offer:
 
 
 def _wrap(context: ssl.SSLContext, sock: socket.socket, arguments: dict[str, Any]) -> tuple[ssl.SSLSocket, bool]:
-    """Return a socket that does TLS, and whether its handshake is still to be done."""
+    """Return a TLS socket, and whether its handshake is still to be done."""
     comes_after = _is_pythons(context.wrap_socket) and arguments.get("do_handshake_on_connect", True)
     if comes_after:
         arguments = {**arguments, "do_handshake_on_connect": False}
@@ -215,7 +215,7 @@ def _wrap(context: ssl.SSLContext, sock: socket.socket, arguments: dict[str, Any
 
 
 class StandIns:
-    """Stand-ins for one context that offer a session, one handshake at a time each."""
+    """Stand-ins for one context that offer a session; each serves one handshake at a time."""
 
     def __init__(self, tls: TlsContext) -> None:
         self._tls = tls
@@ -240,7 +240,7 @@ class StandIns:
 
 
 def _is_pythons(method: Any) -> bool:
-    """Return whether a method is that of Python's own `ssl.SSLContext`, under whatever name that goes by now."""
+    """Return whether a method is that of Python's own `ssl.SSLContext`, even if that class was replaced."""
     return getattr(method, "__module__", None) == "ssl"
 
 
@@ -248,24 +248,24 @@ def _is_pythons(method: Any) -> bool:
 
 
 class _Loan:
-    """A context of the user's that agents borrow.
+    """A user's context that agents borrow.
 
     Args:
-        context: The context, which this does not keep alive.
+        context: The context; this does not keep it alive.
     """
 
     def __init__(self, context: ssl.SSLContext) -> None:
         self._context = weakref.ref(context)
         self._protocols: list[str] | None = None  # the user's; `None` until they are read
-        self._is_out = False  # whether others are set now
+        self._is_out = False  # whether other protocols are set now
         self._lock = Lock()
 
     @held("_lock")
     def make(
         self, context: ssl.SSLContext, protocols: list[str], make: Callable[[ssl.SSLContext], Handshake]
     ) -> Handshake:
-        """Make an object from the context while it offers these protocols."""
-        if self._is_out:  # still, because whoever was to put them back was interrupted
+        """Make an object for a handshake from the context while it offers these protocols."""
+        if self._is_out:  # still set, because restoring them was interrupted
             self._put_back(context)
         # The user may change them at any time. Reading them takes 0.1 ms, but 25 ms if the context has a method of its
         # own that reads certificates each time; those are read once.
@@ -286,7 +286,7 @@ class _Loan:
         self._is_out = False
 
     def begin_anew(self) -> None:
-        """Begin anew in a forked child: no thread is left to put back what it has set, or to release the lock."""
+        """Start afresh in a forked child, where no thread is left to restore protocols or release the lock."""
         self._lock = Lock()
         context = self._context()
         if self._is_out and context is not None:
@@ -294,10 +294,10 @@ class _Loan:
 
 
 class _Borrowed:
-    """The users' contexts, with which each agent of this process may offer other protocols.
+    """The users' contexts, with which each agent of this process may offer different protocols.
 
-    Python can set protocols only on a context, and cannot read them. So they are set for the moment in which a
-    handshake's object is made, by one agent after the other, and put back.
+    Python can only set the protocols of a context, not read them. So each agent in turn sets them while it makes the
+    object for a handshake, and then restores them.
     """
 
     def __init__(self) -> None:
@@ -308,7 +308,7 @@ class _Borrowed:
     def lend(
         self, context: ssl.SSLContext, protocols: list[str], make: Callable[[ssl.SSLContext], Handshake]
     ) -> Handshake:
-        """Make an object from a context that offers these protocols."""
+        """Make an object for a handshake from a context, with these protocols."""
         return self._loan_of(context).make(context, protocols, make)
 
     @held("_lock")
@@ -319,7 +319,7 @@ class _Borrowed:
         return loan
 
     def begin_anew(self) -> None:
-        """Begin anew in a forked child, where a thread of the parent may hold a lock."""
+        """Start afresh in a forked child, where a thread of the parent may hold a lock."""
         self._lock = Lock()
         for loan in list(self._loans.values()):
             loan.begin_anew()
@@ -329,7 +329,7 @@ _borrowed = _Borrowed()
 
 
 def read_protocols(context: ssl.SSLContext) -> list[str]:
-    """Return the protocols that a context offers (ALPN, RFC 7301), out of the message that it would begin with."""
+    """Return the protocols that a context offers (ALPN, RFC 7301), read from the first message that it would send."""
     message = ssl.MemoryBIO()
     handshake = context.wrap_bio(ssl.MemoryBIO(), message, server_hostname="name.invalid")
     with suppress(ssl.SSLWantReadError):
@@ -337,7 +337,7 @@ def read_protocols(context: ssl.SSLContext) -> list[str]:
     return _protocols_in(message.read())
 
 
-#: Where the session of a ClientHello begins: after the headers of record and message, the version and the random.
+#: The offset of the session in a ClientHello: after the headers of record and message, the version and the random.
 _SESSION_AT = 5 + 4 + 2 + 32
 
 #: The extension `application_layer_protocol_negotiation`.
@@ -353,7 +353,7 @@ def _protocols_in(hello: bytes) -> list[str]:
     at = _SESSION_AT
     for size in (1, 2, 1):  # session, cipher suites, compression methods
         at += size + number(at, size)
-    at += 2  # how long all extensions are
+    at += 2  # the length of all extensions
     while at < len(hello):
         kind, length = number(at, 2), number(at + 2, 2)
         at += 4
@@ -376,10 +376,10 @@ def _names_in(data: bytes) -> list[str]:
 
 
 def server_name(host: str) -> str:
-    """Return the name by which TLS asks for a host, and checks its certificate.
+    """Return the name that TLS requests for a host, and checks against its certificate.
 
-    The dot of an absolute name is for name servers (RFC 6066, 3), and the zone of an IPv6 address means something on
-    this machine only (RFC 6874).
+    The dot of an absolute name is for name servers (RFC 6066, 3), and the zone of an IPv6 address has a meaning only
+    on this machine (RFC 6874).
     """
     if ":" in host:
         return host.partition("%")[0]

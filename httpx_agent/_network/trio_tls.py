@@ -1,4 +1,4 @@
-"""TLS on trio that can still be read when a write has failed."""
+"""TLS on trio that can still be read after a failed write."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 
 
 def keep_readable(stream: Any, httpcore: Any) -> Any:
-    """Give a stream over TLS that hears what the server said before a write failed; on other loops the same stream.
+    """Return a TLS stream that can still be read after a failed write; on other loops, return the same stream.
 
-    A server that refuses an upload answers, closes, and resets what still comes. A `trio.SSLStream` of which one write
-    fails refuses to read, too, and the answer is lost, though the system holds it.
+    A server that refuses an upload responds, closes, and resets if more data comes. After a failed write,
+    a `trio.SSLStream` also refuses to read, and the response is lost although the system has received it.
 
     Args:
-        stream: One of httpcore's, after the handshake.
-        httpcore: The library whose exceptions are raised.
+        stream: An httpcore stream, after the handshake.
+        httpcore: The library whose exceptions to raise.
     """
     trio = sys.modules.get("trio")
     sock = stream.get_extra_info("socket")
@@ -22,7 +22,7 @@ def keep_readable(stream: Any, httpcore: Any) -> Any:
 
 
 class TrioTls:
-    """A stream of httpcore's on trio, whose TLS does not hear of failing writes: `write` raises in its place."""
+    """An httpcore stream on trio whose TLS does not learn of failed writes: `write` raises in its place."""
 
     def __init__(self, inner: Any, sock: Any, httpcore: Any) -> None:
         self._inner = inner
@@ -58,13 +58,13 @@ class TrioTls:
 
     async def aclose(self) -> None:
         """Close it."""
-        vars(self._trio_socket).pop("send", None)  # else the two would refer to each other
+        vars(self._trio_socket).pop("send", None)  # otherwise the two would refer to each other
         await self._inner.aclose()
 
     async def start_tls(self, *args: Any, **kwargs: Any) -> Any:
-        """Begin TLS within this one."""
+        """Start TLS within this stream."""
         return await self._inner.start_tls(*args, **kwargs)
 
     def get_extra_info(self, info: str) -> Any:
-        """Return what the stream knows."""
+        """Return the wrapped stream's information."""
         return self._inner.get_extra_info(info)

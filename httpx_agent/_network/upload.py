@@ -1,8 +1,8 @@
-"""Send a request while listening to the server: an answer that comes before all of it has left ends the upload.
+"""Send a request while listening to the server; a response that arrives early ends the upload.
 
-A server may answer early and read no more (RFC 9112, 9.5): a client that only writes waits for room until the write
-timeout, and never sees the answer. Both HTTP/1.1 engines listen while they send. Interim responses (RFC 9110, 15.2)
-end nothing.
+A server may respond early and stop reading (RFC 9112, 9.5). A client that only writes would wait for room until the
+write timeout, and never see the response. Both HTTP/1.1 engines listen while they send. Interim responses (RFC 9110,
+15.2) do not end the upload.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
     from .poll import Poll
 
-#: Bytes to read at once, at most, while sending.
+#: The maximum number of bytes to read at once while sending.
 _READ = 64 * 1024
 
-#: Bytes that a socket takes if it polls as writable, for a stream that can only be written to as a whole.
+#: How many bytes a socket that polls as writable accepts, for a stream that can only write everything it is given.
 _SURE_TO_FIT = 4 * 1024
 
-#: Turns of an event loop within which data that has arrived is delivered.
+#: The number of an event loop's turns within which it delivers data that has arrived.
 TURNS = 3
 
 #: "HTTP/1.1 200"
@@ -40,27 +40,27 @@ WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class NoRoomError(Exception):
-    """Nothing could be sent in time. Not a `TimeoutError`, which the system raises, too."""
+    """Raised if no data could be sent in time. Not a `TimeoutError`, because the system raises that too."""
 
 
 class Overheard:
-    """What a server has sent before it had the whole request; kept for whoever reads the response."""
+    """Data that a server sent before it had the whole request, kept until the response is read."""
 
     __slots__ = ("_begins", "data", "is_final")
 
     def __init__(self) -> None:
         self.data = bytearray()
-        self.is_final = False  # the final response has begun, or nothing more can come
-        self._begins = 0  # where the first head begins that is not known to be an interim response's
+        self.is_final = False  # the final response has begun, or nothing more can arrive
+        self._begins = 0  # the start of the first head that may not be that of an interim response
 
     def feed(self, data: bytes) -> bool:
-        """Keep what came, nothing at the end; return whether it ends the upload."""
+        """Keep data that has arrived (empty at the end); return whether it ends the upload."""
         self.data += data
         self.is_final = self.is_final or not data or self._finds_answer()
         return self.is_final
 
     def take(self) -> bytes:
-        """Return what was kept, and forget it."""
+        """Return the data that was kept, and forget it."""
         data = bytes(self.data)
         self.data.clear()
         self._begins = 0
@@ -69,7 +69,7 @@ class Overheard:
     def _finds_answer(self) -> bool:
         while len(self.data) - self._begins >= _STATUS_ENDS:
             status = self.data[self._begins + 9 : self._begins + _STATUS_ENDS]
-            if status[:1] != b"1" or status == b"101":  # garbage ends it as well: the reader reports it
+            if status[:1] != b"1" or status == b"101":  # garbage also ends the upload; the reader reports it
                 return True
             end = find_end_of_head(self.data, self._begins)
             if end is None:
@@ -81,18 +81,18 @@ class Overheard:
 def send_listening(
     sock: Any, poll: Poll, data: bytes, timeout: float | None, hear: Callable[[bytes], bool], *, looks_first: bool
 ) -> bool:
-    """Send over a socket that does not block; return false if what the server said meanwhile ends it.
+    """Send over a non-blocking socket; return false if data from the server ends the upload.
 
     Args:
         sock: The socket, with or without TLS.
-        poll: What looks at it.
-        data: What to send.
-        timeout: Seconds without progress.
-        hear: Takes what came, nothing at the end; returns whether that ends the upload.
-        looks_first: Whether to look for an answer before each piece, and not only where there is no room for it.
+        poll: The poll for this socket.
+        data: The data to send.
+        timeout: How many seconds may pass without progress.
+        hear: Takes data that has arrived (empty at the end); returns whether it ends the upload.
+        looks_first: Whether to check for a response before each piece, and not only when there is no room.
 
     Raises:
-        NoRoomError: If nothing could be sent in time.
+        NoRoomError: If no data could be sent in time.
         OSError: If the connection broke.
     """
     rest = data if len(data) <= PIECE else memoryview(data)
@@ -111,15 +111,15 @@ def send_listening(
 
 
 def _hears(sock: Any, hear: Callable[[bytes], bool]) -> bool:
-    with suppress(*WOULD_BLOCK):  # TLS may have something for itself, and nothing for us
+    with suppress(*WOULD_BLOCK):  # the data may be for TLS itself, and not for us
         return hear(sock.recv(_READ))
     return False
 
 
 def write_listening(stream: Any, poll: Poll, data: bytes, timeout: float | None, hear: Callable[[], bool]) -> bool:
-    """Do the same over one of httpcore's streams whose socket cannot be written to directly: TLS within TLS.
+    """Do the same over an httpcore stream whose socket cannot be written to directly: TLS within TLS.
 
-    ``hear`` reads what has arrived. Raises what the stream does, and `NoRoomError`.
+    ``hear`` reads what has arrived. Raises `NoRoomError`, and any exception of the stream.
     """
     for at in range(0, len(data), _SURE_TO_FIT):
         writable = False
@@ -136,28 +136,28 @@ def write_listening(stream: Any, poll: Poll, data: bytes, timeout: float | None,
 async def awrite_listening(stream: Any, data: bytes, timeout: float | None, hear: Callable[[bytes], bool]) -> bool:
     """Do the same over a stream of an event loop.
 
-    A waiting write cannot be cancelled and the answer read afterwards: that breaks trio's TLS. So leave it alone; it
-    ends with the connection, which serves no other request.
+    A waiting write cannot be cancelled before the response is read: that breaks trio's TLS. So leave it alone; it ends
+    with the connection, which serves no other request.
 
     Args:
-        stream: One of httpcore's.
-        data: What to send.
-        timeout: Seconds for all of it.
-        hear: Takes what came, nothing at the end; returns whether that ends the upload.
+        stream: An httpcore stream.
+        data: The data to send.
+        timeout: How many seconds the whole may take.
+        hear: Takes data that has arrived (empty at the end); returns whether it ends the upload.
 
     Raises:
-        NoRoomError: If it could not be sent in time.
-        Exception: What the stream raises.
+        NoRoomError: If the data could not be sent in time.
+        Exception: Any exception of the stream.
     """
     with TimeLimit(timeout) as scope:
         writing = _Writing(stream, data, scope)
         try:
             _start(writing.run)
-            with suppress(Exception):  # nothing more will come in; the write may fail as well, or not
+            with suppress(Exception):  # nothing more will arrive; the write may fail as well, or not
                 while not hear(await stream.read(_READ, None)):
                     pass
                 writing.is_left = True
-                await _take_turns()  # it may have ended without having said so yet
+                await _take_turns()  # it may have ended without having reported it yet
             if not writing.is_left:
                 await anyio.sleep_forever()
         finally:
@@ -170,22 +170,22 @@ async def awrite_listening(stream: Any, data: bytes, timeout: float | None, hear
 
 
 class _Writing:
-    """A write that runs beside the task that wants it."""
+    """A write that runs beside the task that started it."""
 
     def __init__(self, stream: Any, data: bytes, scope: anyio.CancelScope) -> None:
         self.is_done = False
-        self.is_left = False  # by the task that wanted it: what was not begun is not sent
+        self.is_left = False  # by the task that started it: a write that has not begun is not sent
         self.error: Exception | None = None
         self._stream = stream
         self._data = data
         self._scope = scope
-        self._is_readable = stream.get_extra_info("is_readable")  # before anybody reads
+        self._is_readable = stream.get_extra_info("is_readable")  # before anything reads
 
     async def run(self) -> None:
         try:
             for at in range(0, len(self._data), PIECE):
                 if self._is_readable or self._stream.get_extra_info("is_readable"):
-                    # Let the listener have it first: a write may find the connection broken and lose it.
+                    # Let the listener have the data first: a write may find the connection broken and lose it.
                     self._is_readable = False
                     await _take_turns()
                 if self.is_left:

@@ -1,4 +1,4 @@
-"""The byte side of one socket: what crossed it, how it is opened, and how whoever waits for it is woken."""
+"""The byte side of one socket: the traffic on it, its opening, and how to wake anything that waits for it."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ if TYPE_CHECKING:
     from .._protocol.http2 import Frames
     from .._values.options import AgentOptions
 
-#: The error for a caller whose socket this side has closed under them.
+#: The message for a caller whose socket this side closed while it was in use.
 CLOSED = "the connection was closed by this side"
 
-#: The error that ends an upload of httpcore's; it reads the response then.
+#: The message of the error that ends an upload by httpcore, which then reads the response.
 ANSWERED = "the server responded before receiving the whole request"
 
-#: Bytes of a request that fit into the buffers on the way: there is no need to listen while they are sent.
+#: How many bytes of a request fit into the buffers on the way; no need to listen while sending these.
 _UNLISTENED = 16 * 1024
 
-#: Seconds until a stream that has not finished closing is aborted, and a thread that uses it no longer waited for.
+#: Seconds after which a stream that has not finished closing is aborted, and its thread is no longer waited for.
 CLOSE_TIMEOUT = 1.0
 
-#: An item of our asyncio streams' `get_extra_info`: whether data or the end came that nobody read.
+#: An item of our asyncio streams' `get_extra_info`: whether there is unread data or an unread end.
 LEFT_UNREAD = "left_unread"
 
 
 class Listener(Protocol):
-    """Receives what happens on the wire of one socket."""
+    """A receiver of events on the wire of one socket."""
 
     multiplexed: bool
-    """Whether several requests share it."""
+    """Whether several requests share the socket."""
 
     def connected(self, stream: Any) -> None:
         """Note that the other end, or the proxy, accepted the connection."""
@@ -52,29 +52,29 @@ class Listener(Protocol):
         """Note that a TLS handshake is done."""
 
     async def load_certificates(self, context: ssl.SSLContext, timeout: float | None) -> None:
-        """Have a TLS context ready within some seconds, without blocking the event loop."""
+        """Prepare a TLS context within some seconds, without blocking the event loop."""
 
     def handshake(
         self, context: ssl.SSLContext, name: str | None
     ) -> AbstractContextManager[tuple[ssl.SSLContext, str | None]]:
-        """Wrap a TLS handshake; yield the context for it, and the server's name to ask for and to check."""
+        """Wrap a TLS handshake; yield the context for it, and the server name to request and check."""
         raise NotImplementedError
 
     def settings(self, max_concurrent_streams: int | None) -> None:
-        """Note how many streams the other end of an HTTP/2 connection takes, if it said so."""
+        """Note how many streams the other end of an HTTP/2 connection accepts, if it announced that."""
 
     def lost(self) -> None:
-        """Note that the other end has closed, or wrote unasked, while nothing was due."""
+        """Note that the other end closed, or wrote unasked, while nothing was expected."""
 
 
 class Wire:
-    """The network side of one socket: what is known of it, and how to break it.
+    """The network side of one socket: its state, and how to break it.
 
     Args:
         family: The libraries.
         listener: Receives connection events.
-        options: The options that apply to it.
-        proxy: The proxy's URL without credentials; empty where there is none.
+        options: The options that apply to the socket.
+        proxy: The proxy's URL without credentials; empty if there is none.
     """
 
     def __init__(self, family: Family, listener: Listener, options: AgentOptions, *, proxy: str = "") -> None:
@@ -84,12 +84,12 @@ class Wire:
         self.stream: Any = None  # the outermost stream so far
         self.wrote = False  # since `begin_request`
         self.sent = 0  # bytes since `begin_request`, where httpcore sends
-        self.cut_off = False  # a request was not sent to its end
-        self.overheard: Overheard | None = None  # what came while a request was sent
+        self.cut_off = False  # a request was not sent in full
+        self.overheard: Overheard | None = None  # data that arrived while a request was being sent
         self.received = 0  # bytes since `begin_request`
         self.awaits_response = True  # no response has begun since `begin_request`, where httpcore sends
         self.ended = False  # the other end has closed
-        self.unasked = False  # bytes came in that no request had asked for
+        self.unasked = False  # data arrived that no request had asked for
         self.tells_of_loss = False  # its stream reports the end itself: the descriptor needs no watching
         self.impatient = False  # read what has arrived, and do not wait
         self.frames: Frames | None = None  # where httpcore speaks HTTP/2: what goes out and comes in
@@ -97,7 +97,7 @@ class Wire:
         self.inherited = False  # by a forked child: the socket is the parent's
         self.descriptors = process.Descriptors()
         self.opening = Opening(proxy)
-        self._tls: list[Any] = []  # what does TLS; with an HTTPS proxy, one over the other
+        self._tls: list[Any] = []  # the TLS objects; with an HTTPS proxy, one over the other
         self._opened: tuple[socket.socket, ...] = ()  # until one has become its stream
         #: What wakes the threads that use the socket. By thread: none uses it twice at once, and one that was
         #: interrupted in the middle of leaving does not find itself here.
@@ -113,7 +113,7 @@ class Wire:
         self.overheard = None
 
     def break_off(self) -> None:
-        """Wake whoever waits for this socket, from any thread; what they do next fails."""
+        """Wake everything that waits for this socket, from any thread; its next operation fails."""
         self.broken = True
         if self._wake is not None:
             self._wake.set()
@@ -121,20 +121,20 @@ class Wire:
             breaker()
 
     def wait_until_left(self, timeout: float) -> None:
-        """Wait, after `break_off`, until no other thread uses the socket; the last one closes what it held."""
+        """Wait, after `break_off`, until no other thread uses the socket; the last one closes it."""
         if self.is_in_use():
             self._left = Signal()
             self._left.wait(timeout if self.is_in_use() else 0)  # a thread that left before it existed did not set it
 
     def is_readable(self) -> bool:
-        """Return whether the other end has closed, or written. Costs one poll; what can be read may be lost by it."""
+        """Return whether the other end has closed, or written. Costs one poll, and may lose readable data."""
         return self.unasked or bool(self.stream.get_extra_info("is_readable")) or self._has_unread()
 
     def _has_unread(self) -> bool:
-        """Return whether TLS holds data that came in together with what was read; the system no longer knows of it.
+        """Return whether TLS holds data that arrived together with what was read; the system no longer sees it.
 
         In event loops TLS reads from a memory BIO that already holds everything received. Skip HTTP/2: pending bytes
-        may be a legitimate frame, and nothing in it can be taken for an answer to another request.
+        may be a legitimate frame, and nothing in them can pass for the response to another request.
         """
         if self.tells_of_loss or self.listener.multiplexed:
             return False
@@ -144,13 +144,13 @@ class Wire:
         """Note that a TLS handshake is done."""
         self.opening.secured()
         self._tls.append(stream.get_extra_info("ssl_object"))
-        self.begin_request()  # what a proxy was asked, and said, is over
+        self.begin_request()  # the exchange with a proxy is over
         self.listener.secured(stream)
 
     def descriptor(self) -> int | None:
         """Return the file descriptor, if there is one to watch."""
         number = -1
-        # It may be closed meanwhile, which uvloop and backends of users tell by a `RuntimeError`.
+        # It may be closed meanwhile; then uvloop and users' backends raise a `RuntimeError`.
         with self.family.suppress_network_errors(), suppress(RuntimeError):
             sock = self.stream.get_extra_info("socket") if self.stream is not None else None
             number = sock.fileno() if sock is not None else -1
@@ -167,7 +167,7 @@ class Wire:
         self.broken = self.inherited = True
         sock = self._system_socket()
         if sock is not None:
-            sock.detach()  # it must not close whatever has its number later
+            sock.detach()  # it must not close a later file with the same number
         for opened in self._opened:
             opened.detach()
         self.descriptors.close()
@@ -179,24 +179,24 @@ class Wire:
         return sock if isinstance(sock, socket.socket) else None
 
     def new_socket(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
-        """Make a socket object to connect, known from its first moment."""
+        """Make a socket object to connect, and record it from the first moment."""
         sock = process.open_noted(lambda: socket.socket(family, kind, protocol), self.descriptors)
         self._opened = (*self._opened, sock)
         return sock
 
     def close_unused(self) -> None:
-        """Close what was opened and never became a stream, because its thread was interrupted before."""
+        """Close sockets that never became a stream because their thread was interrupted."""
         for sock in self._opened:
             sock.close()
 
     def begin_anew(self) -> None:
-        """Prepare a closed socket to be opened once more, within the time of the attempt before."""
+        """Prepare a closed socket to be opened again, within the deadline of the previous attempt."""
         self.opening.begin_anew()
         self._tls.clear()
         self.ended = self.unasked = self.tells_of_loss = False
 
     def connected(self) -> None:
-        """Note that its stream exists: the other end, or the proxy, accepted the connection."""
+        """Note that the stream exists: the other end, or the proxy, accepted the connection."""
         self._opened = ()
         self.opening.connected()
         descriptor = self.descriptor()
@@ -205,7 +205,7 @@ class Wire:
         self.listener.connected(self.stream)
 
     def abort(self) -> None:
-        """Reset the connection; whoever is stuck in closing it is woken, and nothing more is sent."""
+        """Reset the connection: send nothing more, and wake anything that is stuck closing it."""
         sock = self._system_socket()
         if sock is not None:
             with suppress(OSError):  # closed after all
@@ -224,14 +224,14 @@ class Wire:
             self.check()
 
     def leave(self) -> None:
-        """End what `enter` began, if it did."""
+        """End the use that `enter` began, if any."""
         self._breakers.pop(get_ident(), None)
         if self._left is not None:
             self._left.set()
 
     @contextmanager
     def breakable(self, breaker: Any) -> Iterator[None]:
-        """Wrap what happens between `enter` and `leave`."""
+        """Enter at the start of the block, and leave at its end."""
         self.enter(breaker)
         try:
             yield
@@ -251,19 +251,19 @@ class Wire:
     def sleep(self, seconds: float) -> None:
         """Wait, unless the socket is broken."""
         self._wake = wake = Signal()
-        self.check()  # after the signal exists: whoever breaks the socket sets `broken` before looking for one
+        self.check()  # after the signal exists: a break sets `broken` before it looks for signals
         wake.wait(seconds)
         self.check()
 
     def said(self, data: bytes) -> None:
-        """Note that bytes go out."""
+        """Note outgoing bytes."""
         self.wrote = self.wrote or bool(data)
         self.sent += len(data)
         if self.frames is not None:
             self.frames.sent(data)
 
     def heard(self, data: bytes) -> bytes | None:
-        """Note what came in, nothing at the end; return what the connection may have of it, ``None`` if nothing yet."""
+        """Note incoming data (empty at the end); return the part for the connection, ``None`` if nothing yet."""
         if not data:
             self.ended = True
         else:
@@ -271,16 +271,16 @@ class Wire:
         return data if self.frames is None else self.frames.received(data)
 
     def due(self) -> bytes | None:
-        """Return what the connection must get before anything more is read, if there is something."""
+        """Return data that the connection must get before anything more is read, if any."""
         if self.overheard is not None and self.overheard.data:
             return self.overheard.take()
         return None if self.frames is None else self.frames.due()
 
     def listens(self, data: bytes, stream: Any) -> bool:
-        """Return whether to listen while a part of a request is sent: an answer may come before all of it has left.
+        """Return whether to listen while sending a part of a request, because a response may arrive early.
 
-        Not where several requests share the connection, and not when the caller has the response already: then what
-        comes in belongs to the caller, too.
+        Return false if several requests share the connection, or if the caller already has the response: then incoming
+        data belongs to the caller, too.
         """
         if not data or not self.awaits_response or self.frames is not None or not self.options.http1:
             return False
@@ -288,7 +288,7 @@ class Wire:
         return is_large or (self.wrote and bool(stream.get_extra_info("is_readable")))
 
     def overhear(self, data: bytes) -> bool:
-        """Keep what came while a request is being sent, nothing at the end; return whether that ends the upload."""
+        """Keep data that arrived while sending a request (empty at the end); return whether it ends the upload."""
         if self.overheard is None:
             self.overheard = Overheard()
         if data:
@@ -298,13 +298,13 @@ class Wire:
         return self.overheard.feed(data)
 
     def check_unanswered(self, data: bytes) -> None:
-        """Raise if there is more to send of a request that the server has answered."""
+        """Raise if part of a request remains to be sent although the server has responded."""
         if data and self.awaits_response and self.overheard is not None and self.overheard.is_final:
             self.cut_off = True
             raise self.family.httpcore.WriteError(ANSWERED)
 
     def check_head(self) -> None:
-        """Raise if the server has sent too much without a response; h11 and h2 take any number of interim ones."""
+        """Raise if the server has sent too much before a response; h11 and h2 accept any number of interim ones."""
         if self.frames is not None and self.frames.are_shared:
             found = self.frames.longest_heads
         else:
@@ -316,11 +316,11 @@ class Wire:
 
 
 def _holds_data(tls: Any) -> bool:
-    if not isinstance(tls, ssl.SSLObject):  # it reads no more from its socket than it is asked for
+    if not isinstance(tls, ssl.SSLObject):  # it reads no more from its socket than requested
         return False
-    with suppress(ssl.SSLError):  # garbage is unasked data as well
+    with suppress(ssl.SSLError):  # garbage also counts as unasked data
         try:
-            tls.read(1)  # nothing is the end
+            tls.read(1)  # empty means the end
         except ssl.SSLWantReadError:
             return False
     return True
@@ -329,33 +329,34 @@ def _holds_data(tls: Any) -> bool:
 def shut_down(sock: socket.SocketType) -> None:
     """Wake a thread that waits for a socket: connecting, reading or writing."""
     with suppress(OSError):  # not connected, or closed in the meantime
-        # Not the method of an `SSLSocket`: it takes TLS away first, and who writes then would write in the clear.
+        # Not the method of an `SSLSocket`: it removes TLS first, and a later write would be in plain text.
         socket.SocketType.shutdown(sock, socket.SHUT_RDWR)
 
 
 def close_forgotten(error: BaseException, beside: Any = None, descriptors: process.Descriptors | None = None) -> None:
     """Close the TLS socket that is left in the frames of a failed handshake.
 
-    Where a connection was reset before its handshake began, Python before 3.13 does not close it, and nobody has it.
+    If a connection is reset before its handshake begins, Python before 3.13 does not close the socket, and nothing else
+    refers to it.
 
     Args:
-        error: The handshake's exception.
-        beside: The socket object that it began with, and that closes its descriptor if it still has it.
-        descriptors: Those that were opened for the connection. The number of one that is closed already may be another
-            thread's by now, and an exception may go back to one whose socket is not ours.
+        error: The exception from the handshake.
+        beside: The original socket object, which closes its descriptor if it still has it.
+        descriptors: The descriptors opened for the connection. The number of a closed one may now be in use by another
+            thread, and the causes of an exception may include one whose socket is not ours.
     """
     known = beside.fileno() if isinstance(beside, socket.socket) else -1
     for found in walk_causes(error):
         for frame, _ in traceback.walk_tb(found.__traceback__):
             sock = frame.f_locals.get("self")
-            # With TLS within TLS, the one that it began with speaks TLS, too.
+            # With TLS within TLS, the original socket uses TLS, too.
             if not isinstance(sock, ssl.SSLSocket) or sock is beside:
                 continue
             number = sock.fileno()
             if descriptors is not None and not descriptors.knows(number):
                 continue
             is_closed = descriptors is not None and not descriptors.is_open(number)
-            # It may be half made: its own methods need what it does not have yet.
+            # It may be half initialised: its own methods need attributes that it does not have yet.
             end = socket.SocketType.detach if is_closed or number == known else socket.SocketType.close
             end(sock)
 

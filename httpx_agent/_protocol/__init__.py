@@ -1,7 +1,7 @@
-"""Bytes to meaning and back, without a socket in sight.
+"""Parse and write protocol bytes; no sockets here.
 
 Begin with `http1.py`: requests as they go out, responses as they come in. `http2.py` reads the few frames of an HTTP/2
-connection that the pool has to know about.
+connection that the pool needs to know about.
 
 May import nothing of ours.
 """

@@ -1,10 +1,10 @@
 """HTTP/1.1 without I/O: write requests and read responses.
 
-httptools (llhttp) reads heads and chunked bodies. Where llhttp accepts more than h11, this module checks for itself;
+httptools (llhttp) reads heads and chunked bodies. Where llhttp accepts more than h11, this module adds checks;
 where it accepts less (line ends without CR, folded lines, repeated lengths), `_read_unusual` reads the head by h11's
 grammar. So both engines accept the same heads. The remaining differences are in `tests/unit/protocol/differences.py`.
 
-Bodies of a known length, and those that end with the connection, need no parser: they are passed on as they come.
+Bodies of a known length, and those that end with the connection, need no parser: they are passed on unchanged.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-#: Bytes within which a head must be complete: the limit that httpcore gives h11 for an event.
+#: The maximum size of a head in bytes: the limit that httpcore gives h11 for an event.
 MAX_INCOMPLETE = 100 * 1024
 
-#: Bytes that may come before a response has begun: its own head, and the interim responses before it (RFC 9110, 15.2),
-#: of which a server may send as many as it likes. Go limits both together, too.
+#: The maximum number of bytes before a response has begun: its own head, and the interim responses before it (RFC 9110,
+#: 15.2), of which a server may send any number. Go also limits both together.
 MAX_BEFORE_RESPONSE = 512 * 1024
 
-#: Bytes to send at once, at most, so that a server that does not read costs no memory.
+#: The maximum number of bytes to send at once, so that a server that does not read costs no memory.
 PIECE = 64 * 1024
 
-#: Digits of a Content-Length, at most, as in h11.
+#: The maximum number of digits of a Content-Length, as in h11.
 _MAX_DIGITS = 20
 
 _TOKEN = rb"[-!#$%&'*+.^_`|~0-9a-zA-Z]+"
@@ -37,26 +37,26 @@ _is_token = re.compile(_TOKEN).fullmatch
 _is_value = re.compile(_VALUE).fullmatch
 _is_target = re.compile(rb"[\x21-\x7e]+").fullmatch
 _is_number = re.compile(rb"[0-9]+").fullmatch
-_is_hint = re.compile(rb"timeout=(\d+)").match  # Node reads the header only if it begins so
+_is_hint = re.compile(rb"timeout=(\d+)").match  # Node reads the header only if it begins like this
 _is_reason = re.compile(rb"(?:[ \t]|[^\x00\s])*").fullmatch
 
-#: The end of a head, by h11's reading: an empty line, with or without CR.
+#: The end of a head as h11 sees it: an empty line, with or without CR.
 find_end_of_head = re.compile(rb"\n\r?\n").search
 
-#: The beginning of a status line that llhttp can be trusted with.
+#: The start of a status line that llhttp can be trusted to read.
 _is_usual = re.compile(rb"HTTP/1\.[01] [1-9][0-9][0-9][ \r]").match
 
 _STATUS_LINE = re.compile(rb"HTTP/([0-9]\.[0-9]) ([0-9]{3})(?: ((?:[ \t]|[^\x00\s])*))?")
 _HEADER_LINE = re.compile(rb"(" + _TOKEN + rb"):[ \t]*(" + _VALUE + rb")[ \t]*")
 
-#: Lower-case names of headers that are known to be well formed. Programs use few.
+#: Lower-case names of headers that are known to be well formed. A program uses only a few.
 _names: dict[bytes, bytes] = {}
 _MAX_NAMES = 1000
 
 #: Headers of a request that say more than the server should know.
 _SPECIAL = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"upgrade"})
 
-#: Lengths of the names of the headers that matter for framing and for reuse: connection, content-length,
+#: The lengths of the names of headers that affect framing and reuse: connection, content-length,
 #: proxy-connection, transfer-encoding.
 _FRAMING_LENGTHS = frozenset({10, 14, 16, 17})
 
@@ -76,21 +76,21 @@ _httptools = _find_httptools()
 
 
 def is_installed() -> bool:
-    """Return whether httptools is there."""
+    """Return whether a usable httptools is installed."""
     return _httptools is not None
 
 
 #: Marks the end among the pieces of a chunked body; a piece is never empty.
 _END = b""
 
-#: Receives nothing of what llhttp reads: we read what it accepts as a head ourselves.
+#: Callbacks that receive nothing from llhttp: once it accepts a head, we read that ourselves.
 _UNHEARD = object()
 
 
 class _Chunks:
-    """What llhttp calls while it reads a chunked body: only functions written in C, which nothing can interrupt.
+    """The callbacks of llhttp for a chunked body: only functions written in C, which nothing can interrupt.
 
-    An exception in a callback, such as a signal's handler may raise, does not always come out of httptools.
+    An exception in a callback, such as one from a signal handler, does not always leave httptools.
 
     Args:
         pieces: Receives the parts of the body, and its end.
@@ -104,7 +104,7 @@ class _Chunks:
 
 
 class Fields:
-    """The headers of a request as they go out, and what they say about the connection; checks what h11 checks.
+    """The headers of a request as sent, and their meaning for the connection; makes the same checks as h11.
 
     Args:
         error: The exception class to raise.
@@ -114,11 +114,11 @@ class Fields:
         LocalProtocolError: If they cannot be sent as HTTP/1.1.
 
     Attributes:
-        headers: The headers as they were.
-        lines: The headers as they go out.
+        headers: The headers as given.
+        lines: The headers as sent.
         length: The body's length; ``None`` if it is unknown, or the body is chunked.
         is_chunked: Whether the body is chunked.
-        closes: Whether the connection is to be closed after the response.
+        closes: Whether the connection must be closed after the response.
         proposes_upgrade: Whether there is an `Upgrade` header.
     """
 
@@ -177,7 +177,7 @@ class Fields:
 
 
 class RecentFields:
-    """The header fields of the request that was sent last: the next one's are often the same."""
+    """The header fields of the last request sent; the next request's are often the same."""
 
     __slots__ = ("fields",)
 
@@ -186,12 +186,12 @@ class RecentFields:
 
 
 class Outgoing:
-    """A request on its way out: its head, and how its body is framed.
+    """An outgoing request: its head, and the framing of its body.
 
     Args:
-        httpcore: The library whose `LocalProtocolError` is raised.
+        httpcore: The library whose `LocalProtocolError` to raise.
         request: httpcore's request.
-        known: Header fields of earlier requests, to use again if they are the same.
+        known: Header fields of earlier requests, reused if they are the same.
 
     Raises:
         LocalProtocolError: If the request cannot be sent as HTTP/1.1.
@@ -216,13 +216,13 @@ class Outgoing:
         self.head = b"%b %b HTTP/1.1\r\n%b\r\n" % (method, target, fields.lines)
 
     def whole(self, body: bytes) -> bytes:
-        """Return head and body in one."""
+        """Return head and body together."""
         if not body and not self._left and not self.fields.is_chunked:
             return self.head
         return b"".join((self.head, *self.parts(body), self.end()))
 
     def parts(self, data: bytes) -> Iterable[bytes]:
-        """Return a part of the body as it goes out."""
+        """Return a part of the body as sent."""
         if self.fields.is_chunked:
             if len(data) <= PIECE:
                 return (b"%x\r\n%b\r\n" % (len(data), data),) if data else ()
@@ -233,7 +233,7 @@ class Outgoing:
         return (data,) if data else ()
 
     def end(self) -> bytes:
-        """Return what follows the body."""
+        """Return the bytes that follow the body."""
         if self.fields.is_chunked:
             return b"0\r\n\r\n"
         if self._left:
@@ -242,10 +242,10 @@ class Outgoing:
 
 
 class Incoming:
-    """A response on its way in.
+    """An incoming response.
 
     Args:
-        httpcore: The library whose `RemoteProtocolError` is raised.
+        httpcore: The library whose `RemoteProtocolError` to raise.
         method: The request's method.
         proposes_upgrade: Whether the request has an `Upgrade` header.
 
@@ -254,13 +254,13 @@ class Incoming:
         version: The HTTP version, such as ``b"1.1"``.
         status: The status code.
         reason: The reason phrase.
-        headers: The headers as they came: order, case, and repetition.
-        pieces: The parts of the body that came and were not taken.
+        headers: The headers as received: with order, case and repetitions.
+        pieces: The parts of the body that have arrived and not been taken.
         is_complete: Whether the response has ended.
-        stays_open: Whether the connection outlives the response, as far as this end knows.
+        stays_open: Whether the connection stays open after the response, as far as this end knows.
         switches: Whether another protocol follows.
-        failure: The error to raise once everything that came before it has been taken.
-        rest: The first bytes of another protocol, if they came with the end of the response.
+        failure: The error to raise once everything before it has been taken.
+        rest: The first bytes of another protocol, if they arrived with the end of the response.
     """
 
     __slots__ = (
@@ -293,7 +293,7 @@ class Incoming:
         self._method = method
         self._proposes_upgrade = proposes_upgrade
         self._parser: Any = None
-        self._feed = Incoming._feed_head  # not bound: that would make a reference cycle for each response
+        self._feed = Incoming._feed_head  # not bound, which would create a reference cycle for each response
         self._buffer: bytes | bytearray = b""
         self._searched = 0
         self._interim = 0
@@ -311,7 +311,7 @@ class Incoming:
 
     @property
     def ends_upload(self) -> bool:
-        """Whether the rest of a request is of no use (RFC 9112, 9.5): its response is there, or will never be."""
+        """Whether the rest of a request is useless (RFC 9112, 9.5): its response has arrived, or never will."""
         return self.has_head or self.failure is not None
 
     def head(self) -> tuple[bytes, int, bytes, list[tuple[bytes, bytes]]]:
@@ -319,7 +319,7 @@ class Incoming:
         return b"HTTP/" + self.version, self.status, self.reason, self.headers
 
     def feed(self, data: bytes) -> None:
-        """Take bytes that came in. If something is wrong with them, set `failure`."""
+        """Take incoming bytes. If they are invalid, set `failure`."""
         if self.failure is None:
             try:
                 self._feed(self, data)
@@ -348,7 +348,7 @@ class Incoming:
             if self._buffer:
                 self._buffer += data  # a bytearray
                 data = self._buffer  # type: ignore[assignment]
-            if data[0] < 0x21:  # as h11: no line begins so; an empty line does, and then there is no status line
+            if data[0] < 0x21:  # as in h11: no line begins like this; an empty one does, and is no status line
                 raise self._error("illegal status line")
             end = find_end_of_head(data, self._searched)
             if end is None:
@@ -382,12 +382,12 @@ class Incoming:
         if _is_usual(head) is not None:
             try:
                 _httptools.HttpResponseParser(_UNHEARD).feed_data(head)
-            except _httptools.HttpParserUpgrade:  # llhttp need not read what follows
+            except _httptools.HttpParserUpgrade:  # llhttp need not read the rest
                 pass
             except _httptools.HttpParserError:
                 self._read_unusual(head)
                 return
-            # What llhttp accepts has no folded lines and no other line ends, and a name and a colon in each line.
+            # A head that llhttp accepts has no folded lines, no other line ends, and a name and a colon in each line.
             first, *lines = head[:-4].split(b"\r\n")
             self.reason = first[13:]
             self.headers = [(name, value.strip(b" \t")) for name, _, value in [line.partition(b":") for line in lines]]
@@ -456,7 +456,7 @@ class Incoming:
         if self.version < b"1.1" and self.status >= 200 and (self.version < b"1.0" or chunked or not keeps_open):
             self.stays_open = False
         if chunked:
-            if length is not None:  # RFC 9112, 6.3: it may be an attempt at smuggling
+            if length is not None:  # RFC 9112, 6.3: it may be an attempt at request smuggling
                 self.stays_open = False
             return -1
         return None if length is None else int(length)
@@ -478,7 +478,7 @@ class Incoming:
             # Not the parser that read the head: it may have understood the framing differently.
             self._parser = _httptools.HttpResponseParser(_Chunks(self.pieces))
             self._parser.feed_data(_CHUNKED)
-            self._parser.set_dangerous_leniencies(lenient_spaces_after_chunk_size=True)  # as h11; it can confuse nobody
+            self._parser.set_dangerous_leniencies(lenient_spaces_after_chunk_size=True)  # as in h11; it is harmless
             return
         if framing is None:
             self.stays_open = False
@@ -506,7 +506,7 @@ class Incoming:
         self.pieces.append(data)
 
     def _feed_chunked(self, data: bytes) -> None:
-        # llhttp does not tell where a message ended, and ignores line ends after it. But its last byte is LF.
+        # llhttp does not report where a message ended, and ignores line ends after it. But its last byte is LF.
         before = len(self.pieces)
         parser = self._parser
         try:
@@ -539,7 +539,7 @@ class Incoming:
                 raise self._error("Receive buffer too long")
 
     def _has_ended(self, before: int) -> bool:
-        """Return whether a chunked body has ended; what follows would be a second response, which nobody asked for."""
+        """Return whether a chunked body has ended; anything after it would be an unasked second response."""
         pieces = self.pieces
         if _END in pieces[before:]:
             del pieces[pieces.index(_END, before) :]
@@ -558,7 +558,7 @@ class Incoming:
 
 
 def _read_length(value: bytes, known: bytes | None, error: type[Exception]) -> bytes:
-    """Read a Content-Length as h11 does: one number, which may be repeated."""
+    """Read a Content-Length as h11 does: a single number, which may be repeated."""
     if not _is_number(value):
         numbers = {number.strip() for number in value.split(b",")}
         if len(numbers) != 1:
@@ -572,7 +572,7 @@ def _read_length(value: bytes, known: bytes | None, error: type[Exception]) -> b
 
 
 def _read_coding(value: bytes, known: bool, error: type[Exception]) -> bytes:
-    """Read a Transfer-Encoding: chunked, once, and no other."""
+    """Read a Transfer-Encoding: accept only `chunked`, once."""
     if known:
         raise error("multiple Transfer-Encoding headers")
     value = value.lower()
@@ -584,8 +584,8 @@ def _read_coding(value: bytes, known: bool, error: type[Exception]) -> bytes:
 def stays_open(headers: list[tuple[bytes, bytes]]) -> bool:
     """Return whether an HTTP/1.0 response of known length leaves its connection open (R11).
 
-    As `Incoming` decides it, for the engine that knows keep-alive of HTTP/1.1 only. A transfer coding in HTTP/1.0 is
-    faulty framing (RFC 9112, 6.1), after which nothing is sure.
+    The same decision as in `Incoming`, for the engine that supports keep-alive for HTTP/1.1 only. A transfer coding in
+    HTTP/1.0 is faulty framing (RFC 9112, 6.1), after which nothing is certain.
     """
     keeps_open = False
     for name, value in headers:
@@ -598,12 +598,12 @@ def stays_open(headers: list[tuple[bytes, bytes]]) -> bool:
 
 
 def says_close(headers: list[tuple[bytes, bytes]]) -> bool:
-    """Return whether a message says that its connection ends with it."""
+    """Return whether a message announces that its connection ends with it."""
     return any(name.lower() == b"connection" and b"close" in _members(value) for name, value in headers)
 
 
 def read_keep_alive_hint(headers: list[tuple[bytes, bytes]]) -> float | None:
-    """Return for how many seconds a server keeps a free socket, by its `Keep-Alive` header; read as Node does (R15)."""
+    """Return how many seconds a server keeps a free socket, from its `Keep-Alive` header; read as Node does (R15)."""
     values = [value for name, value in headers if len(name) == len(b"keep-alive") and name.lower() == b"keep-alive"]
     found = _is_hint(b", ".join(values)) if values else None
     return float(found[1]) if found else None

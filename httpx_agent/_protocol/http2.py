@@ -1,10 +1,10 @@
-"""Hold back a server's GOAWAY until every stream it promised to answer has ended (RFC 9113, 6.8).
+"""Hold back a server's GOAWAY until every stream that it promised to answer has ended (RFC 9113, 6.8).
 
-A server that ends a connection names the last stream that it will answer. httpcore gives up every stream as soon as it
-reads that, finished or not. So it gets to read the frame only when the last stream that counts is over; the server has
-not touched the streams that are left, and httpcore says so.
+A server that ends a connection names the last stream that it will answer. httpcore abandons every stream as soon as it
+reads that, finished or not. So it gets the frame only when the last promised stream has ended. The server has not
+processed the remaining streams, and httpcore reports that.
 
-Count, too, the bytes of heads before a response begins: h2 has no limit on them.
+Also count the bytes of heads before a response begins: h2 has no limit on them.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 
 class Frames:
-    """The frames that go out and come in where httpcore speaks HTTP/2. No I/O.
+    """The outgoing and incoming frames of an httpcore connection that uses HTTP/2. No I/O.
 
     Args:
-        hold: Keeps a GOAWAY back; ``None`` if the first frames have passed already.
-        tell_streams: Called with the number of streams that the server takes, ``None`` if it did not say; for a
+        hold: Holds back a GOAWAY; ``None`` if the first frames have already passed.
+        tell_streams: Called with the number of streams that the server accepts, ``None`` if not announced; used for a
             connection that several requests share.
     """
 
@@ -38,25 +38,25 @@ class Frames:
         self.are_shared = tell_streams is not None
         self._hold = hold
         self._tell_streams = tell_streams
-        self._first = bytearray()  # the server's first frame as far as it came, while its settings are awaited
+        self._first = bytearray()  # the beginning of the server's first frame, while its settings are awaited
 
     @property
     def are_ending(self) -> bool:
-        """Whether the server takes no new stream."""
+        """Whether the server accepts no new streams."""
         return self._hold is not None and self._hold.is_leaving
 
     @property
     def longest_heads(self) -> int:
-        """The most bytes of heads that a stream got before its body began."""
+        """The highest number of bytes in heads that any stream got before its body began."""
         return 0 if self._hold is None else self._hold.longest_heads
 
     def sent(self, data: bytes) -> None:
-        """Note what httpcore wrote."""
+        """Note data that httpcore has written."""
         if self._hold is not None:
             self._hold.sent(data)
 
     def received(self, data: bytes) -> bytes | None:
-        """Return what httpcore may have of what came in, nothing at the end; ``None`` if nothing yet."""
+        """Take incoming data (empty at the end); return the part for httpcore, ``None`` if nothing yet."""
         if data and self._tell_streams is not None:
             self._first += data
             self._read_settings(self._first, self._tell_streams)
@@ -66,7 +66,7 @@ class Frames:
         return passing if passing or not data else self.due()
 
     def due(self) -> bytes | None:
-        """Return what httpcore is to have before it reads on, if there is something."""
+        """Return data that httpcore must get before it reads more, if any."""
         return (self._hold and self._hold.due()) or None
 
     def _read_settings(self, first: bytearray, tell_streams: Callable[[int | None], None]) -> None:
@@ -82,12 +82,12 @@ class Frames:
 
 
 class GoawayHold:
-    """Stand between one connection and its bytes. No I/O."""
+    """A filter between one connection and its bytes. No I/O."""
 
     def __init__(self) -> None:
-        #: Whether the server takes no new stream.
+        #: Whether the server accepts no new streams.
         self.is_leaving = False
-        #: The most bytes of heads that a stream got before its body began: a large number means many interim responses.
+        #: The highest number of bytes in heads that any stream got before its body began; many mean interim responses.
         self.longest_heads = 0
         self._incoming = bytearray()
         self._open: set[int] = set()
@@ -96,7 +96,7 @@ class GoawayHold:
         self._held = b""
 
     def sent(self, data: bytes) -> None:
-        """Note what the client wrote: whole frames, as h2 gives them."""
+        """Note data that the client has written: whole frames, as h2 returns them."""
         at = len(_PREFACE) if data.startswith(_PREFACE) else 0
         while at < len(data):
             length, kind, _, stream = _read_header(data, at)
@@ -108,9 +108,9 @@ class GoawayHold:
             at += _HEADER + length
 
     def received(self, data: bytes) -> bytes:
-        """Return what of the incoming bytes the client may have now; none may mean that more are needed.
+        """Return the incoming bytes that the client may have now; an empty result may mean that more are needed.
 
-        At the end of the connection (no bytes), return what was held back.
+        At the end of the connection (no bytes), return the bytes held back.
         """
         if not data:
             return self._let_go()

@@ -1,4 +1,4 @@
-"""What led to an error."""
+"""Find the errors that led to an error."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 def walk_causes(error: BaseException) -> Iterator[BaseException]:
     """Yield an error and all errors that led to it, each once, nearest first.
 
-    Follow causes and contexts, and look into groups: asyncio and trio put what went wrong with each address of a host
-    into one. Causes may form a ring: respx raises what a `side_effect` function raised from its own error about it.
+    Follow causes and contexts, and look into groups: asyncio and trio put the errors for each address of a host into
+    one. Causes may form a ring: respx re-raises the exception of a `side_effect` function from its own error about it.
     """
-    met: set[int] = set()  # identities: an error may define equality as it likes
+    met: set[int] = set()  # identities, because an error may define equality in any way
     pending = deque([error])
     while pending:
         found = pending.popleft()
@@ -34,7 +34,7 @@ def walk_causes(error: BaseException) -> Iterator[BaseException]:
 def _came_of(error: BaseException, context: BaseException) -> bool:
     """Return whether an error arose while its context was handled, in a frame that had caught that context.
 
-    Python also gives as context whatever some caller is handling at the time. That error says nothing about this one.
+    Python also sets as context any error that a caller is handling at the time; that one says nothing about this error.
     """
     caught_at = context.__traceback__
     passed = error.__traceback__

@@ -1,10 +1,10 @@
 """The clock of free sockets. It keeps running while the machine sleeps, as the clocks of servers and NATs do.
 
-`time.monotonic` stands still then, on Linux and on macOS. By that clock a socket that was free for a whole evening
-would be some seconds old, and the next request would find out that it is not.
+`time.monotonic` stops during sleep on Linux and macOS. By that clock, a socket that was free for a whole evening would
+seem to be a few seconds old, and the next request would find it dead.
 
-This clock does not limit how long requests wait: their timeouts (pool, connect, read, write) are for a program that
-runs, and go on where they were when the machine wakes.
+This clock does not limit how long requests wait: their timeouts (pool, connect, read, write) count the time that the
+program runs, and continue where they were when the machine wakes.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ def find_clock() -> Callable[[], float]:
 
 
 class BothClocks:
-    """A clock for systems that have none for this: the time that has passed is the larger of what two clocks say.
+    """A clock for systems without a suitable one: the time that has passed is the larger of what two clocks show.
 
-    The time of day counts time asleep, but it may be set. Where it is set back, that is ignored. Where it is set ahead,
-    the machine seems to have slept, and free sockets lose a part of their time. That costs a handshake; the opposite
+    The time of day includes time asleep, but it can be set. Setting it back is ignored. After setting it forward, the
+    machine seems to have slept, and free sockets lose some of their time. That costs a handshake; the opposite error
     would cost a timeout.
 
     Args:
-        monotonic: A clock that nobody sets.
+        monotonic: A clock that cannot be set.
         wall: The time of day.
     """
 

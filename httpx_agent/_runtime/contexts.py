@@ -1,11 +1,11 @@
-"""Keep whatever outlives a request from holding on to its context (`contextvars`), and from running in it.
+"""Keep anything that outlives a request from holding its context (`contextvars`), and from running in it.
 
-An event loop copies the current context for each callback that it is asked for: a timer, a reader, a transport. A
-socket or a watcher that kept a request's context would keep alive all that the caller put there (a user, a database
-session, a span), and what happens later would look as if that request did it.
+An event loop copies the current context for each callback: a timer, a reader, a transport. A socket or a watcher that
+kept a request's context would keep alive everything that the caller put there (a user, a database session, a span), and
+later work would seem to be part of that request.
 
-So whatever may outlive a request is asked for in an empty context. What happens during a request and calls its caller's
-code, such as trace callbacks, iterators of bodies and the user's own network backends, runs in the request's.
+So anything that may outlive a request is set up in an empty context. Code of the caller that runs during a request,
+such as trace callbacks, iterators of bodies and the user's own network backends, runs in the request's context.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def detached(work: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
             result: T = stop.value
             return result
         finally:
-            value = None  # the error has this frame in its traceback by now: break that cycle
+            value = None  # the error now has this frame in its traceback: break that cycle
         try:
             value = yield awaited
             resume = work.send
@@ -45,7 +45,7 @@ def detached(work: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
 class TimeLimit:
     """Like `anyio.move_on_after`, but its timer keeps no context.
 
-    asyncio keeps a cancelled timer until its time comes, or until many others have been cancelled.
+    asyncio keeps a cancelled timer until it is due, or until many others have been cancelled.
     """
 
     __slots__ = ("_scope",)
@@ -67,7 +67,7 @@ class DetachedBackend:
 
     Args:
         inner: The backend that does the work.
-        detaches_streams: Whether its streams must do so as well, because they ask the loop for readers and timers.
+        detaches_streams: Whether its streams must do the same, because they set up readers and timers in the loop.
     """
 
     def __init__(self, inner: Any, *, detaches_streams: bool) -> None:
@@ -109,7 +109,7 @@ class DetachedStream:
         await detached(self._inner.write(buffer, timeout))
 
     async def aclose(self) -> None:
-        """Close the stream, which leaves nothing behind."""
+        """Close the stream."""
         await self._inner.aclose()
 
     async def start_tls(self, *arguments: Any) -> DetachedStream:
@@ -117,5 +117,5 @@ class DetachedStream:
         return DetachedStream(await detached(self._inner.start_tls(*arguments)))
 
     def get_extra_info(self, info: str) -> Any:
-        """Return what the stream knows about itself."""
+        """Return the stream's information about itself."""
         return self._inner.get_extra_info(info)

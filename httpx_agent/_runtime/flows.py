@@ -1,8 +1,8 @@
-"""Flows: what happens to a request, written once for threads and for event loops.
+"""Flows: the work of a request, written once for threads and for event loops.
 
 A *flow* is a generator that yields steps, each of which may block. A step can be done in two worlds: `run` blocks the
-thread, `arun` awaits. The functions `run` and `arun` below drive a flow to its end. They are all that differs between
-sync and async.
+thread, `arun` awaits. The functions `run` and `arun` below drive a flow to its end. They are the only difference
+between sync and async.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class Step(Protocol):
-    """Something to be done that may block."""
+    """An operation that may block."""
 
     def run(self) -> Any:
         """Do it in this thread."""
@@ -33,7 +33,7 @@ Flow = Generator[Step, Any, T]
 def run(flow: Flow[T]) -> T:
     """Drive a flow in this thread.
 
-    What is raised in a step, or on the way to the next one, is raised in the flow; it is never left half-way.
+    An exception in a step, or on the way to the next one, is raised in the flow; a flow is never left unfinished.
     """
     try:
         step = next(flow)
@@ -59,7 +59,7 @@ async def arun(flow: Flow[T]) -> T:
         while True:
             try:
                 step = flow.send(await step.arun())
-            except GeneratorExit:  # this coroutine is dropped: nothing can be awaited any more
+            except GeneratorExit:  # this coroutine was dropped: nothing can be awaited now
                 raise
             except BaseException as error:
                 if not _waits(flow):
@@ -74,13 +74,13 @@ async def arun(flow: Flow[T]) -> T:
 
 
 def _waits(flow: Flow[Any]) -> bool:
-    """Return whether a flow is at one of its steps, rather than over."""
+    """Return whether a flow is at one of its steps, and has not ended."""
     assert isinstance(flow, GeneratorType)
     return flow.gi_suspended
 
 
 class Call:
-    """Call a function; in an event loop, its async twin."""
+    """Call a function; in an event loop, its async counterpart."""
 
     __slots__ = ("_arguments", "_async_function", "_function")
 
@@ -98,7 +98,7 @@ class Call:
 
 
 class Wait:
-    """Wait for an event, or for some seconds."""
+    """Wait for an event, but no longer than some seconds."""
 
     __slots__ = ("_event", "_timeout")
 

@@ -22,19 +22,19 @@ if TYPE_CHECKING:
 
 
 class Owner(Protocol):
-    """What a home needs of the one that has sockets there."""
+    """The owner of sockets, as homes use it."""
 
     now: Callable[[], float]
-    """Returns the time by which sockets expire."""
+    """Return the time by which sockets expire."""
 
     def socket_lost(self, number: int) -> None:
-        """Close a free socket that its server closed, or wrote to unasked."""
+        """Close a free socket that its server has closed, or written to unasked."""
 
     def expire(self, home: Home) -> None:
-        """Close the free sockets of a home whose time is over."""
+        """Close the free sockets of a home that have expired."""
 
     def sockets_to_watch(self, home: Home) -> list[tuple[int, int]]:
-        """Return descriptors and numbers of sockets that have been free for a while; they count as watched now."""
+        """Return descriptors and numbers of sockets that have been free for a while, and mark them as watched."""
         raise NotImplementedError
 
     async def end_home(self, home: AsyncHome) -> None:
@@ -42,22 +42,22 @@ class Owner(Protocol):
 
 
 class Watched(Protocol):
-    """A socket, as far as its home knows it."""
+    """A socket, as homes use it."""
 
     watched: int | None
-    """The descriptor that is watched, if one is."""
+    """The descriptor that is being watched, if any."""
 
 
 class Home:
-    """What threads and an event loop have in common for the owner of sockets.
+    """The common part of the homes: all threads, or one event loop.
 
     Args:
-        owner: Whose sockets are here; referred to weakly.
+        owner: The owner of the sockets; referred to weakly.
     """
 
     is_async: bool
     library: str | None
-    """Which library runs the event loop; ``None`` for threads."""
+    """The library that runs the event loop; ``None`` for threads."""
     watcher: ThreadWatcher | LoopWatcher
 
     def __init__(self, owner: Owner) -> None:
@@ -69,27 +69,27 @@ class Home:
         return is_held_here(self._watching) or self.watcher.is_locked_here()
 
     def disown(self) -> None:
-        """Forget in a forked child what was watched: all of it is the parent's."""
+        """Forget everything watched in a forked child: it belongs to the parent."""
         self._watching = Lock()
         self.watcher.disown()
 
     def on_readable(self, number: int) -> None:
-        """Tell the owner that a free socket was closed by its server, or written to."""
+        """Notify the owner that a free socket was closed or written to by its server."""
         owner = self._owner()
         if owner is not None:
             owner.socket_lost(number)
 
     def on_time(self) -> None:
-        """Tell the owner that a free socket expires."""
+        """Notify the owner that free sockets are expiring."""
         owner = self._owner()
         if owner is not None:
             owner.expire(self)
 
     def on_watch_due(self) -> None:
-        """Watch from now on those sockets that came free a while ago and still are."""
+        """Start to watch the sockets that became free a while ago and still are."""
         owner = self._owner()
         if owner is not None:
-            with self._watching:  # whoever gets one of them comes to `unwatch` afterwards
+            with self._watching:  # a request that gets one of them calls `unwatch` afterwards
                 for descriptor, number in owner.sockets_to_watch(self):
                     self.watcher.watch(descriptor, number)
 
@@ -113,24 +113,24 @@ class Home:
 
         Args:
             event: What `new_event` returned.
-            here: The home in which this is called; ``None`` if in none.
+            here: The home in which this is called; ``None`` if there is none.
         """
         raise NotImplementedError
 
     def do_soon(self, flow: Flow[None]) -> None:
-        """Drive a flow in this home, from any thread; at once where nothing in it can block."""
+        """Drive a flow in this home, from any thread; immediately if nothing in it can block."""
         raise NotImplementedError
 
     def call_soon(self, function: Callable[[], object]) -> None:
-        """Call a function in this home, from any thread; not at all if the home is over.
+        """Call a function in this home, from any thread; do nothing if the home has ended.
 
-        Finalisers call this wherever they happen to run: in any thread, and under any lock.
+        Finalisers call this wherever they run: in any thread, and under any lock.
         """
         raise NotImplementedError
 
 
 class SyncHome(Home):
-    """All threads. A socket that is at home here can be closed from any of them."""
+    """All threads together. A socket of this home can be closed from any of them."""
 
     is_async = False
     library = None
@@ -151,13 +151,13 @@ class SyncHome(Home):
         run(flow)
 
     def call_soon(self, function: Callable[[], object]) -> None:
-        # `threading.Thread` takes locks of Python's own, and waits for the new thread.
-        with suppress(RuntimeError):  # no more threads, or the interpreter is about to end
+        # `threading.Thread` takes Python's own locks, and waits for the new thread.
+        with suppress(RuntimeError):  # no more threads, or the interpreter is shutting down
             _thread.start_new_thread(function, ())
 
 
-#: The generators that wait for their loops to end. An owner that is dropped must not take its own along: trio warns of
-#: generators that are dropped.
+#: The generators that wait for their loops to end. Kept here, because an owner that is dropped must not drop its
+#: generators: trio warns of that.
 _guards: set[AsyncGenerator[None, None]] = set()
 
 
@@ -165,11 +165,11 @@ class AsyncHome(Home):
     """An event loop.
 
     The home ends with the loop: `asyncio.run`, `uvloop.run` and `trio.run` finalise the async generators that were
-    started in them. So one of ours waits in each loop for its end, and closes the home there.
+    started in them. So one of our generators waits in each loop for its end, and closes the home there.
 
     Args:
-        owner: Whose sockets are here; referred to weakly.
-        loop: What stands for the loop: asyncio's own, or a token of trio's.
+        owner: The owner of the sockets; referred to weakly.
+        loop: asyncio's event loop, or trio's token for the run.
     """
 
     is_async = True
@@ -177,17 +177,17 @@ class AsyncHome(Home):
     def __init__(self, owner: Owner, loop: Any) -> None:
         super().__init__(owner)
         self.loop = loop
-        self.is_ending = False  # from here on the owner closes everything at once
+        self.is_ending = False  # from now on the owner closes everything immediately
         self._ended = False
         self._guard = self._until_the_end()
 
     async def start(self) -> None:
-        """Begin to wait for the loop's end. To be called in the loop, once."""
+        """Begin to wait for the loop's end. Call this in the loop, once."""
         await self._guard.__anext__()
         _guards.add(self._guard)
 
     async def leave(self) -> None:
-        """End the home before its loop ends, when nothing is left in it."""
+        """End the home before its loop ends, once nothing is left in it."""
         self.end()
         await self._guard.aclose()
 
@@ -203,7 +203,7 @@ class AsyncHome(Home):
                 await detached(owner.end_home(self))
 
     def end(self) -> None:
-        """End the home: nothing happens here any more."""
+        """End the home, so that nothing more happens here."""
         if not self._ended:
             self.is_ending = self._ended = True
             self.watcher.stop()
@@ -228,10 +228,10 @@ class AsyncHome(Home):
 
 
 class AsyncioHome(AsyncHome):
-    """An event loop of asyncio, or one made like it.
+    """An event loop of asyncio, or a compatible one.
 
     Args:
-        owner: Whose sockets are here; referred to weakly.
+        owner: The owner of the sockets; referred to weakly.
         loop: The loop.
     """
 
@@ -247,7 +247,7 @@ class AsyncioHome(AsyncHome):
             self.watcher = ThreadWatcher(self, owner.now)
 
     def call_soon(self, function: Callable[[], object]) -> None:
-        # Not in the caller's context: one of a trio task would say that this is trio, and nothing would work.
+        # Not in the caller's context: in that of a trio task, this would pass for trio, and nothing would work.
         with suppress(RuntimeError):  # closed
             self.loop.call_soon_threadsafe(function, context=Context())
 
@@ -269,7 +269,7 @@ class TrioHome(AsyncHome):
     """A run of trio.
 
     Args:
-        owner: Whose sockets are here; referred to weakly.
+        owner: The owner of the sockets; referred to weakly.
         token: The run's token.
     """
 

@@ -1,12 +1,12 @@
-"""Locks, and a signal, that no exception can leave half done, whatever is raised in the thread that holds one.
+"""Locks, and a signal, that no exception in any thread can leave in an inconsistent state.
 
-The garbage collector runs finalisers wherever it likes, even in a thread that holds one of our locks. A finaliser that
+The garbage collector may run finalisers at any point, even in a thread that holds one of our locks. A finaliser that
 closes a response or a client there would wait for its own thread for ever, or find a half-made decision. So all our
 locks know the thread that holds them, and `is_held_here` tells when the work must be done elsewhere.
 
-A signal handler may raise at any instruction of Python, so also between any two lines of a `threading.Event` or
-`threading.Condition`, whose own lock is then held for ever. Nothing here is made of Python that could be left half
-done: taking a lock is one call into C, and so is freeing it.
+A signal handler may raise at any Python instruction, including between two lines of a `threading.Event` or
+`threading.Condition`, whose internal lock is then held for ever. Nothing here consists of Python code that could be
+interrupted half-way: taking a lock is one call into C, and so is freeing it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-#: A lock that knows which thread holds it. None is ever taken twice.
+#: A lock that knows which thread holds it. A thread never takes the same one twice.
 Lock = threading.RLock
 
 
@@ -28,7 +28,7 @@ def is_held_here(lock: Any) -> bool:
 
 
 def let_go(lock: Any) -> None:
-    """Free a lock if this thread still holds it. Call this where an exception left a block that held the lock.
+    """Free a lock if this thread still holds it. Call this after an exception has left a block that held the lock.
 
     CPython raises nothing between a block's last instruction and the call that frees its lock, but a tracer may.
     """
@@ -44,7 +44,7 @@ Result = TypeVar("Result")
 def held(
     name: str,
 ) -> Callable[[Callable[Concatenate[Self, Parameters], Result]], Callable[Concatenate[Self, Parameters], Result]]:
-    """Make a method run under a lock of its object, which is freed however the method ends.
+    """Make a method run under a lock of its object, and free the lock however the method ends.
 
     Args:
         name: The attribute that holds the lock.
@@ -70,7 +70,7 @@ def held(
 
 
 class Signal:
-    """Wakes the one thread that waits for it, now or later: a `threading.Event` that nothing can leave half done."""
+    """A signal that wakes the one thread waiting for it, now or later: a `threading.Event` safe from interruption."""
 
     __slots__ = ("_lock",)
 
@@ -80,10 +80,10 @@ class Signal:
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait until it is set, or for `timeout` seconds; after that it can be set again."""
-        # The system's own limit on waiting is some 290 years.
+        # The system's own limit on a wait is some 290 years.
         self._lock.acquire(timeout=-1 if timeout is None else min(timeout, threading.TIMEOUT_MAX))
 
     def set(self) -> None:
         """Wake the thread that waits; may be called from any thread."""
-        with suppress(RuntimeError):  # it is set already
+        with suppress(RuntimeError):  # it is already set
             self._lock.release()

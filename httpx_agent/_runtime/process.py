@@ -1,8 +1,8 @@
-"""Forks: a child starts with nothing that its parent's agents hold, and leaves the parent's sockets intact.
+"""Handle forks: a child starts without its parent's sockets and requests, and leaves the parent's sockets intact.
 
-A child has a copy of every descriptor. As long as it keeps one, the server never hears that the parent closed its own;
-and whatever the child does through the inherited event loop, its selector or a TLS object, it does to the parent's
-connection. So the child closes its copies with `close(2)`, and forgets the rest.
+A child has a copy of every descriptor. As long as it keeps one, the server never learns that the parent has closed its
+own; and anything that the child does through the inherited event loop, its selector or a TLS object affects the
+parent's connection. So the child closes its copies with `close(2)`, and forgets the rest.
 """
 
 from __future__ import annotations
@@ -22,40 +22,40 @@ if TYPE_CHECKING:
 
 
 class Restartable(Protocol):
-    """Begins anew in every child."""
+    """An object that starts afresh in every forked child."""
 
     def begin_anew(self) -> None:
         """Forget everything that belongs to the parent.
 
-        No other thread exists. Threads that did may have left locks held.
+        No other thread exists in the child. Threads of the parent may have left locks held.
         """
 
 
 _restartables: weakref.WeakSet[Any] = weakref.WeakSet()
 
-#: Kept for ever in a child. These are tied to the parent's event loops: finalised here, they would reach for the loop's
-#: selector, which the two processes share, or close descriptors that mean something else by now.
+#: Objects that a child keeps for ever. They are tied to the parent's event loops: finalised here, they would use the
+#: loop's selector, which the two processes share, or close descriptors that now belong to something else.
 _remains: list[Any] = []
 
-#: Held while a descriptor is opened and noted: a child forked in between would not know of it.
+#: Held while a descriptor is opened and recorded: a child forked in between would not know of it.
 opening = threading.RLock()
 
 
 def register(restartable: Restartable) -> None:
-    """Have an object begin anew in every child from now on; it is referred to weakly."""
+    """Make an object start afresh in every child from now on; it is referred to weakly."""
     _restartables.add(restartable)
 
 
 def bury(remains: object) -> None:
-    """Keep something of the parent's from being finalised in this process."""
+    """Prevent an object of the parent from being finalised in this process."""
     _remains.append(remains)
 
 
 class Descriptors:
     """The descriptors of one socket, from the moment they are opened.
 
-    A descriptor may have been closed and its number given to another file meanwhile, so each is noted together with
-    the file that it stood for.
+    A descriptor may be closed and its number reused for another file, so each is recorded together with the file that
+    it stands for.
     """
 
     __slots__ = ("_files",)
@@ -64,7 +64,7 @@ class Descriptors:
         self._files: dict[int, tuple[int, int]] = {}
 
     def note(self, descriptor: int) -> None:
-        """Note a descriptor of the socket, which has just been opened."""
+        """Record a descriptor of the socket that has just been opened."""
         file = _file(descriptor)
         if file is not None:
             self._files[descriptor] = file
@@ -78,7 +78,7 @@ class Descriptors:
         return _file(descriptor) == self._files[descriptor]
 
     def close(self) -> None:
-        """Close those that are still open, and do nothing else to them."""
+        """Close the descriptors that are still open, and do nothing else to them."""
         for descriptor in self._files:
             if self.is_open(descriptor):
                 os.close(descriptor)
@@ -86,7 +86,7 @@ class Descriptors:
 
 
 def open_noted(make: Callable[[], Socket], descriptors: Descriptors) -> Socket:
-    """Open a socket so that every child of this process knows of it."""
+    """Open a socket and record it, so that every child of this process knows of it."""
     try:
         with opening:
             sock = make()
@@ -98,7 +98,7 @@ def open_noted(make: Callable[[], Socket], descriptors: Descriptors) -> Socket:
 
 
 def _file(descriptor: int) -> tuple[int, int] | None:
-    """Return what a descriptor stands for; the system gives each socket a number of its own."""
+    """Return an identifier of the file behind a descriptor; the system numbers each socket uniquely."""
     try:
         status = os.fstat(descriptor)
     except OSError:
@@ -107,7 +107,7 @@ def _file(descriptor: int) -> tuple[int, int] | None:
 
 
 def _begin_anew() -> None:
-    opening.release()  # by the thread that forked, which is the one that goes on
+    opening.release()  # by the thread that forked, the only one that continues
     for restartable in list(_restartables):
         restartable.begin_anew()
 

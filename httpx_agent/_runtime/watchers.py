@@ -1,7 +1,7 @@
-"""Watchers tell the owner of free sockets when a server closes one of them, and when it is time to close some.
+"""Notify the owner of free sockets when a server closes one, and when it is time to close some.
 
 A watcher puts the descriptors of one home into one selector. On asyncio the event loop watches that selector; elsewhere
-a thread does, which lives only as long as there is something to watch or to wait for.
+a thread does, which exists only while there is something to watch or to wait for.
 """
 
 from __future__ import annotations
@@ -19,33 +19,33 @@ from typing import Any, Protocol
 
 from .locks import Lock, held, is_held_here
 
-#: Seconds that a socket has to be free before it is watched. Most are in use again by then, and each one is looked at
-#: before it is used anyway.
+#: Seconds that a socket has to be free before it is watched. Most are in use again by then, and each one is checked
+#: before use anyway.
 WATCH_DELAY = 0.02
 
 
 class Owner(Protocol):
-    """Receives what a watcher has noticed."""
+    """A receiver of a watcher's notifications."""
 
     def on_readable(self, number: int) -> None:
         """Handle a watched socket that has become readable: its server closed it, or wrote unasked."""
 
     def on_time(self) -> None:
-        """Do what is due: the time given to `arm` has come."""
+        """Do what is due, because the time passed to `arm` has come."""
 
     def on_watch_due(self) -> None:
-        """Have the sockets watched that are still free some time after `watch_later` was called."""
+        """Start to watch the sockets that are still free some time after `watch_later` was called."""
 
 
 class ThreadWatcher:
     """A watcher with a thread.
 
-    Where no descriptor is left for its selector, it does nothing. Nothing is lost by that: a free socket is looked at
-    before its next use anyway, and one whose time is over is closed then.
+    If no descriptor is available for its selector, it does nothing. That is harmless: a free socket is checked before
+    its next use anyway, and an expired one is closed then.
 
     Args:
-        owner: Receives what is noticed, in the thread; referred to weakly.
-        clock: Returns the time by which `arm` is meant.
+        owner: Receives the notifications, in the thread; referred to weakly.
+        clock: Returns the time for `arm`.
     """
 
     def __init__(self, owner: Owner, clock: Callable[[], float]) -> None:
@@ -53,13 +53,13 @@ class ThreadWatcher:
         self._clock = clock
         self._lock = Lock()
         self._watched: dict[int, int] = {}  # descriptor to number
-        self._watch_at: float | None = None  # by the system's clock, whatever the other one says
+        self._watch_at: float | None = None  # by the system's clock, not the other one
         self._when: float | None = None
         self._selector: _Selector | None = None  # exists as long as the thread runs
 
     def watch(self, descriptor: int, number: int) -> None:
         """Begin to watch a descriptor."""
-        with self._lock, suppress(OSError):  # no descriptor is left for the selector
+        with self._lock, suppress(OSError):  # no descriptor is available for the selector
             self._running().add(descriptor)
             self._watched[descriptor] = number
 
@@ -70,28 +70,28 @@ class ThreadWatcher:
             self._selector.remove(descriptor)
 
     def watch_later(self) -> None:
-        """Ask for `on_watch_due`, because a socket has just come free."""
-        if self._watch_at is None:  # reset before the owner is told, who then looks at all that came free
+        """Ask for `on_watch_due`, because a socket has just become free."""
+        if self._watch_at is None:  # reset before the owner is notified, which then checks all sockets that became free
             self._watch_later()
 
     @held("_lock")
     def _watch_later(self) -> None:
-        with suppress(OSError):  # no descriptor is left for the selector
-            # Wake the thread first: once the time is noted, nobody asks again. The thread waits for our lock.
+        with suppress(OSError):  # no descriptor is available for the selector
+            # Wake the thread first: once the time is recorded, nothing asks again. The thread waits for our lock.
             self._running().wake()
             self._watch_at = time.monotonic() + WATCH_DELAY
 
     def arm(self, when: float) -> None:
         """Ask for `on_time` at a certain time, unless it has been asked for at an earlier one."""
         known = self._when
-        if known is not None and known <= when:  # reset before the owner is told, who then asks for the next time
+        if known is not None and known <= when:  # reset before the owner is notified, which then asks for the next time
             return
         self._arm(when)
 
     @held("_lock")
     def _arm(self, when: float) -> None:
         if self._when is None or when < self._when:
-            with suppress(OSError):  # no descriptor is left for the selector
+            with suppress(OSError):  # no descriptor is available for the selector
                 self._running().wake()  # first, as above
                 self._when = when
 
@@ -107,7 +107,7 @@ class ThreadWatcher:
 
     @held("_lock")
     def rest(self) -> None:
-        """End the thread if nothing is watched, or about to be; by itself it would wait for the next deadline."""
+        """End the thread if nothing is watched or about to be; otherwise it would wait for the next deadline."""
         if not self._watched:
             self._when = None
             if self._selector is not None:
@@ -137,7 +137,7 @@ class ThreadWatcher:
             thread = threading.Thread(target=self._run, args=(selector,), name="httpx-agent", daemon=True)
             Context().run(thread.start)  # from Python 3.14 on it may inherit the context
             self._selector = selector
-        except BaseException:  # the thread may have begun, and waits for the lock
+        except BaseException:  # the thread may have begun, and be waiting for the lock
             selector.close()
             raise
 
@@ -155,7 +155,7 @@ class ThreadWatcher:
                 if self._watch_at is not None:
                     left = max(0.0, self._watch_at - time.monotonic())
                     wait = left if wait is None else min(wait, left)
-            del owner  # being watched keeps nobody alive
+            del owner  # being watched keeps no owner alive
             ready = selector.wait(wait)
             with self._lock:
                 is_watch_due = self._watch_at is not None and self._watch_at <= time.monotonic()
@@ -197,7 +197,7 @@ class _Selector:
         unregister(self._selector, descriptor)
 
     def wake(self) -> None:
-        with suppress(BlockingIOError):  # enough calls are in the pipe
+        with suppress(BlockingIOError):  # the pipe already holds enough calls
             self._mouth.send(b"\0")
 
     def wait(self, timeout: float | None) -> list[int]:
@@ -217,8 +217,8 @@ class LoopWatcher:
     """A watcher in an asyncio event loop. Other threads may call `unwatch`.
 
     Args:
-        owner: Receives what is noticed, in the loop.
-        clock: Returns the time by which `arm` is meant.
+        owner: Receives the notifications, in the loop.
+        clock: Returns the time for `arm`.
         loop: The loop.
     """
 
@@ -244,7 +244,7 @@ class LoopWatcher:
             unregister(self._selector, descriptor)
 
     def watch_later(self) -> None:
-        """Ask for `on_watch_due`, because a socket has just come free."""
+        """Ask for `on_watch_due`, because a socket has just become free."""
         if self._delay is None:
             self._delay = self._loop.call_later(WATCH_DELAY, self._end_delay, context=Context())
 
@@ -271,7 +271,7 @@ class LoopWatcher:
         return False
 
     def disown(self) -> None:
-        """Forget everything in a forked child. The loop is not told: its selector is the parent's, too."""
+        """Forget everything in a forked child. Do not notify the loop: its selector is also the parent's."""
         self._watched.clear()
         self._selector.close()
 
@@ -292,7 +292,7 @@ class LoopWatcher:
 
 
 def register(selector: Any, descriptor: int) -> None:
-    """Register a descriptor, even where an earlier one of the same number was registered and then closed."""
+    """Register a descriptor, even if an earlier one with the same number was registered and then closed."""
     with suppress(OSError, ValueError):  # closed in the meantime
         try:
             selector.register(descriptor, selectors.EVENT_READ)

@@ -79,8 +79,8 @@ class AgentOptions:
         keep_alive: Whether to keep a socket open after its response (Node `keepAlive`).
         keep_alive_initial_delay: TCP keep-alive: idle seconds before the first probe, rounded up to whole seconds;
             ``None`` sends none (Node `keepAliveMsecs`, R26, repair N26).
-        max_sockets: The maximum number of open sockets per origin: connecting, active, free and closing (Node
-            `maxSockets`, R4).
+        max_sockets: The maximum number of open sockets per origin: connecting, active, free and closing
+            (Node `maxSockets`, R4).
         max_total_sockets: The same for all origins together (Node `maxTotalSockets`, R6).
         max_free_sockets: The maximum number of free sockets per origin; 0 keeps none. At the limit, a socket that
             becomes free is closed (Node `maxFreeSockets`, R12).
