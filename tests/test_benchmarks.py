@@ -1,4 +1,4 @@
-"""The benchmark's arithmetic and its machinery. How long anything takes, no test asks."""
+"""The benchmark's arithmetic and machinery; no test depends on how long anything takes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The module: what importing it costs, what it offers."""
+"""The cost of importing the package, and the names that it offers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose insides the package reaches into (A13: agentkeepalive broke with upgrades of Node, whose agent it changes)."""
+"""The private names that the package uses (A13: agentkeepalive broke with upgrades of Node, whose agent it changes)."""
 
 from __future__ import annotations
 

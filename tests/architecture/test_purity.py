@@ -1,4 +1,4 @@
-"""The rules do no I/O, read no clock, take no lock: they import nothing that could."""
+"""The rules do no I/O, read no clock and take no lock: they import nothing that could."""
 
 from __future__ import annotations
 

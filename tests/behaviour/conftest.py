@@ -1,4 +1,4 @@
-"""Fixtures that tests of several subjects take."""
+"""Fixtures for tests of several subjects."""
 
 from __future__ import annotations
 

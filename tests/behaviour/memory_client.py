@@ -1,4 +1,4 @@
-"""Moves a hundred megabytes in a process of its own, and prints how much its resident memory grew meanwhile.
+"""Move a hundred megabytes in a separate process, and print how much its resident memory grew.
 
 Called with: the name of a world; `down`, `up`, or `unread`, `unheard` for those that stall; the URL of a server; the
 number of bytes.

@@ -1,4 +1,4 @@
-"""A request is cancelled at every step of its way: no slot and no socket is lost, and the next request is served."""
+"""A request is cancelled at every step: no slot and no socket is lost, and the next request is served."""
 
 from __future__ import annotations
 

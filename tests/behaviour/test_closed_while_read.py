@@ -1,4 +1,4 @@
-"""A response or a stream that is closed while somebody waits for it: who waits is woken at once, and told why.
+"""A response or stream is closed while a caller waits for it: the caller is woken at once, and learns why.
 
 What happens between the two ends of a connection and two tasks needs real sockets. No request here has a timeout: one
 that is not woken hangs.

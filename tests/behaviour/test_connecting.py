@@ -1,4 +1,4 @@
-"""How a socket is opened: names, several addresses, Unix sockets, and what an error tells of it."""
+"""How a socket is opened: names, several addresses, Unix sockets, and what an error says about it."""
 
 from __future__ import annotations
 

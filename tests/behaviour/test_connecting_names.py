@@ -1,4 +1,4 @@
-"""Names on the way to a socket: how they are looked up, who waits for that, and zones of IPv6."""
+"""Names on the way to a socket: how they are looked up, what waits for that, and IPv6 zones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What outlives a request keeps nothing of its context, and runs in an empty one."""
+"""Anything that outlives a request keeps nothing of its context, and runs in an empty one."""
 
 from __future__ import annotations
 

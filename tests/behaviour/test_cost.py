@@ -1,4 +1,4 @@
-"""What a request costs the pool is the same among ten and among thousands: counted end to end, not timed.
+"""The cost of a request to the pool is the same among ten and among thousands: counted end to end, not timed.
 
 At most one poll, one wake-up and no scan per request. `tests/unit/rules` shows the same for the core alone, and
 `python -m benchmarks cost` in seconds.

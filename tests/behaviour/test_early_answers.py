@@ -1,4 +1,4 @@
-"""Answers that come before the request has left, from servers that then read no more.
+"""Responses that arrive before the request has been sent, from servers that then stop reading.
 
 Any final response ends the upload, and is given; its connection does not serve again, whatever its headers say. The
 bodies here are larger than all buffers on the way, so who does not listen while sending waits until the write timeout.

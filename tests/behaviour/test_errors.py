@@ -1,4 +1,4 @@
-"""What comes out when a request fails: which exception, with which words and which causes."""
+"""The exception for a failed request: its class, its message and its causes."""
 
 from __future__ import annotations
 

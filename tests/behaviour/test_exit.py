@@ -1,4 +1,4 @@
-"""A program that never closes its client ends without ado: no warning of ours, no thread that holds it up."""
+"""A program that never closes its client ends cleanly: no warning from us, and no thread that delays it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Free sockets are closed when their time is over, by a timer and without a request."""
+"""Free sockets are closed when they expire, by a timer and without a request."""
 
 from __future__ import annotations
 

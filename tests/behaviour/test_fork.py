@@ -1,4 +1,4 @@
-"""Forks: the child starts with an empty agent, and leaves the parent's sockets whole; both go on working.
+"""Forks: the child starts with an empty agent, and leaves the parent's sockets intact; both keep working.
 
 Each child sends what it has to tell through a pipe, and ends when the test says so, so that "while the child lives" is
 meant literally.

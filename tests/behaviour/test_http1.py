@@ -1,4 +1,4 @@
-"""Requests and responses over real sockets, where the two ends do not keep step."""
+"""Requests and responses over real sockets, with the two ends out of step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HTTP/2: in an event loop many requests share a socket, in the sync world each has one for itself."""
+"""HTTP/2: in an event loop many requests share a socket, in the sync world each has its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An HTTP/2 server that closes a connection which requests share: what it still answers is not lost (RFC 9113, 6.8)."""
+"""An HTTP/2 server closes a shared connection: the responses that it still sends are not lost (RFC 9113, 6.8)."""
 
 from __future__ import annotations
 

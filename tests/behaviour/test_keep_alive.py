@@ -1,4 +1,4 @@
-"""Which sockets stay open after a response, for how long, and what the system is told of it."""
+"""Which sockets stay open after a response, for how long, and the system options for that."""
 
 from __future__ import annotations
 

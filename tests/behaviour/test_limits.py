@@ -1,4 +1,4 @@
-"""Limits on sockets: open, connecting, free; of an origin and of all; over threads and event loops together."""
+"""Limits on sockets: open, connecting, free; per origin and in total; across threads and event loops."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One transport in many event loops: in a row, at once, of several libraries. None leaves anything behind."""
+"""One transport in many event loops: in sequence, at once, of several libraries. None leaves anything behind."""
 
 from __future__ import annotations
 

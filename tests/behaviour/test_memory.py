@@ -1,4 +1,4 @@
-"""What is streamed is not kept: a hundred megabytes pass through a process that hardly grows."""
+"""Streamed data is not kept: a hundred megabytes pass through a process whose memory hardly grows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The observer of an engine: what it hears, when, and that it can harm nobody."""
+"""The observer of an agent: what it is notified of, when, and that its failures do no harm."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every option: its default, what it accepts, what it is told otherwise, and how it is read and set."""
+"""Every option: its default, the values it accepts, the errors for others, and how it is read and set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names that are none: of options, and of attributes. They raise, and say what was probably meant."""
+"""Unknown names of options and attributes: they raise an error that says what was probably meant."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`per_origin`: which pattern holds for which origin, and what each option does there."""
+"""`per_origin`: which pattern applies to which origin, and what each option does there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Agents and transports in other processes, and the copies that are made of them."""
+"""Agents and transports in other processes, and copies of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Proxies that are down, silent, or not what they should be."""
+"""Proxies that are down, silent, or not proxies at all."""
 
 from __future__ import annotations
 

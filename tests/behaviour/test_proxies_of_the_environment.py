@@ -1,4 +1,4 @@
-"""`AgentTransport.mounts_from_env`: the proxies of the environment, which httpx drops beside `transport=`."""
+"""`AgentTransport.mounts_from_env`: the proxies from the environment, which httpx ignores if `transport=` is given."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who waits for a socket, who is served first, and who is woken for it."""
+"""Which requests wait for a socket, which is served first, and which tasks are woken."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""respx mocks requests of the agent's transport as it does httpx's own, with nothing to set up."""
+"""respx mocks requests of the agent's transport as it does those of httpx's own, without set-up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the system was told about the agent's sockets (R26), asked of the system itself.
+"""The options set on the agent's sockets (R26), as the system reports them.
 
 The answers come from the descriptors of this process, not from a stream that the agent hands out. How
 `keep_alive_initial_delay` becomes seconds is shown in `tests/behaviour/test_keep_alive.py`.

@@ -1,4 +1,4 @@
-"""After a network change the free sockets are dead, and none of them knows: one request finds out for all."""
+"""After a network change, all free sockets are dead without notice: one request finds out for all of them."""
 
 from __future__ import annotations
 

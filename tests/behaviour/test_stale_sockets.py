@@ -1,4 +1,4 @@
-"""A used socket turns out dead: what is sent again, what is not, and what the error says."""
+"""A used socket turns out to be dead: what is sent again, what is not, and what the error says."""
 
 from __future__ import annotations
 

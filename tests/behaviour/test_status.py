@@ -1,4 +1,4 @@
-"""What an agent tells about itself, number by number, in small stories."""
+"""The status of an agent, number by number, in short scenarios."""
 
 from __future__ import annotations
 

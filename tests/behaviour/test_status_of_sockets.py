@@ -1,4 +1,4 @@
-"""What an agent tells about each of its sockets."""
+"""The information that an agent returns about each of its sockets."""
 
 from __future__ import annotations
 

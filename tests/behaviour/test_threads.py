@@ -1,4 +1,4 @@
-"""Many threads that take turns every ten microseconds."""
+"""Many threads that switch every ten microseconds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The option `timeout` beside the request's own, what is counted, and what a timeout says."""
+"""The option `timeout` and the request's own, the counters, and the message of a timeout."""
 
 from __future__ import annotations
 

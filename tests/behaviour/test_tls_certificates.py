@@ -1,4 +1,4 @@
-"""Certificates from files: what can be wrong with one is told with who named it, where it is, and what to do.
+"""Certificates from files: an error says which option or variable named the file, where it is, and what to do.
 
 What httpx raises for it stays the class of what is raised.
 """

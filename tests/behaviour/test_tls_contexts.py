@@ -1,4 +1,4 @@
-"""TLS contexts: a user's is left as it was, whoever shares it; certificates are loaded in no event loop."""
+"""TLS contexts: a user's is left unchanged, even if shared; certificates are never loaded in an event loop."""
 
 from __future__ import annotations
 

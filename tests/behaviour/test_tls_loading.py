@@ -1,4 +1,4 @@
-"""Certificates are loaded in no event loop, once for all who wait, and within the connect timeout."""
+"""Certificates are loaded outside event loops, once for everything that waits, within the connect timeout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which name a TLS server is asked for, and who shares its sockets (R27, N24)."""
+"""The name requested from a TLS server, and which requests share its sockets (R27, N24)."""
 
 from __future__ import annotations
 

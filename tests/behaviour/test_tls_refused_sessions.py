@@ -1,4 +1,4 @@
-"""A server that refuses the TLS session which it gave itself: nobody notices, and it is not offered again (R28).
+"""A server refuses a TLS session that it issued: no caller notices, and the session is not offered again (R28).
 
 Servers do so that ask for client certificates and have no session id context: OpenSSL ends the handshake with an alert.
 """

@@ -1,4 +1,4 @@
-"""Whose TLS session a new socket resumes, and which sessions are kept (R28)."""
+"""Which TLS session a new socket resumes, and which sessions are kept (R28)."""
 
 from __future__ import annotations
 

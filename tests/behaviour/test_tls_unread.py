@@ -1,4 +1,4 @@
-"""What TLS has received and nobody has read: in event loops it works on memory, of which a poll knows nothing."""
+"""Data that TLS has received and nothing has read: in event loops it is in memory, where a poll cannot see it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Free sockets are watched, so that what their servers do is noticed without a request: by whom, and how long."""
+"""Free sockets are watched, to notice without a request what their servers do: by which watcher, and how long."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs the tests of the known bugs on the transports that have them: `python -m tests.bugs.on_stock`.
+"""Run the tests of the known bugs on the transports that have them: `python -m tests.bugs.on_stock`.
 
 Each bug's tests, marked `bug("B7")`, run in a process of their own, because some of them are deadlocks. A line for each
 bug: how many of its tests failed on which library, and how. It ends with an error if a bug did not show itself.

@@ -1,4 +1,4 @@
-"""The list is complete: each known bug has its test, and each such test has a stack that may be another's."""
+"""The list is complete: each known bug has its test, and each such test can run on another stack."""
 
 from __future__ import annotations
 

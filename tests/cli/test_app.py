@@ -1,4 +1,4 @@
-"""Arguments, exit statuses, and what is said where nothing can be done."""
+"""Arguments, exit statuses, and the errors for unusable arguments."""
 
 from __future__ import annotations
 

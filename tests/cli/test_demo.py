@@ -1,4 +1,4 @@
-"""The demonstration shows what it says it shows."""
+"""The demo shows what it claims to show."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`get` sends what it is told to, and says what came of it."""
+"""`get` sends the requests that it is given, and reports the results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Output is the same text everywhere, drawn or plain, and safe."""
+"""Output is safe, and the same text everywhere, drawn or plain."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demonstration's server does what a request asks for, and leaves nothing behind."""
+"""The demo's server does what a request specifies, and leaves nothing behind."""
 
 from __future__ import annotations
 

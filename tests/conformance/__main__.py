@@ -1,4 +1,4 @@
-"""Explains recorded traces: `python -m tests.conformance FILE...`.
+"""Explain recorded traces: `python -m tests.conformance FILE...`.
 
 For each trace: whether the model without repairs does what was recorded, by which repairs our answers differ from it,
 and whether the core gives those answers. `--verbose` names the steps. A file is what the recorder wrote, compressed or

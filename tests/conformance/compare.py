@@ -1,4 +1,4 @@
-"""Where two records of one scenario differ, in words."""
+"""Describe the differences between two records of one scenario."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which traces there are, and which of them are about something that our agent does not have."""
+"""List the traces, and those about features that our agent does not have."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lets a scenario take its own course: its relative operations are resolved by the model, not by what Node did.
+"""Let a scenario take its own course: the model resolves its relative operations, not the record of Node.
 
 Where the repairs change much, a recorded trace soon speaks of requests that are no longer where Node had them. Resolved
 against the repaired model, every operation finds something to act on.

@@ -1,4 +1,4 @@
-"""Which repairs make an agent's answers to a scenario differ from Node's."""
+"""Find the repairs that make an agent's answers to a scenario differ from Node's."""
 
 from __future__ import annotations
 

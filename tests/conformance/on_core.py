@@ -1,4 +1,4 @@
-"""Plays a trace on the pure core, with a virtual clock in milliseconds.
+"""Play a trace on the pure core, with a virtual clock in milliseconds.
 
 The core decides; what is here is the driver around it, as plain as can be: it opens and closes sockets in no time,
 lets the server answer when the scenario says so, and keeps the timeouts of requests.

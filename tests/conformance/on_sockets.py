@@ -1,4 +1,4 @@
-"""Plays a trace through httpx over real sockets, against a server that answers when the scenario says so.
+"""Play a trace through httpx over real sockets, against a server that responds when the scenario says so.
 
     record = await play(trace, world, expected, portal=portal, certificates=certificates)
 

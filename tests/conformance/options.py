@@ -1,4 +1,4 @@
-"""Node's options as ours: milliseconds become seconds, and defaults are given explicitly."""
+"""Convert Node's options to ours: milliseconds become seconds, and defaults are given explicitly."""
 
 from __future__ import annotations
 

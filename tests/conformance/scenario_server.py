@@ -1,4 +1,4 @@
-"""Servers on loopback that do what a scenario says, when it says so, and that can be looked at from outside.
+"""Servers on loopback that do what a scenario says, when it says so, and that can be inspected.
 
     with running() as portal, ScenarioServer(portal, origins=2) as server:
         server.ports                          # one listening port for each origin

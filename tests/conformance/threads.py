@@ -1,4 +1,4 @@
-"""What a scenario needs to steer threads that send requests."""
+"""Control the threads in which a scenario sends requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The links of "Node's rules" to the tests that show them, made from the tests' marks: `python -m tests.docs.node_rules`.
+"""Generate the links from "Node's rules" to the tests that show them, from the tests' marks: `python -m tests.docs.node_rules`.
 
 A test says which rules and repairs it shows, `@pytest.mark.rule("R2", "N8")`; this writes the links into the page. They
 are paths within the repository, so that they work where the page is read as a file; `docs/hooks/tests.py` turns them

@@ -1,4 +1,4 @@
-"""The page "What can go wrong" says of every failure what really happens: each row is made to happen, and compared."""
+"""The page "What can go wrong" describes every failure correctly: each row is made to happen, and compared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page "Node's rules": every rule is there, and what it says of options, repairs, tests and scenarios exists."""
+"""The page "Node's rules": every rule is there, and the options, repairs, tests and scenarios that it names exist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Send the same request through httpx's own transport and through the agent's, and look at both answers."""
+"""Send the same request through httpx's own transport and through the agent's, and compare the responses."""
 
 from __future__ import annotations
 

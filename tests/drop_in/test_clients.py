@@ -1,4 +1,4 @@
-"""What httpx's clients do around a transport works with the agent's as with httpx's own."""
+"""Everything that httpx's clients do with a transport works with the agent's as with httpx's own."""
 
 from __future__ import annotations
 

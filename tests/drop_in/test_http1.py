@@ -1,4 +1,4 @@
-"""Over plain HTTP/1.1, the agent's transport answers and fails as httpx's own does."""
+"""Over plain HTTP/1.1, the agent's transport succeeds and fails as httpx's own does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What happens to a connection between two requests troubles no one, as little as with httpx's own transport."""
+"""Events on an idle connection between two requests do as little harm as with httpx's own transport."""
 
 from __future__ import annotations
 

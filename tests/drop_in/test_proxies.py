@@ -1,4 +1,4 @@
-"""Through proxies and Unix sockets, the agent's transport answers and fails as httpx's own does."""
+"""Through proxies and Unix sockets, the agent's transport succeeds and fails as httpx's own does."""
 
 from __future__ import annotations
 

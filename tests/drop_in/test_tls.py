@@ -1,4 +1,4 @@
-"""Over TLS and HTTP/2, the agent's transport answers and fails as httpx's own does."""
+"""Over TLS and HTTP/2, the agent's transport succeeds and fails as httpx's own does."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Beside what people use: SDKs, mocks. Needs the extra `integrations`; without it these tests are skipped."""
+"""Together with what people use: SDKs, mocks. Needs the extra `integrations`; without it these tests are skipped."""

@@ -1,4 +1,4 @@
-"""The programs in `examples/integrations` run, print what the documentation shows, and its table tells the truth.
+"""The programs in `examples/integrations` run, print what the documentation shows, and its table is correct.
 
 `python -m tests.ecosystem.test_examples` runs every program and writes what it printed to
 `examples/integrations/output/`.

@@ -1,4 +1,4 @@
-"""Tools that answer in the place of the network, with nothing to set up: every one intercepts, nothing gets out.
+"""Tools that respond instead of the network, without set-up: each one intercepts, and nothing gets out.
 
 Each runs beside both families that it knows, with both engines, direct and by proxies, in threads and in event loops.
 The URLs and the proxies are those of a listener that knows whether anybody came.

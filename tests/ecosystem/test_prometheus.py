@@ -1,4 +1,4 @@
-"""The same metrics as Prometheus gets them: OpenTelemetry's real exporter, scraped over HTTP."""
+"""The metrics as Prometheus receives them: OpenTelemetry's real exporter, scraped over HTTP."""
 
 from __future__ import annotations
 

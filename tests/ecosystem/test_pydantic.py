@@ -1,4 +1,4 @@
-"""What an agent tells is understood by pydantic, and so by the endpoints of FastAPI."""
+"""Pydantic, and so FastAPI's endpoints, can handle the values that an agent returns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""OpenTelemetry's own instrumentation of httpx gives spans over our transport, as it does over httpx's."""
+"""OpenTelemetry's own instrumentation of httpx creates spans with our transport, as it does with httpx's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The same over real sockets, with both engines: a server that fails at every byte that it could have sent.
+"""A server that fails at each byte of its response in turn, over real sockets and with both engines.
 
 What an engine reads at once is up to the system, so there are no operations to count; there are bytes, and each is the
 last one once; where the test has to wait for something at each, every fifth is. Each connection fails at a limit of one

@@ -1,4 +1,4 @@
-"""An exception at every line of a sync request in turn, as a signal's handler may raise it.
+"""An exception at every line of a sync request in turn, as a signal handler may raise it.
 
 The caller gets his own exception; what was half done is finished or undone: the books add up, no lock is held, nobody
 waits for ever, no slot is lost, and a further request works.

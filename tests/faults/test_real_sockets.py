@@ -1,4 +1,4 @@
-"""Everything that a server can do wrong, over real sockets: what the caller sees, and that nothing is left of it.
+"""Everything that a server can do wrong, over real sockets: what the caller sees, and that nothing is left over.
 
 The engine is not named here: what `world` stands for decides it, so each engine that is added there meets all of this.
 """

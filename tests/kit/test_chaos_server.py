@@ -1,4 +1,4 @@
-"""The chaos server does what it says, by what a plain socket sees of it."""
+"""The chaos server does what it promises, as seen by a plain socket."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `assert_no_leaks` lets pass, and what it says of the rest."""
+"""What `assert_no_leaks` accepts, and what it says about the rest."""
 
 from __future__ import annotations
 

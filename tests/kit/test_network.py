@@ -1,4 +1,4 @@
-"""What the scripted network does besides what the tests of the agent need of it all the time."""
+"""Features of the scripted network that the tests of the agent do not use all the time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page on the kit: its tests run, and its table has every fault."""
+"""The page on the kit: its tests pass, and its table has every fault."""
 
 from __future__ import annotations
 

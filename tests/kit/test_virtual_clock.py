@@ -1,4 +1,4 @@
-"""Agents that are made in the block of a virtual clock live by it."""
+"""Agents made in the block of a virtual clock use it."""
 
 from __future__ import annotations
 

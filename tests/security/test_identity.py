@@ -1,4 +1,4 @@
-"""Which client a server sees: that of the certificate which the agent has now, and not of one that it had."""
+"""A server sees the client certificate that the agent has now, and not an earlier one."""
 
 from __future__ import annotations
 

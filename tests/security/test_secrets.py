@@ -1,4 +1,4 @@
-"""Nothing that a request keeps secret stands in what the agent tells: messages, warnings, logs, values, `repr`."""
+"""No secret of a request appears in anything from the agent: messages, warnings, logs, values, `repr`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whom the agent trusts, and what it tells to whom: TLS is verified, and what is a proxy's is the proxy's alone."""
+"""Whom the agent trusts, and what it reveals: TLS is verified, and data for a proxy goes only to the proxy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Servers that others wrote, each told to close connections as it does in real life, only sooner.
+"""Third-party servers, each set to close connections as it does in real life, only sooner.
 
 All serve the places of `tests.servers.apps`, plain and, where they can, over TLS: those of Python and JavaScript by
 themselves, the others in front of a backend, as they mostly are.

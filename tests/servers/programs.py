@@ -1,4 +1,4 @@
-"""Starts servers and proxies that others wrote, on loopback, and ends them."""
+"""Start third-party servers and proxies on loopback, and end them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What servers that others wrote do to a client's sockets, and that the agent loses nothing by it.
+"""How third-party servers close a client's sockets, and that the agent loses nothing by it.
 
 Every server is met from every world with every engine that serves there, plain and over TLS: all of these at the same
 time, since most of it is waiting. A server runs once for all tests but that of its end.

@@ -1,4 +1,4 @@
-"""Servers and proxies that others wrote, which close sockets on us: thousands of requests, none lost.
+"""Third-party servers and proxies that close our sockets: thousands of requests, none lost.
 
 An optional group: `python -m pytest -m servers`. What is not installed is skipped, unless `--require-servers` is given.
 """

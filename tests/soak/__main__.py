@@ -1,4 +1,4 @@
-"""The command: see the package."""
+"""The soak's command; see the package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the clients of a soak do, drawn from a seed."""
+"""The actions of a soak's clients, chosen at random from a seed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The servers of a soak, in a process of their own: what they remember is not the agent's memory.
+"""The servers of a soak, in a separate process, so that their memory is not counted as the agent's.
 
     python -m tests.soak.server FOLDER
 

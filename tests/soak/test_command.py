@@ -1,4 +1,4 @@
-"""The soak itself: a short one passes, and whatever it looks for is found if it is there."""
+"""The soak itself: a short one passes, and it finds every kind of fault that it looks for."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What the tests share: a scripted network, real servers, and one interface to sync, asyncio and trio."""
+"""Support for all tests: a scripted network, real servers, and one interface to sync, asyncio and trio."""

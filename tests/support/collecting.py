@@ -1,4 +1,4 @@
-"""The collector in tests."""
+"""Control of the garbage collector in tests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """What is left open stays so: the collector does not come to anybody's help."""
+    """Keep the collector from running, so that anything left open stays open."""
     gc.collect()
     gc.disable()
     try:

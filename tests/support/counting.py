@@ -1,6 +1,6 @@
-"""What a piece of code costs, counted and not timed: the same on every machine, however busy.
+"""Count the cost of a piece of code instead of timing it: the result is the same on every machine, however busy.
 
-    watch(agent)                            # from here on the agent's containers tell when they are looked through
+    watch(agent)                            # from now on the agent's containers report when they are searched
     with Meter() as meter:
         transport.handle_request(request).read()
     meter.steps, meter.entries, meter.wakes, meter.polls
@@ -28,17 +28,17 @@ TESTING = str(Path(FOLDER, "testing"))
 _TOOL = 4  # a number that `sys.monitoring` leaves to anyone
 
 WAKERS = frozenset({"set", "notify", "notify_all", "call_soon_threadsafe", "run_sync_soon"})
-"""What wakes a thread or a task, in `threading`, asyncio, anyio and trio. A `Signal` of ours is one as well."""
+"""The methods that wake a thread or a task, in `threading`, asyncio, anyio and trio, and in our own `Signal`."""
 
 
 class Meter:
-    """Counts what the package does in this thread while the block runs, in all tasks of its event loop.
+    """Count the work of the package in this thread during the block, in all tasks of its event loop.
 
     Attributes:
-        steps: Instructions of Python that were executed.
-        entries: Entries of watched containers that were looked at, other than by their key.
+        steps: How many Python instructions were executed.
+        entries: How many entries of watched containers were visited other than by key.
         wakes: How often a thread or a task was woken.
-        polls: How often a socket of the system was polled, by the name of the function that did it.
+        polls: How often a system socket was polled, by the name of the function that did it.
     """
 
     def __init__(self) -> None:
@@ -104,7 +104,7 @@ _meter: Meter | None = None
 
 
 def _is_ours(frame: FrameType | None) -> bool:
-    """Whether it is the package's code; what stands in the place of the network is not."""
+    """Whether this is the package's code; the stand-ins for the network are not."""
     if frame is None:
         return False
     package, _, module = frame.f_globals.get("__name__", "").partition(".")
@@ -112,7 +112,7 @@ def _is_ours(frame: FrameType | None) -> bool:
 
 
 def _counted(entries: Iterable[Any]) -> Iterator[Any]:
-    """Each entry that is drawn counts."""
+    """Count each entry that is produced."""
     for entry in entries:
         if _meter is not None:
             _meter.entries += 1
@@ -120,7 +120,7 @@ def _counted(entries: Iterable[Any]) -> Iterator[Any]:
 
 
 class _Keyed:
-    """What dictionaries have."""
+    """The methods of dictionaries."""
 
     def __iter__(self) -> Iterator[Any]:
         return _counted(super().__iter__())  # type: ignore[misc]
@@ -139,14 +139,14 @@ class _Keyed:
 
 
 class _Plain:
-    """What lists, sets and queues have."""
+    """The methods of lists, sets and queues."""
 
     def __iter__(self) -> Iterator[Any]:
         return _counted(super().__iter__())  # type: ignore[misc]
 
 
 class _Ordered(_Plain):
-    """What lists and queues have besides: a search goes from entry to entry."""
+    """The additional methods of lists and queues: a search visits one entry after another."""
 
     def __contains__(self, wanted: object) -> bool:
         return any(entry is wanted or entry == wanted for entry in self)
@@ -191,7 +191,7 @@ WATCHED: dict[type, type] = {
 
 
 def watch(*roots: object) -> list[Any]:
-    """Put watched containers in the place of all that objects of the package hold; gives those containers."""
+    """Replace all containers held by objects of the package with watched ones; return these."""
     found: list[Any] = []
     seen: set[int] = set()
     left = list(roots)

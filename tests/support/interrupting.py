@@ -1,11 +1,11 @@
-"""An exception at any instruction: a tracer that raises where the n-th line or instruction is about to be executed.
+"""Raise an exception at any instruction, with a tracer that raises before the n-th line or instruction.
 
     with Interruption(n, below=("httpx_agent",)) as interruption:
         client.get(url)
     interruption.where          # the line, or None if there were fewer
 
-CPython raises what a signal's handler raises at fewer places: where a function begins, at the end of a call, where a
-loop turns round. So this finds all that can be met, and more.
+CPython raises exceptions from signal handlers in fewer places: at the start of a function, at the end of a call, and
+where a loop repeats. So this covers every case that can occur, and more.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ TESTING = str(Path(PACKAGE, "testing"))
 
 
 class Interrupted(BaseException):
-    """As `KeyboardInterrupt`."""
+    """Raised like a `KeyboardInterrupt`."""
 
 
 class SoftLimit(Exception):
-    """As the soft time limit of a task queue."""
+    """Raised like the soft time limit of a task queue."""
 
 
 class Interruption:
-    """While inside, this thread is interrupted once, and what that raises comes out of the block.
+    """Interrupt this thread once within the block; the exception leaves the block.
 
     Args:
-        at: Which line, or instruction, that would be executed next; counted from 1.
-        error: What is raised there.
-        files: What the names of files begin with whose code is counted.
-        instructions: Whether instructions are counted, rather than lines.
+        at: The number of the line or instruction before which to raise, counted from 1.
+        error: The exception to raise.
+        files: The beginnings of the names of files whose code is counted.
+        instructions: Whether to count instructions instead of lines.
 
     Attributes:
-        where: File, line and function of the place; `None` if there were not so many.
+        where: The file, line and function of the place; `None` if there were fewer lines or instructions.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Interruption:
 
 
 def in_another_thread(function: Any, timeout: float = 5.0) -> Any:
-    """Call a function where no lock of this thread's counts as one's own; fail if it does not come back."""
+    """Call a function that does not see this thread's locks as its own; fail if it does not return."""
     results: list[Any] = []
 
     def call() -> None:

@@ -1,4 +1,4 @@
-"""What tests say of themselves: which rule or known bug each is marked with, read from the files and not by import.
+"""The tests' marks, which name a rule or a known bug, read from the files without importing them.
 
 marked("bug")["B7"] == [Marked("tests/behaviour/test_reuse.py", "test_a_socket_is_not_closed_under_a_request")]
 """
@@ -29,7 +29,7 @@ class Marked:
 
 @cache
 def marked(mark: str) -> dict[str, list[Marked]]:
-    """Return the tests with a mark, by its labels, in the order of files and lines."""
+    """Return the tests with a mark, by the mark's labels, in order of files and lines."""
     found: dict[str, list[Marked]] = defaultdict(list)
     for file in sorted((ROOT / "tests").rglob("test_*.py")):
         path = file.relative_to(ROOT).as_posix()

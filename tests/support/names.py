@@ -1,4 +1,4 @@
-"""Names of a test's own, in the place of the system's."""
+"""Host names defined by a test, instead of the system's."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 
 class Names:
-    """Answers look-ups in the place of the system's, where a name is one of these."""
+    """Answer look-ups of these names instead of the system."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.known: dict[str, list[str]] = {}

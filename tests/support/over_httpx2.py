@@ -1,4 +1,4 @@
-r"""Turns the tests to httpx2.
+r"""Run the tests with httpx2.
 
     python -m pytest -p tests.support.over_httpx2 tests/behaviour
 
@@ -27,5 +27,5 @@ _OF_BOTH_OR_THE_OTHER = {"test_httpx2.py", "test_respx.py"}
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
-    """Leave out what cannot be turned."""
+    """Skip the tests that cannot run with httpx2."""
     return True if collection_path.name in _OF_BOTH_OR_THE_OTHER else None

@@ -1,4 +1,4 @@
-"""Servers of a few lines: each connection is given to a function, in a thread."""
+"""Servers in a few lines: a function handles each connection, in a thread."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 LIMIT = 10.0
-"""Seconds after which a wait is taken for a deadlock."""
+"""Seconds after which a wait counts as a deadlock."""
 
 
 class Peer:
@@ -20,7 +20,7 @@ class Peer:
         self._buffer = b""
 
     def read_head(self) -> bytes:
-        """The head of a request."""
+        """Read the head of a request."""
         while b"\r\n\r\n" not in self._buffer:
             data = self.sock.recv(65536)
             if not data:
@@ -30,7 +30,7 @@ class Peer:
         return head
 
     def send(self, data: bytes) -> None:
-        """Send all of it."""
+        """Send all of the data."""
         self.sock.sendall(data)
 
     def wait_closed(self) -> None:
@@ -44,7 +44,7 @@ class Peer:
 def raw_server(
     serve: Callable[[Peer], None], *, family: int = socket.AF_INET, tls: ssl.SSLContext | None = None
 ) -> Iterator[str]:
-    """Serve each connection by a function; gives the URL. What the function raises fails the test."""
+    """Serve each connection with a function; yield the URL. An exception from the function fails the test."""
     errors: list[BaseException] = []
     threads: list[threading.Thread] = []
     listener = socket.socket(family)

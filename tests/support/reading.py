@@ -1,4 +1,4 @@
-"""Reads what the OpenTelemetry SDK collected."""
+"""Read the metrics that the OpenTelemetry SDK has collected."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader, Metric
 
 
 class Reading:
-    """A real provider, whose metrics are read in memory."""
+    """A real provider whose metrics are read in memory."""
 
     def __init__(self) -> None:
         self._reader = InMemoryMetricReader()
         self.provider = MeterProvider([self._reader], shutdown_on_exit=False)
 
     def collect(self) -> dict[str, Metric]:
-        """Collects now, in this thread; the metrics by name, each of which there is once."""
+        """Collect now, in this thread; return the metrics by name, which must be unique."""
         data = self._reader.get_metrics_data()
         if data is None:
             return {}
@@ -25,7 +25,7 @@ class Reading:
         return {metric.name: metric for metric in metrics}
 
     def values(self, name: str, *attributes: str) -> dict[Any, Any]:
-        """The points of one metric: by the values of these attributes, the sum, or for a histogram its count."""
+        """Return the points of one metric by the values of some attributes: sums, or for a histogram counts."""
         metric = self.collect().get(name)
         points: dict[Any, Any] = {}
         for point in metric.data.data_points if metric is not None else ():
@@ -36,5 +36,5 @@ class Reading:
         return points
 
     def attributes(self, name: str) -> list[dict[str, Any]]:
-        """The attributes of each point of one metric."""
+        """Return the attributes of each point of one metric."""
         return [dict(point.attributes or {}) for point in self.collect()[name].data.data_points]

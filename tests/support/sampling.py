@@ -1,6 +1,6 @@
-"""A sample of a sweep: of every fault at every operation in every world, say, so few that every two still meet.
+"""Sample a sweep (every fault at every operation in every world, say) so that all pairs of values still occur.
 
-The sample is the same in every run and in every process, for it depends on the cases and their order alone.
+The sample is the same in every run and every process, because it depends only on the cases and their order.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from itertools import combinations
 import pytest
 
 Values = dict[str, str]
-"""A case: by the name of each axis, where on it the case is."""
+"""A case: its position on each axis, by the axis's name."""
 
 
 def covering(cases: Sequence[Values], strength: int = 2) -> list[int]:
-    """Return the indices of cases that have between them every value of each axis, and of every two axes every pair.
+    """Return the indices of cases that together have every value of each axis, and every pair of any two axes.
 
-    Of those that add most, the one whose values were taken least often is taken, so that no value is met by chance
-    less often than others; then the first.
+    Of the cases that add the most, choose the one whose values were chosen least often, so that no value is rarer by
+    chance; then the first.
 
     Args:
-        cases: All that there are.
+        cases: All cases.
         strength: 2 for pairs, 1 for single values.
     """
     offers = [frozenset(_tuples(case, strength)) for case in cases]
@@ -47,10 +47,10 @@ def _tuples(case: Values, strength: int) -> Iterable[tuple[tuple[str, str], ...]
 
 
 def left_out(items: Iterable[pytest.Item], named: Sequence[str]) -> list[pytest.Item]:
-    """Return those items of sweeps that are not in their samples, and were not named one by one.
+    """Return the items of sweeps that are not in their samples and were not named individually.
 
     Args:
-        items: The tests that are to run.
+        items: The tests to run.
         named: The arguments of the command line.
     """
     sweeps: dict[tuple[str, str], list[pytest.Function]] = defaultdict(list)
@@ -68,7 +68,7 @@ def left_out(items: Iterable[pytest.Item], named: Sequence[str]) -> list[pytest.
 
 
 def _values(test: pytest.Function) -> Values:
-    """Return where a test is on each axis; what has no plain value is the same where it is the same object."""
+    """Return a test's position on each axis; values without a plain form are compared by identity."""
     return {
         name: repr(value) if isinstance(value, str | bytes | int | float | None) else f"#{id(value)}"
         for name, value in test.callspec.params.items()

@@ -1,4 +1,4 @@
-"""Real servers on loopback, each in threads of its own, that end without leaving a socket or a thread behind.
+"""Real servers on loopback, each in its own threads, which leave no socket or thread behind.
 
     with Server() as server:                                  # HTTP/1.1
         httpx.get(f"{server.url}/bytes/10")
@@ -12,10 +12,10 @@
     with hanging_port() as port: ...                          # connects get no answer
     with refusing_port() as port: ...                         # connects are refused
 
-What a request gets is decided by its path: see `ROUTES` and the functions below it. A route that has to wait waits
-for `server.gate(name).open()`; nothing sleeps. `server.wait_for(predicate)` waits until something that happened on
-the server makes the predicate true. `close_idle()`, `reset_idle()` and `send_idle()` do something to the connections
-that wait for their next request.
+The path of a request decides its response: see `ROUTES` and the functions below it. A route that has to wait waits
+for `server.gate(name).open()`; nothing sleeps. `server.wait_for(predicate)` waits until an event on the server makes
+the predicate true. `close_idle()`, `reset_idle()` and `send_idle()` act on the connections that are waiting for their
+next request.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ import trustme
 from httpx_agent.testing._server import LIMIT, Hangup, LoopbackServer, Peer, ReceivedRequest, fill_backlog
 
 BLOCK = bytes(range(256)) * 256
-"""What the bodies are made of: 64 KiB, again and again."""
+"""The content of bodies: these 64 KiB, repeated."""
 
 
 class Certificates:
-    """A certificate authority of our own, and the TLS contexts that come from it."""
+    """Our own certificate authority, and the TLS contexts based on it."""
 
     def __init__(self) -> None:
         self.authority = trustme.CA()
@@ -54,7 +54,7 @@ class Certificates:
         self._client = self.authority.issue_cert("client@example.com")
 
     def server(self, *, alpn: Sequence[str] | None = None, client_certificate: bool = False) -> ssl.SSLContext:
-        """What a server needs; with `client_certificate` it asks the client for one and insists."""
+        """Return a context for a server; with `client_certificate`, it requires one from the client."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._server.configure_cert(context)
         if alpn is not None:
@@ -65,7 +65,7 @@ class Certificates:
         return context
 
     def client(self, *, certificate: bool = False) -> ssl.SSLContext:
-        """What a client needs that trusts this authority; with `certificate` it has one of its own."""
+        """Return a context for a client that trusts this authority; with `certificate`, it has its own certificate."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # reading the system's authorities would take 20 ms
         self.authority.configure_trust(context)
         if certificate:
@@ -73,7 +73,7 @@ class Certificates:
         return context
 
     def write(self, folder: Path) -> dict[str, str]:
-        """Write `ca`, `cert` and `key` of the client as files, and give their paths."""
+        """Write `ca`, `cert` and `key` of the client as files, and return their paths."""
         paths = {name: str(folder / f"{name}.pem") for name in ("ca", "cert", "key")}
         self.authority.cert_pem.write_to_path(paths["ca"])
         self._client.cert_chain_pems[0].write_to_path(paths["cert"])
@@ -82,7 +82,7 @@ class Certificates:
 
 
 def as_json(request: ReceivedRequest) -> bytes:
-    """What the routes `echo` and `sink` answer."""
+    """The response of the routes `echo` and `sink`."""
     seen = {
         "method": request.method,
         "target": request.target,
@@ -94,21 +94,21 @@ def as_json(request: ReceivedRequest) -> bytes:
 
 
 class ServerGate:
-    """Holds answers until the test opens it."""
+    """A gate that holds back responses until the test opens it."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
         self._event = threading.Event()
         self.waiting = 0
-        """How many requests have come to it."""
+        """The number of requests that have reached it."""
 
     @property
     def is_open(self) -> bool:
-        """Whether it lets pass."""
+        """Whether it is open."""
         return self._event.is_set()
 
     def open(self) -> None:
-        """Let pass whoever waits here, and all who come later."""
+        """Let through everything that waits here, and everything that comes later."""
         self._event.set()
         for peer in list(self._server.peers):
             peer.wake()
@@ -119,20 +119,20 @@ class ServerGate:
         self._event.wait(LIMIT)
 
     def arrive(self) -> None:
-        """Count one that has come."""
+        """Count a request that has reached it."""
         with self._server.changes:
             self.waiting += 1
             self._server.changes.notify_all()
 
 
 class Server(LoopbackServer):
-    """An HTTP server, of HTTP/1.1 or HTTP/2: see the module's docstring.
+    """A server for HTTP/1.1 or HTTP/2; see the module's docstring.
 
     Args:
-        tls: The context to serve TLS with; HTTP/2 where ALPN agrees on it.
+        tls: The context for TLS; HTTP/2 is used if ALPN selects it.
         h2: Serve HTTP/2 without TLS, to clients that know.
-        uds: The path of a Unix socket to listen on, in place of a port.
-        max_concurrent_streams: What HTTP/2 clients are told.
+        uds: The path of a Unix socket to listen on instead of a port.
+        max_concurrent_streams: The limit announced to HTTP/2 clients.
     """
 
     expected_errors = (h2.exceptions.ProtocolError,)
@@ -149,23 +149,23 @@ class Server(LoopbackServer):
         self.h2 = h2
         self.max_concurrent_streams = max_concurrent_streams
         self.raw: dict[str, bytes] = {}
-        """Responses of the test's own, byte for byte, by path; the connection stays open behind them."""
+        """The test's own responses, byte for byte, by path; the connection stays open after them."""
         self._gates: dict[str, ServerGate] = {}
 
     def release(self) -> None:
-        """Let all gates pass."""
+        """Open all gates."""
         for gate in list(self._gates.values()):
             gate.open()
 
     # -- What the test asks and does ----------------------------------------------------------------------------------
 
     def gate(self, name: str) -> ServerGate:
-        """The gate of that name, made when it is first asked for."""
+        """Return the gate with that name, created on first use."""
         with self.changes:
             return self._gates.setdefault(name, ServerGate(self))
 
     def goaway(self) -> None:
-        """HTTP/2: announce on all connections that no further stream is accepted, and finish those there are."""
+        """HTTP/2: announce on all connections that no further streams are accepted, and finish the open ones."""
         for peer in self.peers:
             peer.goaway = True
             peer.wake()
@@ -173,7 +173,7 @@ class Server(LoopbackServer):
     # -- Serving ------------------------------------------------------------------------------------------------------
 
     def serve(self, peer: Peer) -> None:
-        """Serve one connection, in its thread, until `Hangup`, an `OSError` or an `EOFError`."""
+        """Serve one connection, in its thread, until a `Hangup`, an `OSError` or an `EOFError` is raised."""
         if peer.http_version == "HTTP/2" or (self.h2 and self.tls is None):
             peer.http_version = "HTTP/2"
             _HTTP2(peer).serve()
@@ -207,7 +207,7 @@ def body_of(peer: Peer, request: ReceivedRequest, argument: str) -> None:
 
 
 def status(peer: Peer, request: ReceivedRequest, argument: str) -> None:
-    """`/status/N`: that status with an empty body, which 204 and 304 have by rule."""
+    """`/status/N`: that status with an empty body, which 204 and 304 require."""
     peer.read_body(request)
     code = int(argument)
     peer.respond(request, b"", status=f"{code} Reason {code}", length=code not in (204, 304))
@@ -222,7 +222,7 @@ def chunked(peer: Peer, request: ReceivedRequest, argument: str) -> None:
 
 
 def trailers(peer: Peer, request: ReceivedRequest, argument: str) -> None:
-    """A chunked body with a trailer behind it."""
+    """A chunked body followed by a trailer."""
     peer.read_body(request)
     headers = [("Transfer-Encoding", "chunked"), ("Trailer", "X-Sum")]
     peer.respond(request, b"5;note=1\r\nhello\r\n0\r\nX-Sum: 1\r\n\r\n", headers=headers, length=False)
@@ -239,7 +239,7 @@ def close_delimited(peer: Peer, request: ReceivedRequest, argument: str) -> None
 
 
 def http10(peer: Peer, request: ReceivedRequest, argument: str) -> None:
-    """A response of HTTP/1.0; `/http10/keep-alive` says that the connection stays."""
+    """A response of HTTP/1.0; `/http10/keep-alive` announces that the connection stays open."""
     peer.read_body(request)
     headers = [("Connection", "keep-alive")] if argument else []
     peer.respond(request, b"old", headers=headers, version="HTTP/1.0")
@@ -268,7 +268,7 @@ def early_hints(peer: Peer, request: ReceivedRequest, argument: str) -> None:
 
 
 def stream(peer: Peer, request: ReceivedRequest, argument: str) -> None:
-    """`/stream/N`: N bytes that are never in memory at once."""
+    """`/stream/N`: N bytes that are never all in memory."""
     peer.read_body(request)
     left = int(argument)
     peer.respond(request, headers=[("Content-Length", argument)], length=False)
@@ -279,7 +279,7 @@ def stream(peer: Peer, request: ReceivedRequest, argument: str) -> None:
 
 
 def hold(peer: Peer, request: ReceivedRequest, argument: str) -> None:
-    """`/hold/NAME`: answers when the gate of that name opens."""
+    """`/hold/NAME`: responds when the gate with that name opens."""
     peer.read_body(request)
     peer.server.gate(argument).pass_through()
     peer.respond(request, b"held")
@@ -294,7 +294,7 @@ def hold_body(peer: Peer, request: ReceivedRequest, argument: str) -> None:
 
 
 def early(peer: Peer, request: ReceivedRequest, argument: str) -> None:
-    """A refusal before the body has been read, and then closed."""
+    """A refusal before the body has been read, followed by a close."""
     peer.respond(request, b"no", status="413 Too Large", headers=[("Connection", "close")])
     with suppress(EOFError):
         peer.read_body(request)
@@ -315,7 +315,7 @@ def bad_header(peer: Peer, request: ReceivedRequest, argument: str) -> None:
 
 
 def bad_chunk(peer: Peer, request: ReceivedRequest, argument: str) -> None:
-    """A chunk whose size is no number."""
+    """A chunk whose size is not a number."""
     peer.read_body(request)
     peer.sock.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nok\r\n0\r\n\r\n")
 
@@ -327,19 +327,19 @@ def huge_headers(peer: Peer, request: ReceivedRequest, argument: str) -> None:
 
 
 def disconnect(peer: Peer, request: ReceivedRequest, argument: str) -> None:
-    """Hangs up without an answer."""
+    """Hangs up without a response."""
     peer.read_body(request)
     raise Hangup
 
 
 def reset(peer: Peer, request: ReceivedRequest, argument: str) -> None:
-    """Resets the connection in place of an answer."""
+    """Resets the connection instead of responding."""
     peer.read_body(request)
     raise Hangup(reset=True)
 
 
 def truncated(peer: Peer, request: ReceivedRequest, argument: str) -> None:
-    """Hangs up within a body: `/truncated`, `/truncated/chunked`, `/truncated/head`, `/truncated/reset`."""
+    """Hangs up in the middle of a body: `/truncated`, `/truncated/chunked`, `/truncated/head`, `/truncated/reset`."""
     peer.read_body(request)
     if argument == "chunked":
         peer.respond(request, b"5\r\nhel", headers=[("Transfer-Encoding", "chunked")], length=False)
@@ -353,7 +353,7 @@ def truncated(peer: Peer, request: ReceivedRequest, argument: str) -> None:
 
 
 def half_close(peer: Peer, request: ReceivedRequest, argument: str) -> None:
-    """A whole response, then a FIN from the server, which goes on reading."""
+    """A whole response, then a FIN from the server, which keeps reading."""
     peer.read_body(request)
     peer.respond(request, b"half")
     peer.sock.shutdown(socket.SHUT_WR)
@@ -361,18 +361,18 @@ def half_close(peer: Peer, request: ReceivedRequest, argument: str) -> None:
 
 
 def silence(peer: Peer, request: ReceivedRequest, argument: str) -> None:
-    """No answer, until the client hangs up."""
+    """No response until the client hangs up."""
     peer.wait_for_end()
 
 
 def deaf(peer: Peer, request: ReceivedRequest, argument: str) -> None:
-    """Neither an answer nor a reader: a large upload cannot be written."""
+    """Neither responds nor reads, so a large upload cannot be written."""
     peer.server.gate(argument or "deaf").pass_through()
     raise Hangup(reset=True)
 
 
 def upgrade(peer: Peer, request: ReceivedRequest, argument: str) -> None:
-    """101, and then every byte back."""
+    """101, then every byte is echoed."""
     peer.sock.sendall(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\nhello ")
     while True:
         peer.sock.sendall(peer.more())
@@ -393,7 +393,7 @@ def cookies(peer: Peer, request: ReceivedRequest, argument: str) -> None:
 
 
 def basic(peer: Peer, request: ReceivedRequest, argument: str) -> None:
-    """Wants `user:pass`."""
+    """Requires `user:pass`."""
     peer.read_body(request)
     expected = "Basic " + base64.b64encode(b"user:pass").decode()
     if request.get("authorization") == expected:
@@ -403,7 +403,7 @@ def basic(peer: Peer, request: ReceivedRequest, argument: str) -> None:
 
 
 def digest(peer: Peer, request: ReceivedRequest, argument: str) -> None:
-    """Wants digest credentials, and does not look at them closely."""
+    """Requires digest credentials, but does not check them closely."""
     peer.read_body(request)
     if request.get("authorization").startswith("Digest "):
         peer.respond(request, b"welcome")
@@ -413,13 +413,13 @@ def digest(peer: Peer, request: ReceivedRequest, argument: str) -> None:
 
 
 def gzipped(peer: Peer, request: ReceivedRequest, argument: str) -> None:
-    """A body in gzip."""
+    """A gzipped body."""
     peer.read_body(request)
     peer.respond(request, gzip.compress(b"hello " * 100, mtime=0), headers=[("Content-Encoding", "gzip")])
 
 
 def not_found(peer: Peer, request: ReceivedRequest, argument: str) -> None:
-    """Everything else."""
+    """Any other path."""
     peer.read_body(request)
     peer.respond(request, b"no such route", status="404 Not Found")
 
@@ -607,9 +607,9 @@ class Proxy(Server):
     """An HTTP proxy: requests in absolute form, and CONNECT tunnels.
 
     Args:
-        tls: The context to speak TLS with the client.
-        credentials: User and password it insists on, with a 407.
-        refuse: The status line that every request gets, such as `"502 Bad Gateway"`.
+        tls: The context for TLS with the client.
+        credentials: The user and password that it requires, with a 407.
+        refuse: The status line of the response to every request, such as `"502 Bad Gateway"`.
     """
 
     def __init__(
@@ -624,7 +624,7 @@ class Proxy(Server):
         self.refuse = refuse
 
     def serve(self, peer: Peer) -> None:
-        """Serve one connection: it belongs to the first target that is asked for."""
+        """Serve one connection, which belongs to the first target requested."""
         while True:
             peer.wait_idle()
             request = peer.read_request()
@@ -659,8 +659,8 @@ class Socks(Server):
     """A SOCKS5 proxy.
 
     Args:
-        credentials: User and password it insists on.
-        refuse: The code of the reply that every connect gets, such as 5 for "refused".
+        credentials: The user and password that it requires.
+        refuse: The code of the reply to every connect, such as 5 for "refused".
     """
 
     scheme = "socks5"
@@ -711,7 +711,7 @@ class Socks(Server):
 
 @contextmanager
 def refusing_port() -> Iterator[int]:
-    """A port on loopback where nobody listens, and where nobody else will meanwhile."""
+    """A port on loopback where nothing listens, reserved so that nothing else will."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         yield sock.getsockname()[1]

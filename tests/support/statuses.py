@@ -1,4 +1,4 @@
-"""What an agent tells about itself, in short: all that is not said is nothing."""
+"""Short forms for an agent's status: everything not given is zero or empty."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ A = "http://a.test:80"
 
 
 def status_of(**values: Any) -> AgentStatus:
-    """A status whose counters are 0 and whose mappings are empty, but for those given."""
+    """Return a status with all counters 0 and all mappings empty, except those given."""
     names = [field.name for field in dataclasses.fields(AgentStatus)]
     empty: dict[str, Any] = {name: 0 if name.endswith("_count") else {} for name in names}
     assert values.keys() <= empty.keys()
@@ -19,7 +19,7 @@ def status_of(**values: Any) -> AgentStatus:
 
 
 def info_of(**values: Any) -> SocketInfo:
-    """The first socket, in use for its first request, but for the values given."""
+    """Return the first socket, in use for its first request, except for the values given."""
     usual: dict[str, Any] = {
         "id": 0,
         "origin": A,

@@ -1,4 +1,4 @@
-"""The meter sees every scan and every wake-up: what it does not see, no test of the cost can find."""
+"""The meter sees every scan and every wake-up; anything it missed, no test of the cost could find."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Samples of sweeps: what is in them, and that nothing but a sample is left out."""
+"""Samples of sweeps: their contents, and that only cases outside a sample are left out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The servers themselves, as far as the other tests rely on them."""
+"""The servers themselves, in the ways that other tests rely on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The support itself: what the other tests rely on when they look at a network or a world."""
+"""The support itself: the properties of networks and worlds that other tests rely on."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from tests.support.worlds import World
 
 
 async def resumed(world: World, client: Any, url: str, **arguments: Any) -> bool:
-    """Whether the socket of a request resumed a session; looked at while it is open."""
+    """Return whether the socket of a request resumed a session; the socket must still be open."""
     async with client.stream("GET", url, **arguments) as response:
         ssl_object = response.extensions["network_stream"].get_extra_info("ssl_object")
         await response.aread()
@@ -31,7 +31,7 @@ def client_context(certificates: Certificates, version: ssl.TLSVersion) -> ssl.S
 
 
 class Session:
-    """What Python tells of a session."""
+    """Python's information about a session."""
 
     def __init__(self, name: str = "", *, has_ticket: bool = True, id: bytes = b"") -> None:
         self.name = name
@@ -40,7 +40,7 @@ class Session:
 
 
 class Connection:
-    """What Python tells of a connection; counts how often it is asked for its session."""
+    """Python's information about a connection; counts how often its session is requested."""
 
     def __init__(self, session: Session, *, version: str = "TLSv1.3", reused: bool = False) -> None:
         self._session = session
@@ -62,7 +62,7 @@ ALERT = b"\x15\x03\x03\x00\x02\x02\x50"
 
 
 def offers_session(hello: bytes) -> bool:
-    """Whether a ClientHello wants to resume: by a PSK (TLS 1.3), a ticket, or the number of a session (TLS 1.2)."""
+    """Return whether a ClientHello asks to resume: by a PSK (TLS 1.3), a ticket, or a session ID (TLS 1.2)."""
     at = 43
     number_length = hello[at]
     at += 1 + number_length
@@ -79,7 +79,7 @@ def offers_session(hello: bytes) -> bool:
 
 
 def read_record(read: Callable[[int], bytes]) -> bytes:
-    """One record of TLS; less at the end."""
+    """Return one TLS record; less at the end."""
     data = b""
     while len(data) < 5 or len(data) < 5 + int.from_bytes(data[3:5], "big"):
         piece = read((5 if len(data) < 5 else 5 + int.from_bytes(data[3:5], "big")) - len(data))
@@ -90,10 +90,10 @@ def read_record(read: Callable[[int], bytes]) -> bytes:
 
 
 class Choosy(Server):
-    """Resumes no session, and says so by ending the handshake.
+    """A server that refuses to resume a session, by ending the handshake.
 
     Args:
-        refuse: What it does then, in the thread of the connection.
+        refuse: The action to refuse with, in the connection's thread.
     """
 
     def __init__(self, refuse: Callable[[Peer], None], **options: Any) -> None:
@@ -118,9 +118,9 @@ def alert(peer: Peer) -> None:
 
 
 class Spoiling(LoopbackServer):
-    """Stands before a server, and spoils the end of each handshake of TLS 1.3 that resumes.
+    """A proxy in front of a server that corrupts the end of each resumed TLS 1.3 handshake.
 
-    The client has done its part by then, and sends its request; the server says in an alert what it thinks of that.
+    By then the client has finished its part, and sends its request; the server rejects it with an alert.
     """
 
     scheme = "https"
@@ -153,7 +153,7 @@ class Spoiling(LoopbackServer):
 
 
 class Watched:
-    """The lock of a context, which tells when somebody has to wait for it."""
+    """A context's lock that reports when a thread has to wait for it."""
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -169,7 +169,7 @@ class Watched:
 
 
 async def construct(world: World, options: dict[str, Any]) -> Agent:
-    """Make an agent in a thread without a loop, or right in the loop."""
+    """Make an agent in a thread without a loop, or directly in the loop."""
     if world.is_sync:
         agent: Agent = await world.call(Agent, **options)
         return agent

@@ -35,11 +35,11 @@ import httpx
 from httpx_agent._values.options import AgentOptions
 
 LIMIT = 10.0
-"""Seconds after which a wait is taken for a deadlock."""
+"""Seconds after which a wait counts as a deadlock."""
 
 
 class Job:
-    """A call that runs beside the test: wait for it, cancel it, ask for its result."""
+    """A call that runs beside the test: wait for it, cancel it, get its result."""
 
     def __init__(self, call: Callable[[], Awaitable[Any]]) -> None:
         self._call = call
@@ -47,12 +47,12 @@ class Job:
         self._done = anyio.Event()
         self._value: Any = None
         self.exception: BaseException | None = None
-        """What the call raised, if it did."""
+        """The exception of the call, if any."""
         self.cancelled = False
 
     @property
     def done(self) -> bool:
-        """The call has ended, in whatever way."""
+        """Whether the call has ended, in any way."""
         return self._done.is_set()
 
     async def _run(self) -> None:
@@ -71,17 +71,17 @@ class Job:
             self._done.set()
 
     def cancel(self) -> None:
-        """Cancel the call. In the sync world a call that runs cannot be cancelled: see `World.can_cancel`."""
+        """Cancel the call. In the sync world a running call cannot be cancelled: see `World.can_cancel`."""
         self._scope.cancel()
 
     async def wait(self) -> Job:
-        """Wait for the end of the call, however it ends."""
+        """Wait for the call to end, however it ends."""
         with anyio.fail_after(LIMIT):
             await self._done.wait()
         return self
 
     def result(self) -> Any:
-        """What the call returned; raises what it raised."""
+        """Return the result of the call, or raise its exception."""
         assert self.done, "the call has not ended"
         assert not self.cancelled, "the call was cancelled"
         if self.exception is not None:
@@ -110,15 +110,15 @@ class Tasks:
 
 
 class World:
-    """What a test needs to be written once for sync, asyncio and trio."""
+    """The tools for writing a test once for sync, asyncio and trio."""
 
     def __init__(self, name: str, *, engine: str = "auto") -> None:
         self.name = name
         self.engine = engine
-        """The `http1_engine` of agents that name none."""
+        """The `http1_engine` of agents that do not specify one."""
         self.is_sync = name.startswith("sync")
         self.backend = "trio" if name == "trio" else "asyncio"
-        """Which loop the test itself runs on."""
+        """The loop that the test itself runs on."""
         self.can_cancel = not self.is_sync
         """Whether a request can be cancelled while it runs."""
 
@@ -136,19 +136,19 @@ class World:
     def client(self, **kwargs: Any) -> Any:
         """An `httpx.AsyncClient`, or in the sync world an `httpx.Client` that looks like one.
 
-        `trust_env` is off unless it is given, so that no proxy of the surroundings comes in.
+        `trust_env` is off unless given, so that no proxy from the environment is used.
         """
         kwargs.setdefault("trust_env", False)
         return _Awaitable(httpx.Client(**kwargs)) if self.is_sync else httpx.AsyncClient(**kwargs)
 
     async def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call a blocking function in a thread, or an async one as it is."""
+        """Call a blocking function in a thread, or an async one directly."""
         if inspect.iscoroutinefunction(function):
             return await function(*args, **kwargs)
         return await _in_thread(function, *args, **kwargs)
 
     async def close(self, what: Any) -> None:
-        """`close()` or `aclose()` of a transport, an agent, a client or a response."""
+        """Call `close()` or `aclose()` of a transport, an agent, a client or a response."""
         if isinstance(what, _Awaitable):
             await what.aclose()
         elif self.is_sync:
@@ -157,13 +157,13 @@ class World:
             await what.aclose()
 
     async def handle(self, transport: Any, request: httpx.Request) -> Any:
-        """Send a request through a bare transport; the response is as those of `client`."""
+        """Send a request through a bare transport; the response is like those of `client`."""
         if self.is_sync:
             return _Awaitable(await _in_thread(transport.handle_request, request))
         return await transport.handle_async_request(request)
 
     def body(self, parts: Iterable[bytes]) -> Any:
-        """A body that can be iterated once: a generator of the kind this world's client wants."""
+        """Return a body that can be iterated once: a generator of the kind that this world's client requires."""
         if self.is_sync:
             return (part for part in parts)
 
@@ -174,7 +174,7 @@ class World:
         return generate()
 
     def callback(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function as this world's client wants its callbacks (`trace`, event hooks): plain or `async def`."""
+        """Return the function in the form for this world's callbacks (`trace`, event hooks): plain or `async def`."""
         if self.is_sync:
             return function
 
@@ -185,7 +185,7 @@ class World:
 
     @asynccontextmanager
     async def tasks(self) -> AsyncIterator[Tasks]:
-        """Calls beside the test: at the end of the block they are waited for, unless the block itself fails."""
+        """Run calls beside the test; the end of the block waits for them, unless the block itself fails."""
         failure: BaseException | None = None
         try:
             async with anyio.create_task_group() as group:
@@ -203,13 +203,13 @@ class World:
             raise
 
     async def gather(self, *calls: Callable[[], Awaitable[Any]]) -> list[Any]:
-        """Make the calls at the same time and give their results in the order of the calls."""
+        """Make the calls at the same time; return their results in the order of the calls."""
         async with self.tasks() as tasks:
             jobs = [tasks.start(call) for call in calls]
         return [job.result() for job in jobs]
 
     async def until(self, predicate: Callable[[], Any]) -> None:
-        """Wait until the predicate is true, looking again and again; fail after `LIMIT` seconds."""
+        """Wait until the predicate is true, checking it repeatedly; fail after `LIMIT` seconds."""
         with anyio.move_on_after(LIMIT):
             while not predicate():
                 await anyio.sleep(0.001)
@@ -217,13 +217,13 @@ class World:
         raise AssertionError(f"condition not met within {LIMIT:.0f} s: {inspect.getsource(predicate).strip()}")
 
     async def settle(self) -> None:
-        """Let everything run that can run without news from outside (in the sync world: nothing to wait for)."""
+        """Let everything run that can run without outside events (in the sync world: nothing to wait for)."""
         await anyio.wait_all_tasks_blocked()
 
 
 @contextmanager
 def default_engine(engine: str) -> Iterator[None]:
-    """Let agents that name no `http1_engine` have this one."""
+    """Give this `http1_engine` to agents that do not specify one."""
     defaults = AgentOptions.__init__.__kwdefaults__
     before = defaults["http1_engine"]
     defaults["http1_engine"] = engine
@@ -234,20 +234,20 @@ def default_engine(engine: str) -> Iterator[None]:
 
 
 WORLDS = [World("sync"), World("asyncio"), World("trio")]
-"""The usual ones; in the first two the fast engine serves, where it can."""
+"""The usual worlds; in the first two the fast engine serves, if it can."""
 
 H11_WORLDS = [World("sync-h11", engine="h11"), World("asyncio-h11", engine="h11")]
-"""The same without it. What is integrated is tested in these, too."""
+"""The same without the fast engine. Integrations are tested in these, too."""
 
 ALL_WORLDS = [*WORLDS, *H11_WORLDS, World("uvloop"), World("uvloop-h11", engine="h11")]
 """Every kind of loop with every engine that serves in it."""
 
 FAST_WORLDS = [World("sync"), World("asyncio"), World("uvloop")]
-"""Those in which the fast engine serves; the tests of the engine itself run in these."""
+"""The worlds in which the fast engine serves; the tests of the engine itself run in these."""
 
 
 async def _in_thread(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Call in a thread, with no limit to how many do so at once; `StopIteration` comes back as `_Stop`."""
+    """Call a function in a thread, without a limit on threads; a `StopIteration` is raised as `_Stop`."""
 
     def call() -> Any:
         try:
@@ -259,7 +259,7 @@ async def _in_thread(function: Callable[..., Any], *args: Any, **kwargs: Any) ->
 
 
 class _StopError(Exception):
-    """A `StopIteration` on its way out of a thread."""
+    """Stands for a `StopIteration` raised in a thread."""
 
 
 _ASYNC_NAMES = {
@@ -274,11 +274,11 @@ _CALLS = {"request", "get", "options", "head", "post", "put", "patch", "delete",
 
 
 class _Awaitable:
-    """A sync client, response or network stream under the names of its async twin."""
+    """A sync client, response or network stream under the names of its async counterpart."""
 
     def __init__(self, inner: Any) -> None:
         self.sync = inner
-        """The object itself."""
+        """The wrapped object."""
 
     def __repr__(self) -> str:
         return repr(self.sync)
@@ -319,7 +319,7 @@ class _Awaitable:
 
 
 async def _iterate(method: Callable[..., Iterable[Any]], *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-    """Go through a sync iterator, each step in a thread."""
+    """Iterate over a sync iterator, each step in a thread."""
     iterator = await _in_thread(method, *args, **kwargs)
     try:
         while True:
@@ -343,20 +343,20 @@ class AwaitableStream:
         self.inner = inner
 
     async def read(self, max_bytes: int, timeout: float | None = 5.0) -> bytes:
-        """The next bytes."""
+        """Read the next bytes."""
         return bytes(await self.world.call(self.inner.read, max_bytes, timeout))
 
     async def write(self, data: bytes, timeout: float | None = 5.0) -> None:
-        """Write all of it."""
+        """Write all of the data."""
         await self.world.call(self.inner.write, data, timeout)
 
     async def aclose(self) -> None:
-        """Close it."""
+        """Close the stream."""
         await self.world.close(self.inner)
 
 
 class _Counted:
-    """Awaits a coroutine, and calls `cancel` when it is suspended for the given time, counted from 1."""
+    """Await a coroutine, and call `cancel` at its n-th suspension, counted from 1."""
 
     def __init__(self, coroutine: Coroutine[Any, Any, Any], at: int, cancel: Callable[[], None]) -> None:
         self.coroutine = coroutine
@@ -384,7 +384,7 @@ class _Counted:
 
 
 async def cancel_at(step: int, function: Callable[..., Coroutine[Any, Any, Any]], *args: Any, **kwargs: Any) -> bool:
-    """Call, and cancel the call where it is suspended for the `step`-th time; say whether it came so far.
+    """Make a call, and cancel it at its `step`-th suspension; return whether it got that far.
 
     A sweep cancels a request everywhere it can be cancelled:
 
@@ -402,6 +402,6 @@ async def cancel_at(step: int, function: Callable[..., Coroutine[Any, Any, Any]]
 
 
 def clean_environment() -> Mapping[str, str]:
-    """The environment without proxies and certificate files, for subprocesses."""
+    """Return the environment for subprocesses, without proxies and certificate files."""
     drop = {"http_proxy", "https_proxy", "all_proxy", "no_proxy", "ssl_cert_file", "ssl_cert_dir"}
     return {name: value for name, value in os.environ.items() if name.lower() not in drop}

@@ -1,4 +1,4 @@
-"""The public API as type checkers see it: never run, only read, by mypy and pyright in their strictest modes.
+"""The public API as type checkers see it: never run, only checked by mypy and pyright in their strictest modes.
 
 What is right must pass. What is wrong carries the comment that silences the checkers, and must need it: mypy's
 `warn_unused_ignores` and pyright's `reportUnnecessaryTypeIgnoreComment` tell otherwise.

@@ -1,4 +1,4 @@
-"""The second family as type checkers see it: what belongs to httpx does not go with it. Never run, only read."""
+"""The second family as type checkers see it: objects of httpx do not fit it. Never run, only checked."""
 
 # pyright: strict, reportUnnecessaryTypeIgnoreComment=true
 

@@ -1,4 +1,4 @@
-"""Applications that say what they got, one for each way in which servers call them.
+"""Applications that report the requests they received, one for each server interface.
 
 All know the same places:
 

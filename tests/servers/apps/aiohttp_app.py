@@ -1,4 +1,4 @@
-"""Served by aiohttp."""
+"""The application for aiohttp."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""For uvicorn, hypercorn and granian."""
+"""The application for uvicorn, hypercorn and granian."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the applications of Python's servers have in common."""
+"""The common part of the applications for Python's servers."""
 
 from __future__ import annotations
 

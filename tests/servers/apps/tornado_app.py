@@ -1,4 +1,4 @@
-"""Served by Tornado."""
+"""The application for Tornado."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Served by Twisted; SIGTERM stops its reactor, as it does that of `twist web`."""
+"""The application for Twisted; SIGTERM stops its reactor, as it does that of `twist web`."""
 
 from __future__ import annotations
 

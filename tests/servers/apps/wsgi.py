@@ -1,4 +1,4 @@
-"""For gunicorn and waitress; run as a program, it is served by cheroot."""
+"""The application for gunicorn and waitress; run as a program, it is served by cheroot."""
 
 from __future__ import annotations
 

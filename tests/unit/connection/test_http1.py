@@ -1,4 +1,4 @@
-"""The parts of the engine by themselves: what goes out, and what breaks when."""
+"""The parts of the engine in isolation: the bytes sent, and the failures."""
 
 from __future__ import annotations
 

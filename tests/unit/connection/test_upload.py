@@ -1,4 +1,4 @@
-"""Listening while sending, by itself: what ends an upload, and what becomes of a write that is left alone."""
+"""Listening while sending, in isolation: what ends an upload, and what happens to an abandoned write."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Streams of asyncio: what breaks, and who is told."""
+"""Streams of asyncio: how they break, and what is notified."""
 
 from __future__ import annotations
 

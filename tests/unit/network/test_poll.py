@@ -1,4 +1,4 @@
-"""Whether a socket can be read or written, asked of the system."""
+"""Polls of the system for whether a socket can be read or written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which address is tried when (RFC 8305), with literal times, and what becomes of attempts in an event loop."""
+"""Which address is tried when (RFC 8305), with literal times, and what happens to attempts in an event loop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The threads that look up names, by themselves."""
+"""The threads that look up names, in isolation."""
 
 from __future__ import annotations
 

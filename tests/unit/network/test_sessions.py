@@ -1,4 +1,4 @@
-"""The cache of TLS sessions: which are kept, and for how long a server is not asked for another."""
+"""The cache of TLS sessions: which are kept, and how long the pause is before another is requested."""
 
 from __future__ import annotations
 

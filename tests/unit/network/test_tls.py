@@ -1,4 +1,4 @@
-"""Parts of TLS by themselves: names, and what was received and is not read yet."""
+"""Parts of TLS in isolation: names, and data that was received but not yet read."""
 
 from __future__ import annotations
 

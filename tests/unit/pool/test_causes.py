@@ -1,4 +1,4 @@
-"""What is looked for among the causes of an error, which may lead back to themselves."""
+"""The search through the causes of an error, which may form a ring."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A pooled socket by itself: what it asks its stream, and what it makes of the answers."""
+"""A pooled socket in isolation: what it asks its stream, and how it uses the results."""
 
 from __future__ import annotations
 

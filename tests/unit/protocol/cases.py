@@ -1,4 +1,4 @@
-"""Responses, right ones and wrong ones, made by chance."""
+"""Random responses, both valid and invalid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The same bytes through both engines, and all that a caller can see of what they make of them.
+"""Send the same bytes through both engines, and record everything that a caller can see.
 
 `h11` is httpcore's own connection over a stream that gives the parts. `sync` and `asyncio` are ours, over a socket and
 a transport that do. No system call is made.

@@ -1,4 +1,4 @@
-"""Looks for differences between the engines, for as long as one likes.
+"""Look for differences between the engines, for as long as you like.
 
 python -m tests.unit.protocol.fuzz --minutes 10 --seed 7
 """

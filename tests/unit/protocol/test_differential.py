@@ -1,4 +1,4 @@
-"""The same bytes, cut in the same and in other places, are the same to a caller on both engines.
+"""The same bytes, split in the same or in different places, give a caller the same result on both engines.
 
 Here a fixed number of cases; `python -m tests.unit.protocol.fuzz --minutes N --seed S` looks at as many as one likes.
 """

@@ -1,4 +1,4 @@
-"""Requests as bytes: heads, bodies and chunks, and what is refused."""
+"""Requests as bytes: heads, bodies and chunks, and what is rejected."""
 
 from __future__ import annotations
 

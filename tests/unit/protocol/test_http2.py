@@ -1,4 +1,4 @@
-"""A GOAWAY is kept back until what it promises to answer is answered (RFC 9113, 6.8)."""
+"""A GOAWAY is held back until every stream that it promises to answer has ended (RFC 9113, 6.8)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random but lawful input for the core: what a driver may call, and when."""
+"""Random but valid input for the core: the calls that a driver may make, and when."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A second set of the agent's rules, as plain as can be: lists, loops and the words of the documentation.
+"""A second implementation of the agent's rules, as plain as possible: lists, loops and the documentation's words.
 
 It predicts each action of the core. Nothing in it is fast, and nothing is kept that can be counted: how many sockets a
 key has is found by looking at all of them, and after every input all waiting requests are tried, oldest first.

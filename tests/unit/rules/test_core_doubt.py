@@ -1,4 +1,4 @@
-"""A request that times out in silence on a used socket puts in doubt the free ones that were not heard from since."""
+"""A request that times out in silence on a used socket puts in doubt the free ones not heard from since."""
 
 from __future__ import annotations
 

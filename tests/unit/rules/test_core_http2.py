@@ -1,4 +1,4 @@
-"""HTTP/2: many requests on a socket, and waiting for a protocol to be known."""
+"""HTTP/2: many requests on a socket, and waiting until the protocol is known."""
 
 from __future__ import annotations
 

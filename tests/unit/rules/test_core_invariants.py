@@ -1,4 +1,4 @@
-"""What holds at every moment, whatever comes in."""
+"""Properties that hold at every moment, for any input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The core does exactly what a naive model of the rules does, whatever comes in."""
+"""The core does exactly what a naive model of the rules does, for any input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Why a socket is closed: the first thing that forbade it another request."""
+"""Why a socket is closed: the first event that ruled out another request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An operation that is broken off in any place: the books are made anew, and nobody lost a slot."""
+"""An operation is interrupted at any point: the books are rebuilt, and no slot is lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long a socket may stay free, how old it may grow, and the timers for both (R15, R16, R31, R34)."""
+"""How long a socket may stay free, its maximum age, and the timers for both (R15, R16, R31, R34)."""
 
 from __future__ import annotations
 

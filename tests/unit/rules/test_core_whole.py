@@ -1,4 +1,4 @@
-"""What concerns everything: close, the end of a home, other limits (R24, N5, N13)."""
+"""Operations on everything: close, the end of a home, changed limits (R24, N5, N13)."""
 
 from __future__ import annotations
 

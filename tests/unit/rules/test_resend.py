@@ -1,4 +1,4 @@
-"""Whether a request is sent again: literal cases, one rule at a time, and what holds for all of them."""
+"""Whether a request is sent again: literal cases, one rule at a time, and properties of all of them."""
 
 from __future__ import annotations
 

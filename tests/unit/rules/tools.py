@@ -1,4 +1,4 @@
-"""Short words for the tests of the core. Times are literal seconds, requests and sockets are integers."""
+"""Shorthands for the tests of the core. Times are literal seconds, requests and sockets are integers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Homes: what is done in a loop, and what is not any more."""
+"""Homes: what is done in a loop, and what is no longer done once it has ended."""
 
 from __future__ import annotations
 

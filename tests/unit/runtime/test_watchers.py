@@ -1,4 +1,4 @@
-"""What watches free sockets, in a thread and in a loop: it tells once, bears closes behind its back, and ends."""
+"""The watchers of free sockets, in a thread and in a loop: they notify once, tolerate unannounced closes, and end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every option: its default, what it accepts, and what it is told otherwise, as tables."""
+"""Every option: its default, the values it accepts, and the errors for others, as tables."""
 
 from __future__ import annotations
 

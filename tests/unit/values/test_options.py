@@ -1,4 +1,4 @@
-"""Every option: its default, what it accepts, and what it is told otherwise."""
+"""Every option: its default, the values it accepts, and the errors for others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Patterns of URLs: which origins they name, and which of several holds."""
+"""URL patterns: which origins they match, and which of several applies."""
 
 from __future__ import annotations
 

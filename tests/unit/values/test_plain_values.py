@@ -1,4 +1,4 @@
-"""What an agent tells, as data: pickled, copied, written as JSON."""
+"""The values that an agent returns, as data: pickled, copied, written as JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an agent tells about itself, as a value: frozen, and printed as a table."""
+"""The status of an agent as a value: frozen, and printed as a table."""
 
 from __future__ import annotations
 
