@@ -117,7 +117,7 @@ class SyncHttp1Connection(Http1Connection):
         except NoRoomError as error:
             raise self.httpcore.WriteTimeout(str(error)) from None
         except OSError as error:
-            if not self.wire.family.is_of_network(error):  # nothing here has a timeout of the system's
+            if not self.wire.family.is_of_network(error):  # no system timeout applies here
                 raise
             raise self.httpcore.WriteError(str(error)) from error
         finally:
@@ -161,7 +161,7 @@ class SyncHttp1Connection(Http1Connection):
                 except WOULD_BLOCK:
                     waits = True
         except OSError as error:
-            if not self.wire.family.is_of_network(error):  # nothing here has a timeout of the system's
+            if not self.wire.family.is_of_network(error):  # no system timeout applies here
                 raise
             raise self.httpcore.ReadError(str(error)) from error
         finally:

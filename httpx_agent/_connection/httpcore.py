@@ -101,7 +101,7 @@ class SyncHttpcoreConnection(HttpcoreConnection):
 
 
 class _NoSemaphore:
-    """Stand for a semaphore that everybody passes."""
+    """A stand-in for a semaphore that never blocks."""
 
     def acquire(self) -> None:
         pass
@@ -114,10 +114,11 @@ _NO_SEMAPHORE = _NoSemaphore()
 
 
 class _UncountedFrames(Frames):
-    """Take from a connection in threads the semaphore that counts its streams, as soon as it has one.
+    """Frames that remove the semaphore from an httpcore connection in threads, as soon as it has one.
 
-    `threading.Semaphore` is written in Python: an exception in the middle of it, raised by a signal's handler, leaves
-    it locked, and httpcore would wait for it on its way out, for ever. In threads no two requests share a connection.
+    The semaphore limits the number of streams, and `threading.Semaphore` is written in Python: an exception from a
+    signal handler inside it leaves it locked, and httpcore would then wait for it for ever. It is not needed, because
+    in threads requests never share a connection.
     """
 
     def __init__(

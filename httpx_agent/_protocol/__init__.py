@@ -3,5 +3,5 @@
 Begin with `http1.py`: requests as they go out, responses as they come in. `http2.py` reads the few frames of an HTTP/2
 connection that the pool needs to know about.
 
-May import nothing of ours.
+May not import any other part of the package.
 """

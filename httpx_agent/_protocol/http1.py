@@ -348,7 +348,7 @@ class Incoming:
             if self._buffer:
                 self._buffer += data  # a bytearray
                 data = self._buffer  # type: ignore[assignment]
-            if data[0] < 0x21:  # as in h11: no line begins like this; an empty one does, and is no status line
+            if data[0] < 0x21:  # as in h11: no line begins like this; an empty one does, and is not a status line
                 raise self._error("illegal status line")
             end = find_end_of_head(data, self._searched)
             if end is None:

@@ -5,5 +5,5 @@ socket can be used: the threads of the process, or one event loop; `watchers.py`
 `process.py` deals with forks, `locks.py` with finalisers and interruptions, `contexts.py` with context variables,
 `clock.py` with machines that sleep, `causes.py` with chains of exceptions.
 
-May import nothing of ours.
+May not import any other part of the package.
 """

@@ -46,9 +46,10 @@ def _came_of(error: BaseException, context: BaseException) -> bool:
 
 
 def out_of_codec(error: BaseException) -> BaseException:
-    """Return what a signal's handler raised, if it did within a codec that is written in Python, as that of names is.
+    """Return the exception of a signal handler that raised within a codec written in Python, such as that for names.
 
-    Until Python 3.11, what leaves a codec is another exception of the same type, which tells of the codec.
+    Up to Python 3.11, a codec replaces it by another exception of the same type, whose message names the codec. Return
+    any other error unchanged.
     """
     cause = error.__cause__
     if cause is None or type(cause) is not type(error):

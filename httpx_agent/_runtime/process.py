@@ -70,11 +70,11 @@ class Descriptors:
             self._files[descriptor] = file
 
     def knows(self, descriptor: int) -> bool:
-        """Return whether a number was noted, whatever it stands for by now."""
+        """Return whether a descriptor number was recorded, whatever file it now stands for."""
         return descriptor in self._files
 
     def is_open(self, descriptor: int) -> bool:
-        """Return whether a number still stands for what was noted."""
+        """Return whether a recorded number still stands for the same file."""
         return _file(descriptor) == self._files[descriptor]
 
     def close(self) -> None:

@@ -33,7 +33,7 @@ class _Elsewhere(NamedTuple):
 
 
 _SECONDS = "in seconds, not milliseconds"
-_NO_LIMIT = "where None is no limit, not 0"
+_NO_LIMIT = "where None, not 0, means no limit"
 _CONTEXT = "as an ssl.SSLContext"
 _PHASES = "is not an agent option: pass the client a Timeout with separate connect, read, write and pool values"
 
@@ -68,8 +68,8 @@ _OPTIONS = (
     _Elsewhere("httpx.Limits", "max_keepalive_connections", "max_total_free_sockets"),
     _Elsewhere("httpx.Limits", "keepalive_expiry", "free_socket_timeout"),
     _Elsewhere("httpcore", "ssl_context", "verify"),
-    _Elsewhere("aiohttp", "limit", "max_total_sockets", f"which counts free sockets too, {_NO_LIMIT}"),
-    _Elsewhere("aiohttp", "limit_per_host", "max_sockets", f"which counts free sockets too, {_NO_LIMIT}"),
+    _Elsewhere("aiohttp", "limit", "max_total_sockets", f"which counts free sockets too, and {_NO_LIMIT}"),
+    _Elsewhere("aiohttp", "limit_per_host", "max_sockets", f"which counts free sockets too, and {_NO_LIMIT}"),
     _Elsewhere("aiohttp", "keepalive_timeout", "free_socket_timeout"),
     _Elsewhere("aiohttp", "force_close", "keep_alive", "with the opposite meaning"),
     _Elsewhere("aiohttp", "ssl", "verify"),

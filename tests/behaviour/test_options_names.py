@@ -41,7 +41,10 @@ MEANT = [
     ("keepalive_expiry", "keepalive_expiry in httpx.Limits is free_socket_timeout here"),
     (
         "limit_per_host",
-        "limit_per_host in aiohttp is max_sockets here, which counts free sockets too, where None is no limit, not 0",
+        (
+            "limit_per_host in aiohttp is max_sockets here, which counts free sockets too, "
+            "and where None, not 0, means no limit"
+        ),
     ),
     ("ttl_dns_cache", "ttl_dns_cache in aiohttp has no counterpart here: each new socket looks up its name"),
     ("keepalive_timeout", "keepalive_timeout in aiohttp is free_socket_timeout here"),
@@ -55,7 +58,7 @@ MEANT = [
     ),
     ("connections", "connections in undici is max_sockets here"),
     ("pool_maxsize", "pool_maxsize in requests is max_free_sockets here, or max_sockets if pool_block was True"),
-    ("MaxConnsPerHost", "MaxConnsPerHost in Go is max_sockets here, where None is no limit, not 0"),
+    ("MaxConnsPerHost", "MaxConnsPerHost in Go is max_sockets here, where None, not 0, means no limit"),
     ("pool_max_idle_per_host", "pool_max_idle_per_host in reqwest is max_free_sockets here"),
     ("base_url", "base_url in httpx.Client is an argument of the client: pass it there, next to transport="),
 ]  # fmt: skip
