@@ -1,4 +1,4 @@
-"""Errors that explain themselves: what, where, how long, which limit, what to do. Their classes stay as they are."""
+"""Explain errors: what, where, how long, which limit, what to do. Their classes do not change."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FORKED = "the process was forked"
 
 
 class FailedRequest(Protocol):
-    """What messages say of a request: an `Exchange`."""
+    """The parts of a request that messages use; an `Exchange` has them."""
 
     dispatcher: Dispatcher
     request: Any
@@ -44,7 +44,7 @@ class FailedRequest(Protocol):
 
     @property
     def title(self) -> str:
-        """Method and origin."""
+        """The method and the origin."""
         raise NotImplementedError
 
     def judge(self, error: BaseException) -> tuple[Loss, Verdict] | None:
@@ -53,9 +53,9 @@ class FailedRequest(Protocol):
 
 
 def explain(error: BaseException, failed: FailedRequest) -> BaseException:
-    """The error to raise in the place of ``error``: of the same class where that is one of httpcore's.
+    """Return the error to raise instead of ``error``: of the same class, if that is one of httpcore's.
 
-    What is not httpcore's and can come from the network only, becomes the class that fits.
+    Any other error that can only come from the network becomes one of the httpcore class that fits.
     """
     if not isinstance(error, Exception):  # a cancellation, an interrupt
         return error
@@ -66,7 +66,7 @@ def explain(error: BaseException, failed: FailedRequest) -> BaseException:
 
 
 def cause_of(error: BaseException, failed: FailedRequest) -> BaseException | None:
-    """What to name as the cause of an explained error: not one whose message repeats what the request says."""
+    """Return the cause to set on an explained error, or ``None`` if its message would repeat the request's content."""
     return None if isinstance(error, failed.dispatcher.family.httpcore.LocalProtocolError) else error
 
 
@@ -119,19 +119,19 @@ def _where(socket: Socket | None) -> str:
 
 
 def _text(error: BaseException) -> str:
-    """What an error says, or the one that caused it: trio's say nothing of themselves."""
+    """Return the message of an error or, as trio's have none, of the error that caused it."""
     return next((words for found in walk_causes(error) if (words := str(found))), "the connection broke")
 
 
 def _without_values(message: str, headers: list[tuple[bytes, bytes]]) -> str:
-    """A message without the values of headers: an `Authorization` with a line break at its end is a secret as well."""
+    """Remove the values of headers from a message: an `Authorization` with a trailing line break is still a secret."""
     for name, value in headers:
         message = message.replace(repr(value), f"of {name.decode('latin-1')}")
     return message
 
 
 def _timeout(error: BaseException, failed: FailedRequest) -> str:
-    """Which timeout it was, and how long."""
+    """Say which timeout expired, and how long it was."""
     kind = type(error).__name__.removesuffix("Timeout").lower()
     seconds = failed.request.extensions.get("timeout", {}).get(kind)
     limit = f"{seconds:g} s" if isinstance(seconds, (int, float)) else "the time allowed"
@@ -169,7 +169,7 @@ def _goaway(error: BaseException, loss: Loss) -> str:
 
 
 def _out_of_descriptors(failed: FailedRequest) -> str:
-    """How many sockets are the agent's."""
+    """Say how many sockets the agent holds."""
     _, sockets, _ = failed.dispatcher.snapshot()
     held = sum(socket is not failed.socket for _, socket in sockets)
     return (
