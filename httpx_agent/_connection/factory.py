@@ -23,6 +23,7 @@ from .._runtime.contexts import DetachedBackend
 from .http1_asyncio import AsyncioHttp1Connection
 from .http1_sync import SyncHttp1Connection
 from .httpcore import AsyncHttpcoreConnection, SyncHttpcoreConnection
+from .interface import AsyncConnection, Connection, SyncConnection
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from .._values.options import AgentOptions
     from .._values.origins import Key
     from .http1 import Http1Connection
-    from .interface import AsyncConnection, Connection, SyncConnection
 
 
 Fast = TypeVar("Fast", bound="Http1Connection")

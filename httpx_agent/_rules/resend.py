@@ -43,7 +43,7 @@ class Verdict(enum.Enum):
     SWITCHED_OFF = "`retry_stale_sockets` is off"
     ALREADY_RESENT = "it was sent again once already"
     NOT_IDEMPOTENT = "sending it twice may do more than sending it once"
-    BODY_IS_GONE = "its body cannot be read again"
+    BODY_IS_GONE = "its body cannot be replayed"
     TOO_MANY_LOSSES = f"it lost {MAX_GOAWAYS} connections before"
 
 

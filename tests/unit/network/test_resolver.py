@@ -13,6 +13,7 @@ import pytest
 
 from httpx_agent._network import resolver as _resolver
 from httpx_agent._network.resolver import LookUp, Resolver, without_zone_escape
+from tests.support.interrupting import Interrupted
 
 FOUND = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", 80))]
 
@@ -239,3 +240,20 @@ def test_a_finaliser_that_looks_up_the_same_name(silence: Silence, monkeypatch: 
 )
 def test_how_a_zone_is_decoded(host: str, system: str) -> None:
     assert without_zone_escape(host) == system
+
+
+def test_a_thread_whose_start_is_interrupted_is_not_counted(silence: Silence, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The caller gets the exception; whoever asks next has the name looked up."""
+    resolver = Resolver()
+
+    def interrupt(thread: threading.Thread) -> None:
+        raise Interrupted
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupt)
+        with pytest.raises(Interrupted):
+            resolver.look_up(("a.test", 80), lambda: None)
+    done = threading.Event()
+    silence.speak.set()
+    assert resolver.look_up(("a.test", 80), done.set).name == ("a.test", 80)
+    assert done.wait(5)

@@ -9,8 +9,11 @@ import threading
 from typing import Any
 
 import anyio
+import pytest
 
+from httpx_agent._runtime import watchers
 from httpx_agent._runtime.watchers import LoopWatcher, ThreadWatcher, register
+from tests.support.interrupting import Interrupted
 
 
 def test_a_watcher_bears_descriptors_that_are_closed_and_numbers_that_come_again() -> None:
@@ -174,3 +177,50 @@ def test_a_watcher_that_has_something_to_do_does_not_rest() -> None:
         other.send(b"x")
         assert told.wait(5)
     watcher.stop()
+
+
+class Nobody:
+    """Is told nothing."""
+
+    def on_readable(self, number: int) -> None:
+        raise AssertionError
+
+    on_time = on_watch_due = on_readable  # type: ignore[assignment]
+
+
+def test_a_thread_that_cannot_start_leaves_no_selector(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal's handler may raise while it starts; the next one that is needed is started as if nothing had been."""
+    owner = Nobody()
+    watcher = ThreadWatcher(owner, lambda: 0.0)
+    made: list[Any] = []
+
+    class Selector(watchers._Selector):
+        def __init__(self) -> None:
+            super().__init__()
+            made.append(self)
+
+    monkeypatch.setattr(watchers, "_Selector", Selector)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupt)
+        with pytest.raises(Interrupted):
+            watcher.arm(100.0)
+    assert watcher._selector is None
+    with pytest.raises((ValueError, OSError, KeyError, RuntimeError)):
+        made[0].wait(0)
+    watcher.arm(50.0)
+    assert watcher._selector is made[1]
+    watcher.stop()
+
+
+def test_a_thread_whose_start_was_interrupted_ends() -> None:
+    """It had begun all the same: its selector is not the watcher's."""
+    owner = Nobody()
+    watcher = ThreadWatcher(owner, lambda: 0.0)
+    other = watchers._Selector()
+    watcher._run(other)
+    assert watcher._selector is None
+    other.close()
+
+
+def interrupt(*_: object) -> None:
+    raise Interrupted
