@@ -16,6 +16,7 @@ import pytest
 
 from httpx_agent import Agent, AgentTransport
 from httpx_agent._pool import exchange as exchange_module
+from httpx_agent._pool.bodies import Body
 from httpx_agent._pool.dispatcher import Dispatcher
 from httpx_agent._pool.exchange import Exchange
 from httpx_agent._pool.socket import Socket
@@ -238,12 +239,15 @@ def test_a_request_is_over_before_the_books_know_its_socket(raise_in: RaiseIn) -
     agent = Agent(max_sockets=1, **network.options)
     with httpx.Client(transport=AgentTransport(agent=agent), trust_env=False) as client:
         raise_in(Core, "submit", after=True)
+        raise_in(Exchange, "_fail")
         raise_in(Dispatcher, "give_up")
         with pytest.raises(Interrupted):
             client.get(A)
-        for ticket in agent._dispatcher._tickets.values():
-            ticket.over = True
+        assert agent._dispatcher._is_deciding
+        [ticket] = agent._dispatcher._tickets.values()
+        ticket.over = True
         assert agent.sockets() == ()
+        assert agent.status().create_socket_error_count == 1
         assert client.get(A, timeout=5).status_code == 200
         agent.close()
 
@@ -260,6 +264,20 @@ def test_a_socket_stops_being_watched_and_is_interrupted(raise_in: RaiseIn) -> N
         with pytest.raises(Interrupted):
             client.get(A)
         one.watched = None
+        check(agent)
+
+
+def test_a_request_is_interrupted_that_has_left_with_its_socket(raise_in: RaiseIn) -> None:
+    """R25: the socket is nobody's, so it is closed."""
+    network = Network(Script(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n"))
+    agent = Agent(max_sockets=1, **network.options)
+    headers = {"Connection": "upgrade", "Upgrade": "echo"}
+    with httpx.Client(transport=AgentTransport(agent=agent), trust_env=False) as client:
+        raise_in(Body, "__init__")
+        with pytest.raises(Interrupted):
+            client.get(A, headers=headers)
+        assert agent.status().detached_socket_count == 1
+        network.wait_for(lambda: network.open == 0)
         check(agent)
 
 
