@@ -949,15 +949,7 @@ class Core:
             return
         lane = socket.lane
         key = lane.key
-        rules = key.rules
-        limit, expires_by = rules.free_socket_timeout, CloseReason.IDLE_TIMEOUT
-        if socket.hint is not None and socket.hint - rules.keep_alive_timeout_buffer < limit:
-            limit, expires_by = socket.hint - rules.keep_alive_timeout_buffer, CloseReason.SERVER_HINT
-        deadline = socket.idle_from + limit
-        end_of_life = socket.created + rules.socket_active_ttl  # R34
-        if end_of_life < deadline:
-            deadline, expires_by = end_of_life, CloseReason.TTL
-        socket.deadline, socket.expires_by = deadline, expires_by
+        socket.deadline, socket.expires_by = _idle_deadline(socket)
         reason = socket.retired or self._why_not_keep(socket, now)
         if reason is not None:
             self._close(socket, reason)
@@ -1213,6 +1205,17 @@ class Core:
         """Forget a key without sockets and waiting requests. A long-lived agent may meet millions of keys."""
         if not any(lane.waiting for lane in key.lanes.values()):
             self._keys.pop(key.name, None)
+
+
+def _idle_deadline(socket: _Socket) -> tuple[float, CloseReason]:
+    """Return until when a socket may stay free (R15, R16, R31, R34), and the reason for closing it then."""
+    rules = socket.lane.key.rules
+    limit, expires_by = rules.free_socket_timeout, CloseReason.IDLE_TIMEOUT
+    if socket.hint is not None and socket.hint - rules.keep_alive_timeout_buffer < limit:
+        limit, expires_by = socket.hint - rules.keep_alive_timeout_buffer, CloseReason.SERVER_HINT
+    deadline = socket.idle_from + limit
+    end_of_life = socket.created + rules.socket_active_ttl
+    return (end_of_life, CloseReason.TTL) if end_of_life < deadline else (deadline, expires_by)
 
 
 def _what_ended(timed_out: bool, error: bool, *, otherwise: CloseReason) -> CloseReason:
