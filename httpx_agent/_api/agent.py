@@ -15,7 +15,7 @@ from .._rules.core import State
 from .._runtime.clock import find_clock
 from .._runtime.flows import arun, run
 from .._values.frozen import FrozenDict
-from .._values.names import ANSWERS, CALLS, hint
+from .._values.option_hints import ANSWERS, CALLS, hint
 from .._values.options import LIVE_OPTIONS, UNSET, AgentKeywords, AgentOptions, SocketOption, Unset
 from .._values.status import AgentStatus, SocketInfo
 from .attributes import StrictAttributes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING
 
-from .._values.names import is_all_but_one
+from .._values.option_hints import is_all_but_one
 from .._values.options import AgentOptions
 
 

@@ -54,10 +54,10 @@ class Identities:
     def __init__(self) -> None:
         self._agents: WeakValueDictionary[str, Agent] = WeakValueDictionary()
         self._kept: OrderedDict[str, Agent] = OrderedDict()
-        self.begin_anew()
+        self._lock = Lock()
         process.register(self)
 
-    def begin_anew(self) -> None:
+    def after_fork(self) -> None:
         """Replace the lock in a forked child, because a thread of the parent may hold it; the agents stay the same."""
         self._lock = Lock()
 
@@ -71,7 +71,7 @@ class Identities:
         """Return the agent with an identity; make it if this process does not have it."""
         agent, displaced = self._find_or_make(kind, identity, options)
         if displaced is not None:
-            displaced._dispatcher.rest()  # users of it, if any, continue with new sockets
+            displaced._dispatcher.close_free_sockets()  # users of it, if any, continue with new sockets
         return agent
 
     @held("_lock")

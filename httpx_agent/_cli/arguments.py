@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import httpx
 
 from httpx_agent import Agent, AgentOptions, __version__
-from httpx_agent._values.names import option_meant
+from httpx_agent._values.option_hints import option_meant
 from httpx_agent._values.options import check_option, check_proxy, shown
 
 from .load import Load

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 Fast = TypeVar("Fast", bound="Http1Connection")
 
 
-class Connector:
+class ConnectionFactory:
     """Make the connections of one agent, according to its options.
 
     Args:
@@ -61,12 +61,12 @@ class Connector:
         self.sessions = SessionCache(options.max_cached_sessions)
         self._check_context()
 
-    def begin_anew(self) -> None:
+    def after_fork(self) -> None:
         """Start without TLS sessions in a forked child, and do not wait for threads of the parent."""
         self.sessions = SessionCache(self._options.max_cached_sessions)
-        self._tls.begin_anew()
+        self._tls.after_fork()
         if self._proxy_tls is not None:
-            self._proxy_tls.begin_anew()
+            self._proxy_tls.after_fork()
 
     def _check_context(self) -> None:
         """Report errors in `verify` and `cert` at once; the default certificates, which take 30 ms to load, can wait.

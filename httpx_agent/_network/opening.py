@@ -73,7 +73,7 @@ class Opening:
         self._deadline = None if timeout is None else time.monotonic() + timeout
         return timeout
 
-    def begin_anew(self) -> None:
+    def continue_attempt(self) -> None:
         """Make the next attempt continue this one, within its deadline."""
         self._goes_on = True
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from itertools import zip_longest
 from typing import Any
 
-from .descriptors import NO_DESCRIPTOR
+from .descriptor_limit import NO_DESCRIPTOR
 
 #: Seconds before the next attempt starts, unless this one fails earlier (RFC 8305, 5: Connection Attempt Delay).
 ATTEMPT_DELAY = 0.25

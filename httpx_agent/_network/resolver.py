@@ -63,11 +63,14 @@ class Resolver:
     """
 
     def __init__(self) -> None:
-        self.begin_anew()
+        self._begin_empty()
         process.register(self)
 
-    def begin_anew(self) -> None:
+    def after_fork(self) -> None:
         """Forget the parent's look-ups in a forked child, where its threads do not exist."""
+        self._begin_empty()
+
+    def _begin_empty(self) -> None:
         self._lock = Lock()
         self._work = threading.Condition(self._lock)
         self._queue: deque[LookUp] = deque()

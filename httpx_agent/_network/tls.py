@@ -55,10 +55,13 @@ class TlsContext:
         self._made: ssl.SSLContext | None = None
         self._protocols: list[str] = []  # to offer
         self._set: list[str] = []  # on a context of our own
-        self.begin_anew()
+        self._begin_unlocked()
 
-    def begin_anew(self) -> None:
+    def after_fork(self) -> None:
         """Replace, in a forked child, the locks that a thread of the parent may have held."""
+        self._begin_unlocked()
+
+    def _begin_unlocked(self) -> None:
         self._making = Lock()  # held while the context is made
         self._starting = Lock()
         self._build: Future[None] | None = None
@@ -285,7 +288,7 @@ class _Loan:
         context.set_alpn_protocols(self._protocols)
         self._is_out = False
 
-    def begin_anew(self) -> None:
+    def after_fork(self) -> None:
         """Start afresh in a forked child, where no thread is left to restore protocols or release the lock."""
         self._lock = Lock()
         context = self._context()
@@ -318,11 +321,11 @@ class _Borrowed:
             loan = self._loans[context] = _Loan(context)
         return loan
 
-    def begin_anew(self) -> None:
+    def after_fork(self) -> None:
         """Start afresh in a forked child, where a thread of the parent may hold a lock."""
         self._lock = Lock()
         for loan in list(self._loans.values()):
-            loan.begin_anew()
+            loan.after_fork()
 
 
 _borrowed = _Borrowed()

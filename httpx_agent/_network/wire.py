@@ -178,9 +178,9 @@ class Wire:
         sock = getattr(sock, "_sock", sock)  # asyncio and trio hide it
         return sock if isinstance(sock, socket.socket) else None
 
-    def new_socket(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
+    def new_socket(self, address_family: int, kind: int, protocol: int = 0) -> socket.socket:
         """Make a socket object to connect, and record it from the first moment."""
-        sock = process.open_noted(lambda: socket.socket(family, kind, protocol), self.descriptors)
+        sock = process.open_noted(lambda: socket.socket(address_family, kind, protocol), self.descriptors)
         self._opened = (*self._opened, sock)
         return sock
 
@@ -189,9 +189,9 @@ class Wire:
         for sock in self._opened:
             sock.close()
 
-    def begin_anew(self) -> None:
+    def prepare_reopening(self) -> None:
         """Prepare a closed socket to be opened again, within the deadline of the previous attempt."""
-        self.opening.begin_anew()
+        self.opening.continue_attempt()
         self._tls.clear()
         self.ended = self.unasked = self.tells_of_loss = False
 

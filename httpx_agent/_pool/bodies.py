@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from .exchange import Exchange
-    from .response_cycle import ResponseCycle
+    from .reference_cycle import ReferenceCycle
 
 
 class Body:
@@ -31,12 +31,12 @@ class Body:
 
     # Without slots, `tracemalloc` on Python 3.11 does not find where a body was made.
     __slots__ = (
-        "__weakref__", "_arrived", "_ended", "_ending", "_exchange", "_is_read", "_iterator", "_response_cycle",
+        "__weakref__", "_arrived", "_ended", "_ending", "_exchange", "_is_read", "_iterator", "_reference_cycle",
         "_stream",
     )  # fmt: skip
 
-    def __init__(self, exchange: Exchange, stream: Any, response_cycle: ResponseCycle) -> None:
-        self._response_cycle = response_cycle
+    def __init__(self, exchange: Exchange, stream: Any, reference_cycle: ReferenceCycle) -> None:
+        self._reference_cycle = reference_cycle
         self._stream = stream
         self._arrived = exchange.arrived
         self._iterator: Any = None
@@ -113,7 +113,7 @@ class Body:
             exchange = self._exchange
             if exchange.over:
                 self._ended = True
-                self._response_cycle.break_up()
+                self._reference_cycle.break_up()
             elif exchange.dispatcher.is_locked_here():
                 self._ended = True
                 exchange.dispatcher.abandon(exchange)
@@ -146,12 +146,12 @@ class AsyncBody:
     """The body of a response in an event loop; otherwise like `Body`."""
 
     __slots__ = (
-        "__weakref__", "_arrived", "_ended", "_ending", "_exchange", "_is_read", "_iterator", "_response_cycle",
+        "__weakref__", "_arrived", "_ended", "_ending", "_exchange", "_is_read", "_iterator", "_reference_cycle",
         "_stream",
     )  # fmt: skip
 
-    def __init__(self, exchange: Exchange, stream: Any, response_cycle: ResponseCycle) -> None:
-        self._response_cycle = response_cycle
+    def __init__(self, exchange: Exchange, stream: Any, reference_cycle: ReferenceCycle) -> None:
+        self._reference_cycle = reference_cycle
         self._stream = stream
         self._arrived = exchange.arrived
         self._iterator: Any = None
@@ -241,7 +241,7 @@ class AsyncBody:
         exchange = self._exchange
         if exchange.over and self._iterator is None:
             self._ended = True
-            self._response_cycle.break_up()
+            self._reference_cycle.break_up()
             return
         if self._ending:
             return

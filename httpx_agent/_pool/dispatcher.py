@@ -42,7 +42,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NotRequired, TypedDict, TypeV
 
 import sniffio
 
-from .._connection.factory import Connector
+from .._connection.factory import ConnectionFactory
 from .._rules.core import Action, Close, Core, Counters, Grant, Refuse, Rules, SocketView, State
 from .._runtime import process
 from .._runtime.homes import AsyncHome, AsyncioHome, Home, SyncHome, TrioHome
@@ -187,7 +187,7 @@ class Dispatcher:
         self.now = clock
         self.stopwatch = stopwatch
         self.options: AgentOptions = check_options(given, family)
-        self.connector = Connector(family, self.options)
+        self.factory = ConnectionFactory(family, self.options)
         self.sync_home = SyncHome(self)
         self._observer: Observer | None = None
         self._observer_failed = False
@@ -222,7 +222,7 @@ class Dispatcher:
         self._abandoned: deque[Ticket | BodyReference] = deque()
         self.note_dropped = self._abandoned.append
 
-    def begin_anew(self) -> None:
+    def after_fork(self) -> None:
         """Start afresh in a forked child, where all inherited sockets belong to the parent (see `_runtime.process`)."""
         tickets, sockets, homes = self._tickets, self._sockets, self._homes
         self._begin_empty()
@@ -236,7 +236,7 @@ class Dispatcher:
             home.disown()
             process.bury(home)
         self.sync_home.disown()
-        self.connector.begin_anew()
+        self.factory.after_fork()
 
     def is_locked_here(self) -> bool:
         """Return whether this thread holds one of the agent's locks, so that a finaliser must be running in it.
@@ -246,7 +246,7 @@ class Dispatcher:
         homes = [self.sync_home, *self._homes.values()]
         return (
             is_held_here(self._lock)
-            or self.connector.sessions.is_locked_here()
+            or self.factory.sessions.is_locked_here()
             or any(home.is_locked_here() for home in homes)
         )
 
@@ -361,10 +361,10 @@ class Dispatcher:
     def clear_sessions(self, origin: Any) -> None:
         """Forget the TLS sessions of an origin, or of all origins if it is ``None``."""
         if origin is None:
-            self.connector.sessions.clear(lambda key: True)
+            self.factory.sessions.clear(lambda key: True)
         else:
             wanted = check_origin(origin, self.family.httpx)
-            self.connector.sessions.clear(lambda key: key[:3] == wanted)
+            self.factory.sessions.clear(lambda key: key[:3] == wanted)
 
     # Homes ------------------------------------------------------------------------------------------------------------
 
@@ -451,7 +451,7 @@ class Dispatcher:
         if self._unfinished and get_ident() in self._unfinished:  # a second exception kept this thread from finishing
             self.sweep()
         home = ticket.home
-        negotiates = home.is_async and self.connector.may_multiplex(ticket.key)
+        negotiates = home.is_async and self.factory.may_multiplex(ticket.key)
         effects = self._enter(ticket, negotiates)
         if effects is not None:
             self._carry_out(effects, home, ticket.due)
@@ -520,7 +520,7 @@ class Dispatcher:
         self._not_watched.pop(socket.id, None)
         return self._apply(actions)
 
-    def close_free_sockets(self, ticket: Ticket) -> list[Socket]:
+    def make_room(self, ticket: Ticket) -> list[Socket]:
         """Close all free sockets, because no descriptor is left. Other homes close theirs soon, by themselves."""
         return self._follow(self._give_up_free(), ticket)
 
@@ -528,7 +528,7 @@ class Dispatcher:
     def _give_up_free(self) -> Effects | None:
         return self._apply(self._core.close_free(self.now()))
 
-    def rest(self) -> None:
+    def close_free_sockets(self) -> None:
         """Close all free sockets, because no request may ever use them again. Event loops close theirs soon."""
         try:
             self._carry_out(self._give_up_free(), None)
@@ -612,7 +612,7 @@ class Dispatcher:
 
     def socket_opened(self, socket: Socket, stream: Any) -> None:
         """Note that a new socket is open, and which protocol it speaks."""
-        negotiates = socket.home.is_async and self.connector.may_multiplex(socket.key)
+        negotiates = socket.home.is_async and self.factory.may_multiplex(socket.key)
         http2 = socket.connection.opened(stream, shares=negotiates)
         if http2 and negotiates:
             socket.multiplexed = True
@@ -884,7 +884,7 @@ class Dispatcher:
         except BaseException:
             self.sweep()
             raise
-        self.sync_home.rest()
+        self.sync_home.end_idle_watcher()
 
     @_guarded
     def _end_everything(self, home: Home) -> tuple[Effects, list[Socket]]:

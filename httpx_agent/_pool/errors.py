@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import h11
 
-from .._network.descriptors import is_out_of_descriptors
+from .._network.descriptor_limit import is_out_of_descriptors
 from .._network.opening import Phase
 from .._rules.resend import MAX_GOAWAYS, Loss, Verdict
 from .._runtime.causes import walk_causes
@@ -47,7 +47,7 @@ class FailedRequest(Protocol):
         """The method and the origin."""
         raise NotImplementedError
 
-    def judge(self, error: BaseException) -> tuple[Loss, Verdict] | None:
+    def loss_and_verdict(self, error: BaseException) -> tuple[Loss, Verdict] | None:
         """Return how the error cost the request its connection, and whether it is sent again."""
         raise NotImplementedError
 
@@ -81,7 +81,7 @@ def _explain(error: Exception, failed: FailedRequest, httpcore: Any) -> Any:
             return httpcore.ConnectError(f"{what}: {CLOSED}; nothing was sent")
         why = FORKED if socket is not None and socket.wire.inherited else CLOSED
         return httpcore.ReadError(f"{what}: {why} while the request was in flight")
-    loss, verdict = failed.judge(error) or (None, Verdict.RESEND)
+    loss, verdict = failed.loss_and_verdict(error) or (None, Verdict.RESEND)
     if loss is not None and loss.is_http2:
         return httpcore.RemoteProtocolError(f"{what}: {_goaway(error, loss)}; not sent again: {_WHY_NOT[verdict]}")
     if isinstance(error, httpcore.PoolTimeout):
@@ -143,7 +143,7 @@ def _timeout(error: BaseException, failed: FailedRequest) -> str:
     return f"{happened} ({kind} timeout, set by the request or by the agent's `timeout`)"
 
 
-def no_socket(failed: FailedRequest, standing: Standing) -> str:
+def pool_timeout_text(failed: FailedRequest, standing: Standing) -> str:
     """Say which limit keeps a request waiting beyond its pool timeout, and what holds the sockets."""
     if standing.used >= standing.rules.max_sockets:
         limit = f"max_sockets={standing.rules.max_sockets:g} reached"

@@ -8,8 +8,8 @@
    response is closed, `close` does.
 3. `_finish` and `_fail` do the work of ending a request, where more is to be done than to release its socket.
 
-These are flows, written once for threads and event loops (see `_runtime.flows`). Below them, `judge` decides what an
-error means and whether to send the request again.
+These are flows, written once for threads and event loops (see `_runtime.flows`). Below them, `loss_and_verdict`
+decides what an error means and whether to send the request again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import ssl
 import sys
 from typing import TYPE_CHECKING, Any
 
-from .._network.descriptors import is_out_of_descriptors
+from .._network.descriptor_limit import is_out_of_descriptors
 from .._network.sessions import SessionRefused
 from .._protocol.http1 import read_keep_alive_hint
 from .._rules.resend import Facts, Loss, Verdict, is_idempotent, judge
@@ -27,7 +27,7 @@ from .._runtime.causes import walk_causes
 from .._runtime.flows import Wait
 from .._values.status import RequestInfo
 from . import errors
-from .steps import BeginAnew, CloseStream, Drain, Send
+from .steps import CloseStream, Drain, PrepareReopening, Send
 from .ticket import Ticket
 
 if TYPE_CHECKING:
@@ -134,10 +134,10 @@ class Exchange(Ticket):
                 try:
                     response = yield Send(socket.connection, self.request)  # opens the socket first, if it is new
                 except SessionRefused:  # a handshake failed because of the TLS session it offered: do it without
-                    yield BeginAnew(socket)
+                    yield PrepareReopening(socket)
                     continue
                 except Exception as error:
-                    loss, verdict = self.judge(error) or (None, None)
+                    loss, verdict = self.loss_and_verdict(error) or (None, None)
                     if loss is Loss.SESSION_REFUSED:
                         self.session_refused = True
                         socket.refuse_session()
@@ -147,7 +147,7 @@ class Exchange(Ticket):
                         self.retried = True
                     elif self._may_make_room(error):
                         self.made_room = True
-                        yield from dispatcher.close_sockets(self.home, dispatcher.close_free_sockets(self))
+                        yield from dispatcher.close_sockets(self.home, dispatcher.make_room(self))
                     else:
                         raise
                     leaving = loss is not None and loss.is_http2
@@ -181,7 +181,7 @@ class Exchange(Ticket):
             left = None if deadline is None else deadline - self.dispatcher.stopwatch()
             if left is not None and left <= 0:
                 if standing := self.dispatcher.standing_of(self):
-                    raise self.dispatcher.family.httpcore.PoolTimeout(errors.no_socket(self, standing))
+                    raise self.dispatcher.family.httpcore.PoolTimeout(errors.pool_timeout_text(self, standing))
             elif looks_for_lost:
                 looks_for_lost = False
                 yield Wait(event, LOST_AFTER if left is None else min(left, LOST_AFTER))
@@ -195,7 +195,7 @@ class Exchange(Ticket):
         socket = self.socket
         assert socket is not None
         if socket.connection is None:
-            socket.connection = self.dispatcher.connector.connection(socket.key, socket.wire, self.home)
+            socket.connection = self.dispatcher.factory.connection(socket.key, socket.wire, self.home)
             if self.session_refused:
                 socket.may_resume = False
         if not socket.multiplexed:
@@ -347,7 +347,7 @@ class Exchange(Ticket):
             # Whether the connection ended or was reset makes no difference: in the sync world, Python's `ssl` reports a
             # reset as an end.
             if isinstance(error, Exception):
-                self.dispatcher.connector.sessions.evict(self.key)
+                self.dispatcher.factory.sessions.evict(self.key)
             closing = self.dispatcher.release(
                 self,
                 reusable=False,
@@ -364,7 +364,7 @@ class Exchange(Ticket):
 
     # Judging an error -------------------------------------------------------------------------------------------------
 
-    def judge(self, error: BaseException) -> tuple[Loss, Verdict] | None:
+    def loss_and_verdict(self, error: BaseException) -> tuple[Loss, Verdict] | None:
         """Return how an error cost the request its connection, and whether the request is sent again.
 
         Returns:

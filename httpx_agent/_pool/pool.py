@@ -9,7 +9,7 @@ from .._family import RESPX, register_with_respx
 from .._runtime.flows import arun, run
 from .bodies import AsyncBody, Body
 from .exchange import Exchange
-from .response_cycle import ResponseCycle
+from .reference_cycle import ReferenceCycle
 from .ticket import Ticket
 
 if TYPE_CHECKING:
@@ -37,10 +37,10 @@ class BasePool:
 
     def __init__(self, agent: Agent, dispatcher: Dispatcher, *, owns_agent: bool) -> None:
         self.agent = agent
-        self.response_cycle = ResponseCycle(dispatcher.family.httpx)
+        self.reference_cycle = ReferenceCycle(dispatcher.family.httpx)
         self._dispatcher = dispatcher
         self._owns_agent = owns_agent
-        proxy = dispatcher.connector.proxy
+        proxy = dispatcher.factory.proxy
         # pytest-httpx reads these two off an `httpcore.HTTPProxy`; see `BaseTransport._make_pool`.
         if proxy is not None:
             self._proxy_url = proxy.url
@@ -61,7 +61,7 @@ class BasePool:
         try:
             response = run(exchange.send())
             if exchange.response_began:  # if not, a mock answered: leave its response as it is
-                response.stream = Body(exchange, response.stream, self.response_cycle)
+                response.stream = Body(exchange, response.stream, self.reference_cycle)
         except BaseException:
             dispatcher.note_dropped(exchange)  # first, because a single call into C cannot be interrupted
             dispatcher.give_up(exchange, with_socket=True)
@@ -78,7 +78,7 @@ class BasePool:
         try:
             response = await arun(exchange.send())
             if exchange.response_began:  # if not, a mock answered: leave its response as it is
-                response.stream = AsyncBody(exchange, response.stream, self.response_cycle)
+                response.stream = AsyncBody(exchange, response.stream, self.reference_cycle)
         except GeneratorExit:  # this coroutine is being dropped, and the exchange has been abandoned already
             raise
         except BaseException:

@@ -18,7 +18,7 @@ _CLOSING = ("close", "aclose")
 _DEPTH = 4
 
 
-class ResponseCycle:
+class ReferenceCycle:
     """The reference cycle that each response of one library is part of.
 
     Args:

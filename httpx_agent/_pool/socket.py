@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from concurrent.futures import Future
 
-    from .._connection.factory import Connector
+    from .._connection.factory import ConnectionFactory
     from .._network.wire import Wire
     from .._runtime.homes import Home
     from .._values.options import AgentOptions
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 class Owner(Protocol):
     """The dispatcher as its sockets see it: what they ask of it, and what they report to it."""
 
-    connector: Connector
+    factory: ConnectionFactory
 
     def options_for(self, key: Key) -> AgentOptions:
         """Return the options that apply to an origin."""
@@ -67,7 +67,7 @@ class Socket:
         self.home = home
         self.key = key
         self.connection: Any = None  # a `Connection`, made by the request that opens it
-        self.wire: Wire = dispatcher.connector.wire(key, self, dispatcher.options_for(key))
+        self.wire: Wire = dispatcher.factory.wire(key, self, dispatcher.options_for(key))
         self.usable = False  # it has been opened: all handshakes are done
         self.multiplexed: bool = False  # it speaks HTTP/2 and serves several requests at once
         self.request_count = 0  # number of requests that have got it
@@ -79,7 +79,7 @@ class Socket:
         self.close_reason = CloseReason.LOOP_ENDED  # stays unless the core gives a reason for closing it
         self._dispatcher = dispatcher
         self._session_is_kept = False  # the TLS session of this connection has been offered to the session cache
-        self._handshakes_left = dispatcher.connector.handshakes(key)  # TLS handshakes to do before it is usable
+        self._handshakes_left = dispatcher.factory.handshakes(key)  # TLS handshakes to do before it is usable
 
     def was_used(self) -> bool:
         """Return whether it was ever opened. A mock answers a request without opening it."""
@@ -141,8 +141,8 @@ class Socket:
         Raises:
             SessionRefused: If the handshake failed and may be repeated without the session.
         """
-        connector = self._dispatcher.connector
-        sessions = connector.sessions
+        factory = self._dispatcher.factory
+        sessions = factory.sessions
         session = None
         if self._handshakes_left == 1:
             self._generation = sessions.generation  # read before the lookup: clearing the cache raises it first
@@ -157,7 +157,7 @@ class Socket:
             yield offer.tls.stand_in(SlowContext) if offer is not None and slow else context, name
             return
         try:
-            with connector.resuming.offering(session, slow=slow) as resuming:
+            with factory.resuming.offering(session, slow=slow) as resuming:
                 yield resuming, name
         except Exception as error:
             if self.wire.broken or not (self.home.is_async or self.wire.family.is_of_network(error)):
@@ -170,7 +170,7 @@ class Socket:
     def refuse_session(self) -> None:
         """Note that the server ended the connection because of the TLS session that it had resumed."""
         assert self._resumed is not None
-        self._dispatcher.connector.sessions.refuse(self.key, self._resumed)
+        self._dispatcher.factory.sessions.refuse(self.key, self._resumed)
 
     @property
     def has_resumed(self) -> bool:
@@ -207,13 +207,13 @@ class Socket:
             self._dispatcher.socket_opened(self, stream)
 
     def _keep_session(self) -> None:
-        connector = self._dispatcher.connector
-        if connector.resumes(self.key):
-            connector.sessions.learn(self.key, self.wire.stream.get_extra_info("ssl_object"), self._generation)
+        factory = self._dispatcher.factory
+        if factory.resumes(self.key):
+            factory.sessions.learn(self.key, self.wire.stream.get_extra_info("ssl_object"), self._generation)
 
-    # Opening anew -----------------------------------------------------------------------------------------------------
+    # Reopening --------------------------------------------------------------------------------------------------------
 
-    def begin_anew(self) -> None:
+    def prepare_reopening(self) -> None:
         """Close what a failed handshake has left, and become like new. A `close` in the meantime still prevails."""
         connection, self.connection = self.connection, None
         suppressed = self.wire.family.suppress_network_errors
@@ -223,8 +223,8 @@ class Socket:
             self.wire.stream.close()
         self._forget_handshakes()
 
-    async def abegin_anew(self) -> None:
-        """Do the same as `begin_anew` in an event loop, even if the task is cancelled."""
+    async def aprepare_reopening(self) -> None:
+        """Do the same as `prepare_reopening` in an event loop, even if the task is cancelled."""
         connection, self.connection = self.connection, None
         with anyio.CancelScope(shield=True):
             with suppress(Exception):
@@ -234,16 +234,16 @@ class Socket:
         self._forget_handshakes()
 
     def _forget_handshakes(self) -> None:
-        self.wire.begin_anew()
+        self.wire.prepare_reopening()
         self.may_resume = False
-        self._handshakes_left = self._dispatcher.connector.handshakes(self.key)
+        self._handshakes_left = self._dispatcher.factory.handshakes(self.key)
 
     # Closing ----------------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Close the socket in whatever state it is, after waking any thread that is using it."""
         self.wire.break_off()
-        connection = self.connection  # another thread may be in `begin_anew`
+        connection = self.connection  # another thread may be in `prepare_reopening`
         try:
             if connection is not None:
                 connection.close()

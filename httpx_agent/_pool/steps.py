@@ -58,7 +58,7 @@ class CloseSocket:
             await self._socket.aclose()
 
 
-class BeginAnew:
+class PrepareReopening:
     """Close what a failed handshake has left of a socket, so that it can be opened again like a new one."""
 
     __slots__ = ("_socket",)
@@ -67,10 +67,10 @@ class BeginAnew:
         self._socket = socket
 
     def run(self) -> None:
-        self._socket.begin_anew()
+        self._socket.prepare_reopening()
 
     def arun(self) -> Awaitable[None]:
-        return self._socket.abegin_anew()
+        return self._socket.aprepare_reopening()
 
 
 class CloseStream:

@@ -138,7 +138,7 @@ class SyncHome(Home):
     def __init__(self, owner: Owner) -> None:
         super().__init__(owner)
         watcher = self.watcher = ThreadWatcher(self, owner.now)
-        self.rest = watcher.rest
+        self.end_idle_watcher = watcher.end_if_idle
         weakref.finalize(owner, watcher.stop)
 
     def new_event(self) -> Signal:

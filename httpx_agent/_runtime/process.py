@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Restartable(Protocol):
     """An object that starts afresh in every forked child."""
 
-    def begin_anew(self) -> None:
+    def after_fork(self) -> None:
         """Forget everything that belongs to the parent.
 
         No other thread exists in the child. Threads of the parent may have left locks held.
@@ -106,15 +106,15 @@ def _file(descriptor: int) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _begin_anew() -> None:
+def _after_fork() -> None:
     opening.release()  # by the thread that forked, the only one that continues
     for restartable in list(_restartables):
-        restartable.begin_anew()
+        restartable.after_fork()
 
 
 if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows cannot fork
     os.register_at_fork(
         before=opening.acquire,
         after_in_parent=opening.release,
-        after_in_child=_begin_anew,
+        after_in_child=_after_fork,
     )

@@ -98,7 +98,7 @@ class ThreadWatcher:
     def stop(self) -> None:
         """Forget everything, and end the thread."""
         self._forget()
-        self.rest()
+        self.end_if_idle()
 
     @held("_lock")
     def _forget(self) -> None:
@@ -106,7 +106,7 @@ class ThreadWatcher:
         self._watch_at = None
 
     @held("_lock")
-    def rest(self) -> None:
+    def end_if_idle(self) -> None:
         """End the thread if nothing is watched or about to be; otherwise it would wait for the next deadline."""
         if not self._watched:
             self._when = None

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, SupportsIndex, TypedDict
 from .._protocol.http1 import is_installed
 from .._rules.core import Rules
 from .frozen import FrozenDict
-from .names import no_such_option
+from .option_hints import no_such_option
 from .origins import OriginPattern
 
 if TYPE_CHECKING:

@@ -357,8 +357,8 @@ async def test_a_connection_that_cannot_even_be_made(world: World, monkeypatch: 
 
     async with world.client(transport=AgentTransport(agent=agent)) as client:
         with monkeypatch.context() as patch:
-            patch.setattr(agent._dispatcher.connector, "sync_connection", fail)
-            patch.setattr(agent._dispatcher.connector, "async_connection", fail)
+            patch.setattr(agent._dispatcher.factory, "sync_connection", fail)
+            patch.setattr(agent._dispatcher.factory, "async_connection", fail)
             with pytest.raises(RuntimeError, match="no context"):
                 await client.get(URL)
         assert agent.status().create_socket_error_count == 1

@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from httpx_agent import Agent, AgentTransport
-from httpx_agent._network.descriptors import is_out_of_descriptors
+from httpx_agent._network.descriptor_limit import is_out_of_descriptors
 from httpx_agent.testing import FIN, ChaosServer, Network, Script, assert_no_leaks, respond
 from tests.support.servers import Certificates
 from tests.support.worlds import World, clean_environment

@@ -211,7 +211,7 @@ def test_the_collector_in_the_middle_of_everything() -> None:
 LOCKS: dict[str, Callable[[Agent], Any]] = {
     "the agent's": lambda agent: agent._dispatcher._lock,
     "a watcher's": lambda agent: agent._dispatcher.sync_home.watcher._lock,
-    "that of the TLS sessions": lambda agent: agent._dispatcher.connector.sessions._lock,
+    "that of the TLS sessions": lambda agent: agent._dispatcher.factory.sessions._lock,
     "none": lambda agent: nullcontext(),
 }
 

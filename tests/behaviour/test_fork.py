@@ -420,7 +420,7 @@ def test_what_a_child_does(
 
                 monkeypatch.setattr(_fork, "_restartables", weakref.WeakSet([agent._dispatcher]))
                 _fork.opening.acquire()
-                _fork._begin_anew()
+                _fork._after_fork()
 
                 assert agent.sockets() == ()
                 assert len(transport._pool._requests) == 0
@@ -456,7 +456,7 @@ async def test_what_a_child_does_without_sockets_of_the_system(world: World) -> 
     async with world.client(transport=transport) as client:
         await client.get("http://a.test/")
         await end_threads(world, transport.agent)
-        transport.agent._dispatcher.begin_anew()
+        transport.agent._dispatcher.after_fork()
         assert transport.agent.sockets() == ()
         await client.get("http://a.test/")
         assert len(network.connections) == 2

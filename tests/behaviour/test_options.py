@@ -68,8 +68,8 @@ sys.modules["httptools"] = None
 import httpx_agent, httpx
 from httpx_agent._values.origins import Key
 agent = httpx_agent.Agent()
-wire = agent._dispatcher.connector.wire(Key("http", "a.test", 80, None), None, agent.options)
-print(type(agent._dispatcher.connector.sync_connection(Key("http", "a.test", 80, None), wire).inner).__module__)
+wire = agent._dispatcher.factory.wire(Key("http", "a.test", 80, None), None, agent.options)
+print(type(agent._dispatcher.factory.sync_connection(Key("http", "a.test", 80, None), wire).inner).__module__)
 try:
     httpx_agent.Agent(http1_engine="httptools")
 except ImportError as error:

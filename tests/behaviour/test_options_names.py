@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from httpx_agent import Agent, AgentOptions, AgentTransport
-from httpx_agent._values.names import _OPTIONS, ANSWERS, CALLS
+from httpx_agent._values.option_hints import _OPTIONS, ANSWERS, CALLS
 from httpx_agent.testing import Network
 from tests.support.worlds import World
 

@@ -176,7 +176,7 @@ def test_what_a_child_does_about_contexts_that_are_lent(certificates: Certificat
     _tls._borrowed.lend(other, ["h2"], lambda _: None)
 
     def fork(_: ssl.SSLContext) -> None:
-        _tls._borrowed.begin_anew()
+        _tls._borrowed.after_fork()
         assert read_protocols(lent) == ["theirs"]
 
     _tls._borrowed.lend(lent, ["h2"], fork)

@@ -159,10 +159,10 @@ def test_what_a_child_does_about_certificates_that_are_loaded(certificates: Cert
     """It knows of no thread that does so, and waits for no lock; what has been loaded stays."""
     proxy = httpx.Proxy("https://proxy.test", ssl_context=certificates.client())
     agent = Agent(proxy=proxy, verify=certificates.client())
-    connector = agent._dispatcher.connector
-    contexts = [connector._tls, connector._proxy_tls]
+    factory = agent._dispatcher.factory
+    contexts = [factory._tls, factory._proxy_tls]
     before = [(tls._making, tls.get()) for tls in contexts if tls is not None]
-    agent._dispatcher.begin_anew()
+    agent._dispatcher.after_fork()
     after = [(tls._making, tls.get()) for tls in contexts if tls is not None]
     assert [made for _, made in before] == [made for _, made in after]
     assert not {id(lock) for lock, _ in before} & {id(lock) for lock, _ in after}
@@ -248,7 +248,7 @@ def patched(begin: Any, patch: pytest.MonkeyPatch, start: Any) -> Any:
 def test_a_fork_while_certificates_are_loaded(tls_server: Server, loading: Loading) -> None:
     """No thread in the child would ever be done with them."""
     agent = Agent()
-    build = agent._dispatcher.connector._tls.begin()
+    build = agent._dispatcher.factory._tls.begin()
     assert build is not None
     assert loading.started.wait(10)
 

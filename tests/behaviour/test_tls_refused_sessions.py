@@ -180,7 +180,7 @@ URL = "https://a.test/"
 def agent_with_session(network: Network, **options: Any) -> Agent:
     """An agent that knows a session, as far as it can see, for the server at `URL`."""
     agent = Agent(**network.options, **options)
-    cache = agent._dispatcher.connector.sessions
+    cache = agent._dispatcher.factory.sessions
     key = agent._dispatcher.key_of(SimpleNamespace(url=httpx_url(), extensions={}))
     cache.learn(key, Connection(Session()), cache.generation)
     return agent

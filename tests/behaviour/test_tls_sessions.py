@@ -189,7 +189,7 @@ async def test_switched_off_it_costs_nothing(
         async with world.client(transport=AgentTransport(agent=agent)) as client:
             for path in ("echo", "echo", "close", "echo", "close", "echo"):
                 assert (await client.get(f"{server.url}/{path}")).status_code == 200
-                session = agent._dispatcher.connector.sessions.get(key)
+                session = agent._dispatcher.factory.sessions.get(key)
                 if session is not None and not any(session is other for other in kept):
                     kept.append(session)
         await world.close(agent)

@@ -75,7 +75,7 @@ def test_a_socket_that_came_free_while_the_watcher_was_told_to_rest(server: Serv
     agent = Agent(free_socket_timeout=0.2 if ends == "its time is over" else None)
     with httpx.Client(transport=AgentTransport(agent=agent), trust_env=False) as client:
         client.get(f"{server.url}/echo")
-        agent._dispatcher.sync_home.watcher.rest()
+        agent._dispatcher.sync_home.watcher.end_if_idle()
         if ends == "the server closes it":
             server.close_idle()
         anyio.run(World("sync").until, lambda: not agent.sockets())

@@ -93,7 +93,7 @@ def test_giving_up_free_sockets_is_interrupted(raise_in: RaiseIn) -> None:
         client.get(A)
         raise_in(Dispatcher, "_carry_out")
         with pytest.raises(Interrupted):
-            agent._dispatcher.rest()
+            agent._dispatcher.close_free_sockets()
         network.wait_for(lambda: network.open == 0)
         check(agent)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import httpcore
 import pytest
 
-from httpx_agent._network.descriptors import is_out_of_descriptors
+from httpx_agent._network.descriptor_limit import is_out_of_descriptors
 from httpx_agent._network.wire import close_forgotten
 from httpx_agent._runtime.causes import walk_causes
 from tests.support.errors import ring

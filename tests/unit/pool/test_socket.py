@@ -62,10 +62,10 @@ async def test_a_connection_that_should_be_secure_and_is_not_has_no_session(worl
 
     agent = Agent()
     one = Socket(agent._dispatcher, 0, agent._dispatcher.sync_home, agent._dispatcher.key_of(FakeRequest()))
-    one.connection = agent._dispatcher.connector.sync_connection(one.key, one.wire)
+    one.connection = agent._dispatcher.factory.sync_connection(one.key, one.wire)
     one.wire.stream = Stream()
     one.note_response(Response())
-    assert agent._dispatcher.connector.sessions.get(one.key) is None
+    assert agent._dispatcher.factory.sessions.get(one.key) is None
 
 
 def test_a_stream_that_tells_nothing_any_more_is_not_watched() -> None:

@@ -69,7 +69,7 @@ def test_a_watcher_bears_descriptors_that_are_closed_and_numbers_that_come_again
     done.clear()
     watcher.watch_later()
     watcher.watch_later()
-    watcher.rest()  # which is for those that are watched
+    watcher.end_if_idle()  # which is for those that are watched
     assert done.wait(5)
     assert told == ["time", "watch due"]
     watcher.stop()
@@ -173,7 +173,7 @@ def test_a_watcher_that_has_something_to_do_does_not_rest() -> None:
     one, other = socket.socketpair()
     with one, other:
         watcher.watch(one.fileno(), 1)
-        watcher.rest()
+        watcher.end_if_idle()
         other.send(b"x")
         assert told.wait(5)
     watcher.stop()
