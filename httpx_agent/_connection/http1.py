@@ -112,7 +112,7 @@ class Http1Connection:
         return self.phase is Phase.IDLE
 
     def has_expired(self) -> bool:
-        """Return whether the server closed it, or wrote unasked, while it was idle."""
+        """Return whether the server closed it, or sent unsolicited bytes, while it was idle."""
         return self.phase is Phase.IDLE and (self.wire.ended or self._has_news())
 
     def is_idle(self) -> bool:
@@ -206,7 +206,7 @@ class Http1Connection:
         self._outgoing = outgoing = Outgoing(self.httpcore, request, self._fields, recent.fields)
         self._fields = recent.fields = outgoing.fields
         self._incoming = incoming = Incoming(self.httpcore, request.method, outgoing.fields.proposes_upgrade)
-        if self._trace is None:  # else who takes a part tells of it
+        if self._trace is None:  # otherwise the reader of each part reports it to the trace
             self.arrived = incoming.pieces
         return outgoing
 

@@ -18,7 +18,7 @@ from .http1 import Http1Connection, Parts, Phase, TracedParts
 if TYPE_CHECKING:
     from .._protocol.http1 import Incoming
 
-#: The number of the loop's turns within which it delivers data that has arrived, unless it is half a TLS record.
+#: Seconds within which the loop delivers data that has arrived, unless it is half a TLS record.
 _ARRIVED = 0.05
 
 
@@ -64,7 +64,7 @@ class AsyncioHttp1Connection(Http1Connection):
             await self._stream.aclose()
 
     def _has_news(self) -> bool:
-        return self.wire.unasked or bool(self._io.is_readable())
+        return self.wire.unsolicited or bool(self._io.is_readable())
 
     def _close_soon(self) -> None:
         self.phase = Phase.CLOSED
@@ -85,7 +85,7 @@ class AsyncioHttp1Connection(Http1Connection):
         """Take bytes that have arrived."""
         incoming = self._incoming
         if incoming is None or (incoming.is_complete and not incoming.switches):
-            self._hear_unasked()
+            self._hear_unsolicited()
             return
         self.wire.received += len(data)
         incoming.feed(data)
@@ -110,9 +110,9 @@ class AsyncioHttp1Connection(Http1Connection):
                 incoming.failure = failure = self.httpcore.ReadError(str(error))
                 failure.__cause__ = error
 
-    def _hear_unasked(self) -> None:
-        """Note unasked bytes: they are not the response to the next request (R20)."""
-        self.wire.unasked = True
+    def _hear_unsolicited(self) -> None:
+        """Note unsolicited bytes: they are not the response to the next request (R20)."""
+        self.wire.unsolicited = True
         self._io.pause_reading()
         incoming = self._incoming
         if incoming is None:

@@ -59,7 +59,7 @@ class SyncHttp1Connection(Http1Connection):
             self._stream.close()
 
     def _has_news(self) -> bool:
-        return self.wire.unasked or bool(self._poll.is_readable())
+        return self.wire.unsolicited or bool(self._poll.is_readable())
 
     def _close_soon(self) -> None:
         self.close()

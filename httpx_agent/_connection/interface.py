@@ -32,7 +32,7 @@ class Connection(Protocol):
 
         Args:
             shared: Whether other requests are in flight on it, so that incoming data may be expected. Otherwise any
-                unasked data makes it dead, as do the end of the connection and a mock that takes its place.
+                unsolicited data makes it dead, as do the end of the connection and a mock that takes its place.
         """
         raise NotImplementedError
 

@@ -64,11 +64,11 @@ class Listener(Protocol):
         """Note how many streams the other end of an HTTP/2 connection accepts, if it announced that."""
 
     def lost(self) -> None:
-        """Note that the other end closed, or wrote unasked, while nothing was expected."""
+        """Note that the other end closed while nothing was expected, or sent unsolicited bytes."""
 
 
 class Wire:
-    """The network side of one socket: its state, and how to break it.
+    """The network side of one socket: its state, and how to interrupt whatever waits on it.
 
     Args:
         family: The libraries.
@@ -89,7 +89,7 @@ class Wire:
         self.received = 0  # bytes since `begin_request`
         self.awaits_response = True  # no response has begun since `begin_request`, where httpcore sends
         self.ended = False  # the other end has closed
-        self.unasked = False  # data arrived that no request had asked for
+        self.unsolicited = False  # data arrived that no request had asked for
         self.tells_of_loss = False  # its stream reports the end itself: the descriptor needs no watching
         self.impatient = False  # read what has arrived, and do not wait
         self.frames: Frames | None = None  # where httpcore speaks HTTP/2: what goes out and comes in
@@ -128,7 +128,7 @@ class Wire:
 
     def is_readable(self) -> bool:
         """Return whether the other end has closed, or written. Costs one poll, and may lose readable data."""
-        return self.unasked or bool(self.stream.get_extra_info("is_readable")) or self._has_unread()
+        return self.unsolicited or bool(self.stream.get_extra_info("is_readable")) or self._has_unread()
 
     def _has_unread(self) -> bool:
         """Return whether TLS holds data that arrived together with what was read; the system no longer sees it.
@@ -193,7 +193,7 @@ class Wire:
         """Prepare a closed socket to be opened again, within the deadline of the previous attempt."""
         self.opening.continue_attempt()
         self._tls.clear()
-        self.ended = self.unasked = self.tells_of_loss = False
+        self.ended = self.unsolicited = self.tells_of_loss = False
 
     def connected(self) -> None:
         """Note that the stream exists: the other end, or the proxy, accepted the connection."""
@@ -318,7 +318,7 @@ class Wire:
 def _holds_data(tls: Any) -> bool:
     if not isinstance(tls, ssl.SSLObject):  # it reads no more from its socket than requested
         return False
-    with suppress(ssl.SSLError):  # garbage also counts as unasked data
+    with suppress(ssl.SSLError):  # garbage also counts as unsolicited data
         try:
             tls.read(1)  # empty means the end
         except ssl.SSLWantReadError:

@@ -239,9 +239,9 @@ class Dispatcher:
         self.factory.after_fork()
 
     def is_locked_here(self) -> bool:
-        """Return whether this thread holds one of the agent's locks, so that a finaliser must be running in it.
+        """Return whether this thread holds a lock that closing takes, so that a finaliser must be running in it.
 
-        See `_runtime.locks`.
+        See `_runtime.locks`, and for the other locks *Finalisers* in `docs/contributing/architecture.md`.
         """
         homes = [self.sync_home, *self._homes.values()]
         return (
@@ -637,7 +637,7 @@ class Dispatcher:
         return self._apply(self._core.negotiated(socket.id, self.now(), capacity=capacity, multiplexes=True))
 
     def socket_lost(self, number: int) -> None:
-        """Close a free socket whose server closed it or sent unrequested bytes (R14, N23)."""
+        """Close a free socket whose server closed it or sent unsolicited bytes (R14, N23)."""
         self._carry_out(self._note_lost(number), None)
 
     @_guarded

@@ -95,12 +95,12 @@ def _explain(error: Exception, failed: FailedRequest, httpcore: Any) -> Any:
         return (httpcore.ConnectError if connecting else httpcore.ReadError)(f"{what}: {error}{where}")
     if connecting and isinstance(error, (OSError, UnicodeError)):
         return httpcore.ConnectError(f"{what}: {error}{where}")
-    if connecting and type(error).__module__.startswith("socksio."):  # httpcore lets it out
+    if connecting and type(error).__module__.startswith("socksio."):  # httpcore does not convert it
         return httpcore.ProxyError(f"{what}: the proxy closed the connection or does not speak SOCKS5 ({error}){where}")
     if loss is Loss.STALE:
         text = _text(error).removesuffix(".")
         return type(error)(f"{what}: {text}. {_stale(failed)} Not sent again: {_WHY_NOT[verdict]}.")
-    if isinstance(error, (httpcore.LocalProtocolError, h11.LocalProtocolError)):  # httpcore lets some of h11's out
+    if isinstance(error, (httpcore.LocalProtocolError, h11.LocalProtocolError)):  # httpcore converts few of h11's
         return httpcore.LocalProtocolError(f"{what}: {_without_values(str(error), failed.request.headers)}")
     if isinstance(error, (httpcore.NetworkError, httpcore.ProtocolError, httpcore.ProxyError)):
         return type(error)(f"{what}: {_text(error)}{where}")
@@ -113,7 +113,7 @@ def _where(socket: Socket | None) -> str:
     if not reached or socket is None:
         return ""
     own = socket.wire.options.local_address
-    if own and reached.startswith(Phase.TCP.value):  # it may be nobody's here
+    if own and reached.startswith(Phase.TCP.value):  # it may not be an address of this machine
         reached += f"; from local_address={own!r}"
     return f" ({reached})"
 

@@ -43,7 +43,7 @@ class Owner(Protocol):
         """Note how many HTTP/2 streams a socket's server allows; ``None`` if it did not say."""
 
     def socket_lost(self, number: int) -> None:
-        """Note that the server closed a free socket, or sent unrequested bytes on it."""
+        """Note that the server closed a free socket, or sent unsolicited bytes on it."""
 
 
 class Socket:
@@ -182,7 +182,7 @@ class Socket:
         self._dispatcher.socket_has_room(self, max_concurrent_streams)
 
     def lost(self) -> None:
-        """Note that the server closed the socket or sent unrequested bytes.
+        """Note that the server closed the socket or sent unsolicited bytes.
 
         Ignore it if we are closing the socket ourselves. The core ignores it unless the socket is free.
         """

@@ -28,9 +28,11 @@ class BodyReference(weakref.ref[Any]):
 class Ticket:
     """A request as the dispatcher sees it, from its arrival until it is over.
 
-    Fields are written under the dispatcher's lock, except for the last four class attributes, which belong to the flow
-    that sends the request. The flow reads the others without the lock, because each of them is set at most once between
-    two of its steps.
+    What the core's decisions change is written under the dispatcher's lock: `number`, `grant`, `socket`, `event`,
+    `queued`, `refused` and `over`. The request's flow reads these without the lock, because each of them is set at most
+    once between two of its steps. The rest is written without the lock: `asked_for_at`, `body` (until the request is
+    over), `started` and `detached` by the request's owner; `due`, `abandoned` and `ended_in_order` by the dispatcher,
+    in the thread that ends the request or notes that its caller dropped it.
 
     Args:
         home: The home in which the request was made.
@@ -66,7 +68,7 @@ class Ticket:
     over = False
     body: BodyReference | None = None
     asked_for_at: str | None = None
-    # These four belong to the flow.
+    # Written without the dispatcher's lock, like `body` and `asked_for_at`.
     abandoned = False
     started = False
     detached = False

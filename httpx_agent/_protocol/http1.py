@@ -539,7 +539,7 @@ class Incoming:
                 raise self._error("Receive buffer too long")
 
     def _has_ended(self, before: int) -> bool:
-        """Return whether a chunked body has ended; anything after it would be an unasked second response."""
+        """Return whether a chunked body has ended; anything after it would be an unsolicited second response."""
         pieces = self.pieces
         if _END in pieces[before:]:
             del pieces[pieces.index(_END, before) :]

@@ -1,10 +1,12 @@
-"""Hold back a server's GOAWAY until every stream that it promised to answer has ended (RFC 9113, 6.8).
+"""Read the frames of an HTTP/2 connection: how many streams the server allows, and that it is about to close.
 
-A server that ends a connection names the last stream that it will answer. httpcore abandons every stream as soon as it
-reads that, finished or not. So it gets the frame only when the last promised stream has ended. The server has not
-processed the remaining streams, and httpcore reports that.
+Hold back a server's GOAWAY until every stream that it promised to answer has ended (RFC 9113, 6.8). A server that
+ends a connection names the last stream that it will answer. httpcore abandons every stream as soon as it reads that,
+finished or not. So it gets the frame only when the last promised stream has ended. The server has not processed the
+remaining streams, and httpcore reports that.
 
-Also count the bytes of heads before a response begins: h2 has no limit on them.
+Also read from the server's SETTINGS how many streams it allows, and count the bytes of heads before a response begins,
+on which h2 has no limit.
 """
 
 from __future__ import annotations

@@ -4,5 +4,5 @@ Begin with `core.py`. Its first page is the theory of the agent: which socket se
 may stay free, and for how long. `resend.py` judges whether a request that lost its connection is sent again. Times come
 in as arguments; decisions go out as values. Only the standard library is used: no I/O, no clock, no lock.
 
-May import nothing of ours.
+May not import any other part of the package.
 """

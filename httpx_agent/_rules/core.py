@@ -104,7 +104,7 @@ class CloseReason(Enum):
     FREE_LIMIT = "free_limit"  # as many others are free as a limit allows
     EVICTED = "evicted"  # to make room for a request that cannot use it
     LIMIT_LOWERED = "limit_lowered"  # more sockets are open than a lowered limit allows
-    SERVER_CLOSED = "server_closed"  # its server closed it, or sent unrequested bytes
+    SERVER_CLOSED = "server_closed"  # its server closed it, or sent unsolicited bytes
     NOT_REUSABLE = "not_reusable"  # the response was read to its end, but leaves the socket unfit for another request
     ABORTED = "aborted"  # the request was given up before its response ended
     TIMEOUT = "timeout"  # the limit on an active socket was reached
@@ -524,7 +524,7 @@ class Core:
         return self._answer()
 
     def lost(self, socket: int, now: float, *, error: bool = False) -> list[Action]:
-        """Close a free socket whose server closed it or sent unrequested bytes (R14, N23). Ignore any other socket."""
+        """Close a free socket whose server closed it or sent unsolicited bytes (R14, N23). Ignore any other socket."""
         gone = self._sockets.get(socket)
         if gone is not None and gone.state is State.FREE:
             gone.error = error

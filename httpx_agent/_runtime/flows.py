@@ -1,8 +1,8 @@
 """Flows: the work of a request, written once for threads and for event loops.
 
 A *flow* is a generator that yields steps, each of which may block. A step can be done in two worlds: `run` blocks the
-thread, `arun` awaits. The functions `run` and `arun` below drive a flow to its end. They are the only difference
-between sync and async.
+thread, `arun` awaits. The functions `run` and `arun` below drive a flow to its end. Nothing else about driving
+a flow differs between sync and async.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ class Owner(Protocol):
     """Return the time by which sockets expire."""
 
     def socket_lost(self, number: int) -> None:
-        """Close a free socket that its server has closed, or written to unasked."""
+        """Close a free socket that its server has closed, or has sent unsolicited bytes on."""
 
     def expire(self, home: Home) -> None:
         """Close the free sockets of a home that have expired."""
@@ -74,7 +74,7 @@ class Home:
         self.watcher.disown()
 
     def on_readable(self, number: int) -> None:
-        """Notify the owner that a free socket was closed or written to by its server."""
+        """Notify the owner that the server has closed a free socket, or sent unsolicited bytes on it."""
         owner = self._owner()
         if owner is not None:
             owner.socket_lost(number)

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-#: A lock that knows which thread holds it. A thread never takes the same one twice.
+#: A lock that knows which thread holds it. No code takes the same one twice on purpose.
 Lock = threading.RLock
 
 

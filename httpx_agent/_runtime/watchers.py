@@ -28,7 +28,7 @@ class Owner(Protocol):
     """A receiver of a watcher's notifications."""
 
     def on_readable(self, number: int) -> None:
-        """Handle a watched socket that has become readable: its server closed it, or wrote unasked."""
+        """Handle a watched socket that has become readable: its server closed it, or sent unsolicited bytes."""
 
     def on_time(self) -> None:
         """Do what is due, because the time passed to `arm` has come."""

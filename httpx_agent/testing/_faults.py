@@ -89,7 +89,7 @@ _FAULTS = [
     Fault(
         "split", "sends bytes after the end of the body that look like headers", (_OK + b"Set-Cookie: evil=1\r\n\r\n",)
     ),
-    Fault("upgrade", "switches to another protocol unasked", (_UPGRADE,)),
+    Fault("upgrade", "switches to another protocol without being asked", (_UPGRADE,)),
     Fault(
         "two-lengths", "sends two different lengths", (_START + b"Content-Length: 2\r\nContent-Length: 9\r\n\r\nok",)
     ),

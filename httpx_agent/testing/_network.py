@@ -57,7 +57,7 @@ class Script:
         close: The steps of the close: a gate or `HANG` delays it, in event loops only; an exception is raised by it. In
             either case the connection is closed afterwards.
         early: The numbers of the requests, counted from 0, that are answered as soon as their head has arrived.
-        greeting: What the server sends unasked after the connect.
+        greeting: What the server sends, unsolicited, after the connect.
         alpn: The protocol that TLS negotiates.
         raw: Replaces the answers: a function called with the connection and the bytes of each write.
     """
@@ -218,7 +218,7 @@ class Connection:
     # -- The server's side ------------------------------------------------------------------------------------------
 
     def send(self, *steps: Step) -> None:
-        """Make the server send unasked, for instance while the connection is idle."""
+        """Make the server send unsolicited bytes, for instance while the connection is idle."""
         with self.network.condition:
             self._inbox.extend(steps)
             if RST in steps:

@@ -274,15 +274,15 @@ async def test_a_reset_connection(world: World) -> None:
                 await client.get(url)
 
 
-@pytest.mark.parametrize("unasked", [b"HTTP/1.1 408 Too late\r\nContent-Length: 0\r\n\r\n", b"\r\n"])
-async def test_what_a_server_says_unasked_costs_it_the_socket(world: World, unasked: bytes) -> None:
+@pytest.mark.parametrize("unsolicited", [b"HTTP/1.1 408 Too late\r\nContent-Length: 0\r\n\r\n", b"\r\n"])
+async def test_unsolicited_bytes_cost_a_server_the_socket(world: World, unsolicited: bytes) -> None:
     """At once, with no request."""
 
     def serve(peer: Peer) -> None:
         peer.read_head()
         peer.send(OK)
         speak.wait(10)
-        peer.send(unasked)
+        peer.send(unsolicited)
         peer.wait_closed()
 
     speak = threading.Event()
@@ -313,7 +313,7 @@ async def test_bytes_after_a_response_that_is_not_released_yet(world: World) -> 
                 await world.until(lambda: world.is_sync or connection_of(transport)._incoming.is_complete)
                 speak.set()
                 await world.until(spoke.is_set)
-                await world.until(lambda: world.is_sync or connection_of(transport).wire.unasked)
+                await world.until(lambda: world.is_sync or connection_of(transport).wire.unsolicited)
                 assert await response.aread() == b"ok"
             await world.until(lambda: transport.agent.sockets() == ())
 
