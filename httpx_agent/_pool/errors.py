@@ -100,7 +100,7 @@ def _explain(error: Exception, failed: FailedRequest, httpcore: Any) -> Any:
     if loss is Loss.STALE:
         text = _text(error).removesuffix(".")
         return type(error)(f"{what}: {text}. {_stale(failed)} Not sent again: {_WHY_NOT[verdict]}.")
-    if isinstance(error, (httpcore.LocalProtocolError, h11.LocalProtocolError)):  # httpcore converts few of h11's
+    if isinstance(error, (httpcore.LocalProtocolError, h11.LocalProtocolError)):  # httpcore converts only some of h11's
         return httpcore.LocalProtocolError(f"{what}: {_without_values(str(error), failed.request.headers)}")
     if isinstance(error, (httpcore.NetworkError, httpcore.ProtocolError, httpcore.ProxyError)):
         return type(error)(f"{what}: {_text(error)}{where}")

@@ -471,7 +471,7 @@ class LoopbackServer:
         self._command_idle("rst")
 
     def send_idle(self, data: bytes) -> None:
-        """Send unsolicited bytes on the connections that are waiting for their next request; return when that is done."""
+        """Send unsolicited bytes on the connections that wait for their next request; return when that is done."""
         self._command_idle(data)
 
     def _command_idle(self, command: str | bytes) -> None:

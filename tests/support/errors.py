@@ -1,6 +1,8 @@
-"""Errors whose causes form a ring."""
+"""Errors whose causes form a ring, and a way to get at an error."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 
 def ring(*errors: Exception) -> Exception:
@@ -8,3 +10,12 @@ def ring(*errors: Exception) -> Exception:
     for error, cause in zip(errors, [*errors[1:], errors[0]], strict=True):
         error.__cause__ = cause
     return errors[0]
+
+
+def caught(function: Callable[[], object]) -> Exception:
+    """Return what a function raises."""
+    try:
+        function()
+    except Exception as error:
+        return error
+    raise AssertionError("nothing was raised")

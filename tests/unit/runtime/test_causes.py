@@ -4,42 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
-import ssl
-from collections.abc import Callable
 
-import httpcore
 import pytest
 
-from httpx_agent._network.descriptor_limit import is_out_of_descriptors
-from httpx_agent._network.wire import close_forgotten
 from httpx_agent._runtime.causes import walk_causes
-from tests.support.errors import ring
+from tests.support.errors import caught, ring
 
 pytestmark = pytest.mark.timeout(10)
 
 
 TOO_MANY = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-
-
-def caught(function: Callable[[], object]) -> Exception:
-    """Return what a function raises."""
-    try:
-        function()
-    except Exception as error:
-        return error
-    raise AssertionError("nothing was raised")
-
-
-def raise_first_from_last() -> None:
-    """Raise as respx does what a `side_effect` function raised: the first error, from the one it was wrapped in."""
-    first = httpcore.ConnectError("refused")
-    try:
-        try:
-            raise first
-        except httpcore.ConnectError as error:
-            raise RuntimeError("wrapped") from error
-    except RuntimeError as error:
-        raise first from error
 
 
 def test_every_error_of_a_ring_is_met_once() -> None:
@@ -94,27 +68,3 @@ def test_a_context_that_was_put_away_or_never_raised_is_no_cause() -> None:
     error = ValueError("made by hand")
     error.__context__ = OSError("made by hand")
     assert list(walk_causes(error)) == [error]
-
-
-def test_the_limit_on_open_files_is_found_in_a_ring() -> None:
-    assert is_out_of_descriptors(ring(httpcore.ConnectError("1"), RuntimeError("2"), TOO_MANY))
-    assert not is_out_of_descriptors(caught(raise_first_from_last))
-
-
-def test_a_socket_in_the_frames_of_a_ring_is_closed() -> None:
-    """Whichever error of the ring it was that a handshake left it in; it may be half made, as `ssl` makes it."""
-
-    class Handshake(ssl.SSLSocket):
-        def __init__(self) -> None:
-            super(ssl.SSLSocket, self).__init__()
-
-        def fail(self) -> None:
-            del self._io_refs  # type: ignore[attr-defined]
-            raise ConnectionResetError("reset")
-
-    forgotten = Handshake()
-    reset = caught(forgotten.fail)
-    close_forgotten(ring(RuntimeError("no socket is here")))
-    assert forgotten.fileno() >= 0
-    close_forgotten(ring(httpcore.ConnectError("1"), RuntimeError("2"), reset))
-    assert forgotten.fileno() == -1
