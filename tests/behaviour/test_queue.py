@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import httpx
 import pytest
 
 from httpx_agent import Agent, AgentTransport
+from httpx_agent._pool import exchange
+from httpx_agent._runtime.locks import Signal
 from httpx_agent.testing import Gate, Network, Script, respond
 from tests.bugs.stock import Stack
 from tests.support.worlds import World, _Counted
@@ -16,7 +19,7 @@ A, B = "http://a.test/", "http://b.test/"
 
 LONG = httpx.Timeout(5.0, pool=50.0)
 
-ORIGINS = ["http://a.test", "http://b.test", "http://c.test"]
+ORIGINS = ["http://a.test", "http://b.test", "http://c.test", "http://d.test"]
 
 
 def is_long(timeout: float | None) -> bool:
@@ -29,30 +32,35 @@ async def test_a_release_wakes_one_request(world: World, stack: Stack, monkeypat
     """httpx: with twenty in line a request waits 10 times on average (sync), and is resumed more often the longer the
     line is (in loops).
     """
-    waits = 0
+    waits: list[int] = []  # how many, from each source; threads append to it at the same time
+
+    def counted(wait: Any) -> Any:
+        def wait_and_count(self: Any, timeout: float | None = None) -> Any:
+            waits.append(is_long(timeout))
+            return wait(self, timeout)
+
+        return wait_and_count
 
     class CountingEvent(threading.Event):
-        def wait(self, timeout: float | None = None) -> bool:
-            nonlocal waits
-            waits += is_long(timeout)
-            return super().wait(timeout)
+        wait = counted(threading.Event.wait)
 
     monkeypatch.setattr(threading, "Event", CountingEvent)
+    monkeypatch.setattr(Signal, "wait", counted(Signal.wait))
+    monkeypatch.setattr(exchange, "LOST_AFTER", 50.0)  # one wait, not two
 
-    async def cost(count: int) -> float:
-        nonlocal waits
-        waits = 0
+    async def cost(count: int) -> int:
+        """Return how often that many requests wait in all: in threads for a socket, in loops for anything."""
+        waits.clear()
         gates = [Gate() for _ in range(count)]
         network = Network(Script(*[[gate, respond()] for gate in gates]))
         transport = stack.transport(is_sync=world.is_sync, max_total_sockets=1, **network.options)
         async with world.client(transport=transport, timeout=LONG) as client:
 
             async def get() -> None:
-                nonlocal waits
                 request = _Counted(client.get(A), 0, lambda: None)
                 await request
                 if not world.is_sync:
-                    waits += request.suspensions
+                    waits.append(request.suspensions)
 
             async with world.tasks() as tasks:
                 for _ in range(count):
@@ -65,31 +73,39 @@ async def test_a_release_wakes_one_request(world: World, stack: Stack, monkeypat
                         )
                     )
                     gate.open()
-        return waits / count
+        return sum(waits)
 
-    few, many = await cost(5), await cost(20)
-    assert many <= few + 1
+    alone, two, many = await cost(1), await cost(2), await cost(20)
+    assert two > alone
+    assert many - alone == 19 * (two - alone)
+
+
+async def order_of_service(world: World, *waiting: str) -> list[str]:
+    """Return the hosts of the requests, as the network saw them, when these wait behind one to the first origin."""
+    gate = Gate()
+    network = Network(default=Script((gate, respond(b"ok")), then=respond(b"ok")))
+    agent = Agent(max_total_sockets=1, **network.options)
+    async with world.client(transport=AgentTransport(agent=agent)) as client, world.tasks() as tasks:
+        tasks.start(client.get, ORIGINS[0])
+        await world.until(lambda: network.request_count == 1)
+        for number, origin in enumerate(waiting):
+            tasks.start(client.get, origin)
+            await world.until(lambda number=number: sum(agent.status().requests.values()) == number + 1)
+        gate.open()
+    assert network.peak == 1  # so each connection comes after the one before
+    await world.close(agent)
+    return [connection.host for connection in network.connections for _ in connection.requests]
 
 
 @pytest.mark.rule("R5")
 async def test_the_oldest_request_is_served_first(world: World) -> None:
-    """Over origins and in the order of arrival, when only the total is in the way."""
-    gate = Gate()
-    network = Network(default=Script((gate, respond(b"ok")), then=respond(b"ok")))
-    agent = Agent(max_total_sockets=1, **network.options)
-    order: list[str] = []
-    async with world.client(transport=AgentTransport(agent=agent)) as client, world.tasks() as tasks:
+    """Across origins and in the order of arrival, when only the total is in the way."""
+    order = await order_of_service(world, *ORIGINS[1:])
+    assert order == ["a.test", "b.test", "c.test", "d.test"]
 
-        async def ask(url: str) -> None:
-            order.append((await client.get(url)).url.host)
 
-        tasks.start(ask, ORIGINS[0])
-        await world.until(lambda: network.request_count == 1)
-        for number, origin in enumerate([ORIGINS[1], ORIGINS[2], ORIGINS[0]]):
-            tasks.start(ask, origin)
-            await world.until(lambda number=number: sum(agent.status().requests.values()) == number + 1)
-        gate.open()
-    assert network.peak == 1
-    # The last one is of the first one's origin, and takes over its socket: that saves a connection.
+@pytest.mark.rule("R7")
+async def test_a_released_socket_is_handed_over_before_its_slot(world: World) -> None:
+    """The last to arrive is of the first one's origin, and gets its socket: that saves a connection."""
+    order = await order_of_service(world, ORIGINS[1], ORIGINS[2], ORIGINS[0])
     assert order == ["a.test", "a.test", "b.test", "c.test"]
-    await world.close(agent)
