@@ -84,6 +84,7 @@ class Body:
         except BaseException:
             self._give_up(with_socket=False)
             raise
+        self._finish()
 
     def _next(self) -> bytes | None:
         """Return the next part; ``None`` at the end."""
@@ -122,6 +123,7 @@ class Body:
         except BaseException:
             self._give_up(with_socket=True)
             raise
+        self._finish()
 
     def _give_up(self, *, with_socket: bool) -> None:
         if self._ending.acquire(blocking=False):  # if not, another thread is ending it
@@ -137,6 +139,17 @@ class Body:
             run(self._exchange.close(self._stream, is_read=self._is_read))
         finally:
             self._ending.release()
+
+    def _finish(self) -> None:
+        """Drop the finaliser if nothing is left for it to do: Python swallows what a signal's handler raises there."""
+        if self._exchange.over:
+            self.__class__ = Body
+
+
+class UnreadBody(Body):
+    """A body whose request is not over. If it is dropped, it leaves a note."""
+
+    __slots__ = ()
 
     def __del__(self) -> None:
         _forget(self)
@@ -225,6 +238,7 @@ class AsyncBody:
                     await arun(rest)
             finally:
                 self._ending = False
+            self._finish()
         raise StopAsyncIteration
 
     async def _fail(self, error: BaseException) -> BaseException:
@@ -242,6 +256,7 @@ class AsyncBody:
         if exchange.over and self._iterator is None:
             self._ended = True
             self._reference_cycle.break_up()
+            self._finish()
             return
         if self._ending:
             return
@@ -259,6 +274,18 @@ class AsyncBody:
         finally:
             self._ending = False
             await end_iteration(self._iterator)
+        self._finish()
+
+    def _finish(self) -> None:
+        """Drop the finaliser, for which nothing is left to do."""
+        if self._exchange.over:
+            self.__class__ = AsyncBody
+
+
+class UnreadAsyncBody(AsyncBody):
+    """A body whose request is not over. If it is dropped, it leaves a note."""
+
+    __slots__ = ()
 
     def __del__(self) -> None:
         _forget(self)
@@ -274,7 +301,7 @@ class _Nothing:
         raise StopAsyncIteration
 
 
-def _forget(body: Body | AsyncBody) -> None:
+def _forget(body: UnreadBody | UnreadAsyncBody) -> None:
     """Leave a note that a response was dropped, and warn if that costs a socket.
 
     This finaliser can run anywhere, even in a thread that holds the agent's lock, so it can do no more.
@@ -288,7 +315,7 @@ def _forget(body: Body | AsyncBody) -> None:
         return
     where = f", requested at {exchange.asked_for_at}," if exchange.asked_for_at else ""
     warnings.warn(
-        f"the response to {exchange.title}{where} was neither read nor closed, so its socket is lost",
+        f"the response to {exchange.title}{where} was neither read nor closed, so its socket cannot be reused",
         ResourceWarning,
         source=body,
         stacklevel=2,

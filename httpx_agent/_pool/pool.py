@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from .._family import RESPX, register_with_respx
 from .._runtime.flows import arun, run
-from .bodies import AsyncBody, Body
+from .bodies import UnreadAsyncBody, UnreadBody
 from .exchange import Exchange
 from .reference_cycle import ReferenceCycle
 from .ticket import Ticket
@@ -61,7 +61,7 @@ class BasePool:
         try:
             response = run(exchange.send())
             if exchange.response_began:  # if not, a mock answered: leave its response as it is
-                response.stream = Body(exchange, response.stream, self.reference_cycle)
+                response.stream = UnreadBody(exchange, response.stream, self.reference_cycle)
         except BaseException:
             dispatcher.note_dropped(exchange)  # first, because a single call into C cannot be interrupted
             dispatcher.give_up(exchange, with_socket=True)
@@ -78,7 +78,7 @@ class BasePool:
         try:
             response = await arun(exchange.send())
             if exchange.response_began:  # if not, a mock answered: leave its response as it is
-                response.stream = AsyncBody(exchange, response.stream, self.reference_cycle)
+                response.stream = UnreadAsyncBody(exchange, response.stream, self.reference_cycle)
         except GeneratorExit:  # this coroutine is being dropped, and the exchange has been abandoned already
             raise
         except BaseException:
