@@ -286,6 +286,8 @@ def hint_of_agent(name: str, *, is_set: bool) -> str | None:
     """Explain what a name that an agent does not have was probably meant to be."""
     if is_set:
         return hint(name, _OPTIONS)
+    if name in ("handle_request", "handle_async_request"):
+        return "an agent is not a transport: pass the client AgentTransport(agent=…)"
     if name in AgentStatus.__dataclass_fields__:
         return f"use status().{name}"
     return hint(name, (*_OPTIONS, *MEMBERS), (*CALLS, *ANSWERS))

@@ -140,6 +140,8 @@ ABSENT = [
         "connections in httpcore is sockets() here; connections in undici is max_sockets here",
     ),
     ("create_socket_count", None, "use status().create_socket_count"),
+    ("handle_request", None, "an agent is not a transport: pass the client AgentTransport(agent=…)"),
+    ("handle_async_request", None, "an agent is not a transport: pass the client AgentTransport(agent=…)"),
     ("clos", None, "did you mean close?"),
     ("name", None, None),
 ]
