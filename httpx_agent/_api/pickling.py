@@ -14,6 +14,7 @@ import os
 import pickle
 import sys
 from collections import OrderedDict
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakValueDictionary
 
@@ -85,8 +86,9 @@ class Identities:
             self._kept[identity] = agent
             if len(self._kept) > MAX_KEPT:
                 _, displaced = self._kept.popitem(last=False)
-        elif identity in self._kept:
-            self._kept.move_to_end(identity)
+        else:
+            with suppress(KeyError):  # it is not kept, or a finaliser has closed it just now
+                self._kept.move_to_end(identity)
         return agent, displaced
 
     @held("_lock")
