@@ -15,7 +15,7 @@ PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
 
 @nox.session
 def unit(session: nox.Session) -> None:
-    """Run the unit tests but for those that search at random: seconds."""
+    """Run the unit tests, except randomised searches; takes seconds."""
     session.install("-e", ".[test]")
     session.run("pytest", "-q", "-m", NOT_SLOW, "tests/unit", *session.posargs)
 

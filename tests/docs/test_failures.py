@@ -27,9 +27,9 @@ from tests.support.servers import Certificates, Proxy, Server, Socks
 from tests.support.tls import Choosy, Spoiling, alert
 
 TABLES = (
-    "Before a socket is there",
+    "Before a socket is open",
     "While the request is in flight",
-    "When a used socket turns out dead",
+    "When a used socket turns out to be dead",
     "When a server ends an HTTP/2 connection",
 )
 ROWS = {row[0]: row[1:] for table in TABLES for row in rows(_page("failures"), table)}
@@ -455,7 +455,7 @@ FAILURES: dict[str, Callable[[Stage], None]] = {
 
 
 @pytest.mark.filterwarnings("ignore:`(verify|cert)=:DeprecationWarning")
-@pytest.mark.parametrize("row", rows(_page("failures"), "When an agent is made or changed"), ids=lambda row: row[0])
+@pytest.mark.parametrize("row", rows(_page("failures"), "When an agent is created or changed"), ids=lambda row: row[0])
 def test_a_row_says_what_is_told_at_once(row: list[str]) -> None:
     name, _, message = row[1].partition("<br>")
     with pytest.raises(Exception, match=re.escape(message)) as caught:
