@@ -8,7 +8,7 @@ from ._chaos import ChaosServer
 from ._clock import VirtualClock
 from ._faults import FAULTS, UNASKED, Fault
 from ._leaks import assert_no_leaks
-from ._network import Answer, Connection, Network, Op, Script, goaway, http2
+from ._scripted_network import Answer, Connection, Network, Op, Script, goaway, http2
 from ._scripts import FIN, HANG, REFUSED, RST, TIMEOUT, Gate, Mark, Step, chunked, respond, trickle
 from ._server import Peer, ReceivedRequest
 

@@ -15,7 +15,7 @@ import trio
 
 from httpx_agent import Agent, AgentTransport
 from httpx_agent.testing import Gate, Network, Script, respond
-from httpx_agent.testing import _network as scripted
+from httpx_agent.testing import _scripted_network as scripted
 from tests.bugs.stock import Stack
 from tests.support.servers import Server
 from tests.support.worlds import World

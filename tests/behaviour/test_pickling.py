@@ -303,7 +303,7 @@ UNSENDABLE = {
     ),
     "async_network_backend": (
         Network().async_backend,
-        "httpx_agent.testing._network._AsyncBackend",
+        "httpx_agent.testing._scripted_network._AsyncBackend",
         "pass an instance of a class defined at the top level of a module, or ",
     ),
     "socket_options": ([(1, 2, memoryview(b"x"))], "tuple", ""),

@@ -9,7 +9,7 @@ import httpcore
 import pytest
 
 from httpx_agent.testing import HANG, Gate, Network, Script, http2, respond
-from httpx_agent.testing import _network as module
+from httpx_agent.testing import _scripted_network as module
 from tests.support.worlds import AwaitableStream, World
 
 URL = "http://a.test/"
