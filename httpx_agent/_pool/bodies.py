@@ -143,7 +143,7 @@ class Body:
     def _finish(self) -> None:
         """Drop the finaliser if nothing is left for it to do: Python swallows what a signal's handler raises there."""
         if self._exchange.over:
-            self.__class__ = Body
+            object.__setattr__(self, "__class__", Body)  # both have the same slots
 
 
 class UnreadBody(Body):
@@ -279,7 +279,7 @@ class AsyncBody:
     def _finish(self) -> None:
         """Drop the finaliser, for which nothing is left to do."""
         if self._exchange.over:
-            self.__class__ = AsyncBody
+            object.__setattr__(self, "__class__", AsyncBody)
 
 
 class UnreadAsyncBody(AsyncBody):
