@@ -277,9 +277,8 @@ class AsyncBody:
         self._finish()
 
     def _finish(self) -> None:
-        """Drop the finaliser, for which nothing is left to do."""
-        if self._exchange.over:
-            object.__setattr__(self, "__class__", AsyncBody)
+        """Drop the finaliser, for which nothing is left to do: the request is over."""
+        object.__setattr__(self, "__class__", AsyncBody)
 
 
 class UnreadAsyncBody(AsyncBody):
