@@ -12,13 +12,43 @@ from .steps import WakeableIterator, end_iteration
 from .ticket import BodyReference
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from .exchange import Exchange
     from .reference_cycle import ReferenceCycle
 
 
-class Body:
+class _BodyState:
+    """What a body holds, in either world.
+
+    Args:
+        exchange: The request.
+        stream: The connection's stream of the response.
+        reference_cycle: Breaks up the cycle that httpx's client makes of a response.
+    """
+
+    # Without slots, `tracemalloc` on Python 3.11 does not find where a body was made.
+    __slots__ = (
+        "__weakref__", "_arrived", "_ended", "_ending", "_exchange", "_is_read", "_iterator", "_reference_cycle",
+        "_stream",
+    )  # fmt: skip
+
+    _make_ending: Callable[[], Any]
+
+    def __init__(self, exchange: Exchange, stream: Any, reference_cycle: ReferenceCycle) -> None:
+        self._reference_cycle = reference_cycle
+        self._stream = stream
+        self._arrived = exchange.arrived
+        self._iterator: Any = None
+        self._ended = False
+        self._is_read = False  # a thread or task is reading it right now, and may be waiting
+        self._ending = self._make_ending()
+        self._exchange = exchange
+        exchange.body = reference = BodyReference(self, exchange.dispatcher.note_dropped)
+        reference.number = exchange.number
+
+
+class Body(_BodyState):
     """The body of a response in the sync world. Its end releases the socket.
 
     A second iteration continues where the first one stopped. After the body has ended, failed or been closed, iterating
@@ -29,24 +59,10 @@ class Body:
     One thread may close the body while another reads it, and both may try to end the request. Only the first one does.
     """
 
-    # Without slots, `tracemalloc` on Python 3.11 does not find where a body was made.
-    __slots__ = (
-        "__weakref__", "_arrived", "_ended", "_ending", "_exchange", "_is_read", "_iterator", "_reference_cycle",
-        "_stream",
-    )  # fmt: skip
+    __slots__ = ()
 
-    def __init__(self, exchange: Exchange, stream: Any, reference_cycle: ReferenceCycle) -> None:
-        self._reference_cycle = reference_cycle
-        self._stream = stream
-        self._arrived = exchange.arrived
-        self._iterator: Any = None
-        self._ended = False
-        self._is_read = False  # a thread is reading it right now, and may be waiting
-        # Held by the thread that ends the request. Reentrant, because that thread may be interrupted and try again.
-        self._ending = threading.RLock()
-        self._exchange = exchange
-        exchange.body = reference = BodyReference(self, exchange.dispatcher.note_dropped)
-        reference.number = exchange.number
+    # Held by the thread that ends the request. Reentrant, because that thread may be interrupted and try again.
+    _make_ending = staticmethod(threading.RLock)
 
     def is_untouched(self) -> bool:
         """Return whether no thread has begun to read it."""
@@ -155,25 +171,12 @@ class UnreadBody(Body):
         _forget(self)
 
 
-class AsyncBody:
+class AsyncBody(_BodyState):
     """The body of a response in an event loop; otherwise like `Body`."""
 
-    __slots__ = (
-        "__weakref__", "_arrived", "_ended", "_ending", "_exchange", "_is_read", "_iterator", "_reference_cycle",
-        "_stream",
-    )  # fmt: skip
+    __slots__ = ()
 
-    def __init__(self, exchange: Exchange, stream: Any, reference_cycle: ReferenceCycle) -> None:
-        self._reference_cycle = reference_cycle
-        self._stream = stream
-        self._arrived = exchange.arrived
-        self._iterator: Any = None
-        self._ended = False
-        self._ending = False
-        self._is_read = False
-        self._exchange = exchange
-        exchange.body = reference = BodyReference(self, exchange.dispatcher.note_dropped)
-        reference.number = exchange.number
+    _make_ending = staticmethod(bool)  # a flag: whether a task is ending the request
 
     def is_untouched(self) -> bool:
         """Return false, because only a thread can lose a response in that way; see `Dispatcher.find_lost`."""
